@@ -1,0 +1,55 @@
+# One environment, .venv. `make demo` needs only python3 and make; `make test` sets up the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+# A bare "torch" brings several GB of CUDA.
+TORCH := torch==2.13.0
+CLIPS := benchmarks/clips
+DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
+
+.PHONY: help setup setup-dev demo test test-all lint format bench clean
+
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
+
+setup: .venv/runtime.done ## the runtime alone: no torch
+
+setup-dev: .venv/dev.done ## all that tests, training and export need
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
+
+.venv/runtime.done: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/dev.done: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@ .venv/runtime.done
+
+demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
+	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo.mp4 --stats out/demo.json
+	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo_side_by_side.mp4 --side-by-side
+	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
+
+test: setup-dev ## every test but the slow ones
+	$(BIN)/python -m pytest
+
+test-all: setup-dev ## the slow ones too
+	$(BIN)/python -m pytest -m ""
+
+lint: setup-dev ## style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev ## style, applied
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## frames per second and latencies of the bundled engine, nothing written
+	$(BIN)/python -m runtime.video --source $(DEMO_SOURCE) --out null --stats out/bench.json
+
+clean: ## remove the environment and all output
+	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""What an engine costs and what it gives, measured."""

@@ -1,0 +1,1 @@
+"""From a trained checkpoint to an engine that is proven."""

@@ -1,0 +1,39 @@
+"""Checkpoint to float ONNX: the only file that knows both torch and the published weights."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import onnx
+import torch
+
+from train.models import Generator
+
+OPSET = 18
+"""TensorRT 10.3 (JetPack 6) reads up to 20."""
+
+
+def onnx_from_generator(generator: Generator) -> onnx.ModelProto:
+    """The core network: float32[N, 3, H, W] -> the same, H and W any multiples of `multiple_of`."""
+    step = generator.multiple_of
+    example = torch.zeros(2, 3, 8 * step, 12 * step)
+    batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            generator.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=({0: batch, 2: step * rows, 3: step * columns},),
+            input_names=["core_input"],
+            output_names=["core_output"],
+            verbose=False,
+        )
+    assert program is not None
+    program.save(buffer)
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.checker.check_model(model, full_check=True)
+    return model

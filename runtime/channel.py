@@ -1,0 +1,58 @@
+"""A bounded queue between two threads that either of them can end."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Condition
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """First in, first out, at most `capacity` items.
+
+    When it is full, `put` waits; with `drop_oldest` it discards the oldest item instead and
+    counts it in `dropped`.
+    """
+
+    def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}")
+        self.dropped = 0
+        self._capacity = capacity
+        self._drop_oldest = drop_oldest
+        self._items: deque[T] = deque()
+        self._closed = False
+        self._changed = Condition()
+
+    def put(self, item: T) -> bool:
+        """Add an item; False, without adding it, once the channel is closed."""
+        with self._changed:
+            if self._drop_oldest and not self._closed and len(self._items) == self._capacity:
+                self._items.popleft()
+                self.dropped += 1
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            if self._closed:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def get(self) -> T | None:
+        """The next item, waiting for one; None once the channel is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._items))
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self, *, discard: bool = False) -> None:
+        """No more items; those inside can still be taken, unless they are to be discarded."""
+        with self._changed:
+            self._closed = True
+            if discard:
+                self._items.clear()
+            self._changed.notify_all()

@@ -1,0 +1,58 @@
+"""Everything that can go wrong with a name, an exit code and one line for the user."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+
+class DeblurError(Exception):
+    """Base of all errors that are not bugs: `WHAT: PATH; WHAT TO DO`, and an exit code."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, path: str | os.PathLike[str] | None = None, *, hint: str) -> None:
+        self.what, self.path, self.hint = what, path, hint
+        super().__init__(f"{what}: {shown(path)}; {hint}" if path is not None else f"{what}; {hint}")
+
+
+class UsageError(DeblurError):
+    """The command line does not make sense."""
+
+    exit_code = 2
+
+
+class InputError(DeblurError):
+    """The source cannot be read or decoded."""
+
+    exit_code = 3
+
+
+class EngineError(DeblurError):
+    """The model or engine is missing, damaged, of another contract, or not for this machine."""
+
+    exit_code = 4
+
+
+class SourceLostError(DeblurError):
+    """A live source cannot be opened or has ended."""
+
+    exit_code = 5
+
+
+class OutputError(DeblurError):
+    """The output cannot be written."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(DeblurError):
+    """Host or device memory does not suffice."""
+
+    exit_code = 7
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path on one line: quoted where it holds line breaks or other unprintable characters."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)

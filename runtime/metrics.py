@@ -1,0 +1,44 @@
+"""How near a picture comes to the truth: PSNR and SSIM of 8-bit pictures."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.frame import Pixels
+
+_WINDOW = (11, 11)
+_SIGMA = 1.5
+_C1 = (0.01 * 255) ** 2
+_C2 = (0.03 * 255) ** 2
+
+
+def psnr_db(picture: Pixels, truth: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB: uint8[H, W, 3] each, over all channels; inf if equal."""
+    error = np.mean(np.square(picture.astype(np.float64) - truth))
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def ssim(picture: Pixels, truth: Pixels) -> float:
+    """Structural similarity, 1 if equal: uint8[H, W, 3] each, at least 11x11.
+
+    Wang, Bovik, Sheikh and Simoncelli 2004: 11x11 Gaussian window with sigma 1.5, K1 0.01,
+    K2 0.03, population variances; the mean over the channels and over the pixels whose window
+    lies inside the picture.
+    """
+    if min(picture.shape[:2]) < _WINDOW[0]:
+        raise ValueError(f"SSIM needs at least 11x11 pixels, got {picture.shape[1]}x{picture.shape[0]}")
+    x, y = picture.astype(np.float64), truth.astype(np.float64)
+    mean_x, mean_y = _local_mean(x), _local_mean(y)
+    variance_x = _local_mean(x * x) - mean_x**2
+    variance_y = _local_mean(y * y) - mean_y**2
+    covariance = _local_mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
+    edge = _WINDOW[0] // 2
+    return float(np.mean((luminance * structure)[edge:-edge, edge:-edge]))
+
+
+def _local_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.GaussianBlur(values, _WINDOW, _SIGMA), np.float64)

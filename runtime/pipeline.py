@@ -1,0 +1,140 @@
+"""Source, engine and sink in three threads, joined by two bounded queues."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from threading import Lock, Thread
+from time import perf_counter
+
+import numpy as np
+
+from runtime.channel import Channel
+from runtime.engines.base import Engine
+from runtime.frame import Frame, Pixels
+from runtime.sinks.base import Sink
+from runtime.sources.base import Source
+from runtime.timing import Latencies
+
+_DEPTH = 4
+"""Frames in each queue of a file; a live source has one, so that what waits is never old."""
+_JOIN_SECONDS = 2.0
+"""How long a run that failed waits for a thread that may be stuck in a library."""
+STAGES = ("read", "engine", "write", "total")
+
+
+class Pipeline:
+    """Runs every frame of a source through an engine into a sink.
+
+    A file source waits for the engine, so no frame of it is dropped; a live source drops the
+    oldest frame that waits. `read`, `engine` and `write` are the times of the three stages,
+    `total` is from a frame's capture to the end of its write, waits in the queues included.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        engine: Engine,
+        sink: Sink,
+        *,
+        side_by_side: bool = False,
+        on_frame: Callable[[Pipeline], None] = lambda _: None,
+    ) -> None:
+        live = source.info.is_live
+        self.frames_read = 0
+        self.frames_written = 0
+        self.latencies = {stage: Latencies() for stage in STAGES}
+        self.seconds = 0.0
+        self.kept: str | None = None
+        """Where the output is, once the run is over."""
+        self._source, self._engine, self._sink = source, engine, sink
+        self._side_by_side = side_by_side
+        self._on_frame = on_frame
+        self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
+        self._restored: Channel[tuple[Frame, Pixels]] = Channel(1 if live else _DEPTH)
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._failing = Lock()
+
+    @property
+    def frames_dropped(self) -> int:
+        return self._captured.dropped
+
+    @property
+    def fps(self) -> float:
+        """Frames written per second of the run so far."""
+        return self.frames_written / self.seconds if self.seconds else 0.0
+
+    def run(self) -> None:
+        """Run to the end of the source, writing in the calling thread; raises the first error.
+
+        Whatever happens, the sink is closed, so that what is written can be used, and the
+        source is closed by the thread that reads it.
+        """
+        self._start = perf_counter()
+        workers = [
+            Thread(target=self._guard, args=(body, channel), name=body.__name__, daemon=True)
+            for body, channel in ((self._read, self._captured), (self._infer, self._restored))
+        ]
+        for worker in workers:
+            worker.start()
+        self._guard(self._write, self._restored)
+        for worker in workers:
+            worker.join(_JOIN_SECONDS)
+        try:
+            complete = self._error is None and (not self._stopped or self._source.info.is_live)
+            self.kept = self._sink.close(complete=complete)
+        except Exception as error:  # noqa: BLE001 - raised below, unless another came first
+            self._fail(error)
+        self.seconds = perf_counter() - self._start
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Take no more frames, finish those under way, and end; safe in a signal handler's thread."""
+        self._stopped = True
+        self._captured.close()
+
+    def _guard(self, body: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 - `run` raises it
+            self._fail(error)
+        finally:
+            output.close()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._failing:
+            self._error = self._error or error
+        self._captured.close(discard=True)
+        self._restored.close(discard=True)
+
+    def _read(self) -> None:
+        with contextlib.closing(self._source):
+            frames = iter(self._source)
+            while True:
+                start = perf_counter()
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                self.latencies["read"].add(1e3 * (perf_counter() - start))
+                if not self._captured.put(frame):
+                    return
+                self.frames_read += 1
+
+    def _infer(self) -> None:
+        while (frame := self._captured.get()) is not None:
+            with self.latencies["engine"].measure():
+                pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
+            self._restored.put((frame, pixels))
+
+    def _write(self) -> None:
+        while (item := self._restored.get()) is not None:
+            frame, pixels = item
+            with self.latencies["write"].measure():
+                shown = np.hstack((frame.pixels, pixels)) if self._side_by_side else pixels
+                self._sink.write(frame.with_pixels(shown))
+            self.latencies["total"].add(1e3 * (perf_counter() - frame.captured_at))
+            self.frames_written += 1
+            self.seconds = perf_counter() - self._start
+            self._on_frame(self)

@@ -1,0 +1,94 @@
+"""What a run says of itself: a line while it runs, a table and JSON at its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+from runtime.pipeline import STAGES, Pipeline
+from runtime.sinks.files import unwritable
+
+SCHEMA = 1
+"""Version of the JSON; it grows when a field changes its meaning or goes away."""
+
+
+class Progress:
+    """Frames, rate and time left: one line rewritten on a terminal, a line now and then in a log."""
+
+    def __init__(self, *, expected: int | None, stream: TextIO = sys.stderr) -> None:
+        self._expected = expected
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._every_seconds = 0.25 if self._terminal else 10.0
+        self._last = perf_counter()
+
+    def __call__(self, pipeline: Pipeline) -> None:
+        """Show where the run stands, if the last time is long enough ago."""
+        now = perf_counter()
+        if now - self._last < self._every_seconds:
+            return
+        self._last = now
+        line = f"frame {pipeline.frames_written}"
+        if self._expected:
+            line += f" of {self._expected}"
+        line += f", {pipeline.fps:.1f} fps"
+        if self._expected and pipeline.fps:
+            line += f", {_clock((self._expected - pipeline.frames_written) / pipeline.fps)} left"
+        if pipeline.frames_dropped:
+            line += f", {pipeline.frames_dropped} dropped"
+        self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the line clear for what follows."""
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+
+
+def table(pipeline: Pipeline) -> str:
+    """Counts, rate, and latencies per stage, a few lines of plain text."""
+    rows = [
+        f"frames  {pipeline.frames_read} read, {pipeline.frames_written} written, {pipeline.frames_dropped} dropped",
+        f"rate    {pipeline.fps:.1f} fps over {pipeline.seconds:.1f} s",
+        f"{'ms':8}" + "".join(f"{name:>9}" for name in ("p50", "p90", "p99", "max")),
+    ]
+    for stage in STAGES:
+        values = pipeline.latencies[stage].summary().values()
+        rows.append(f"{stage:8}" + "".join(f"{value:9.1f}" for value in values))
+    return "\n".join(rows)
+
+
+def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
+    """The same as the table, for machines, with the `facts` of the run; see docs/stats.md."""
+    return {
+        "schema": SCHEMA,
+        **facts,
+        "frames": {
+            "read": pipeline.frames_read,
+            "written": pipeline.frames_written,
+            "dropped": pipeline.frames_dropped,
+        },
+        "seconds": round(pipeline.seconds, 3),
+        "fps": round(pipeline.fps, 3),
+        "latency_ms": {stage: pipeline.latencies[stage].summary() for stage in STAGES},
+    }
+
+
+def write_statistics(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON so that the file holds all of it or what it held before; raises OutputError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(values, indent=2) + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,59 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from runtime.errors import OutputError
+
+
+class PendingFile:
+    """A file that is written as `NAME.partial.SUFFIX` and renamed when it is complete.
+
+    Holds a lock on it meanwhile, so that two runs never write one output. Raises OutputError
+    if the file cannot be made or another run holds it.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.partial = partial_name(final)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise unwritable(final, error) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise OutputError(
+                "another run is writing this output", final, hint="wait for it, or give another --out"
+            ) from error
+
+    def close(self, *, complete: bool) -> Path | None:
+        """Publish the file, or leave it under its partial name; where it is, None if empty."""
+        try:
+            os.fsync(self._lock)
+            if os.fstat(self._lock).st_size == 0:
+                self.partial.unlink()
+                return None
+            return self.partial.replace(self.final) if complete else self.partial
+        except OSError as error:
+            raise unwritable(self.final, error) from error
+        finally:
+            os.close(self._lock)
+
+
+def partial_name(final: Path) -> Path:
+    """`clip.mp4` -> `clip.partial.mp4`, which players still open."""
+    return final.with_name(f"{final.stem}.partial{final.suffix}")
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """An OutputError that gives the system's reason."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return OutputError(
+        f"cannot write output ({reason})", path, hint="free space, or give a place that can be written to"
+    )

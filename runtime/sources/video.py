@@ -1,0 +1,131 @@
+"""Video files through PyAV: exact time stamps, rotation applied, sound left for the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+
+from runtime.colour import bgr_from_video_frame
+from runtime.errors import InputError
+from runtime.frame import Frame, Pixels
+from runtime.sources.base import SourceInfo
+
+_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+_USUAL_RATE = Fraction(25)
+_MOST_CORRUPT = 1000
+"""Packets in a row that may fail to decode before the file is given up."""
+
+
+class VideoSource:
+    """Frames of the first real video stream of a file, in order of presentation.
+
+    A frame's `pts` and `time_base` are the container's. Raises InputError if no frame of it
+    can be decoded; damage further on is skipped and counted in `warnings`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._corrupt = 0
+        self._out_of_order = 0
+        try:
+            self._container = av.open(str(path), metadata_errors="replace")
+        except (FFmpegError, ValueError) as error:
+            raise _undecodable(path) from error
+        try:
+            self._stream = _video_stream(self._container, path)
+            self._stream.thread_type = "AUTO"
+            self._frames = self._decode()
+            self._first: Frame | None = next(self._frames, None)
+        except BaseException:
+            self._container.close()
+            raise
+        if self._first is None:
+            self._container.close()
+            raise _undecodable(path)
+        self.info = SourceInfo(
+            name=str(path),
+            time_base=self._first.time_base,
+            frame_rate=self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE,
+            frame_count=self._expected_frames(),
+            audio=path if self._container.streams.audio else None,
+            files=(path,),
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        found = []
+        if self._corrupt:
+            found.append(f"{self._corrupt} damaged packets could not be decoded and were skipped")
+        if self._out_of_order:
+            found.append(f"{self._out_of_order} frames had time stamps that did not increase; moved by a tick")
+        return found
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._frames
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _decode(self) -> Iterator[Frame]:
+        last_pts: int | None = None
+        for frame in self._decoded():
+            time_base = frame.time_base or self._stream.time_base or 1 / _USUAL_RATE
+            pts = frame.pts
+            if pts is None or (last_pts is not None and pts <= last_pts):
+                self._out_of_order += pts is not None
+                pts = 0 if last_pts is None else last_pts + 1
+            last_pts = pts
+            pixels = _turned(bgr_from_video_frame(frame), frame.rotation)
+            yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        in_a_row = 0
+        packets = self._container.demux(self._stream)
+        while in_a_row < _MOST_CORRUPT:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                frames = packet.decode()
+            except FFmpegError:
+                self._corrupt += 1
+                in_a_row += 1
+                continue
+            in_a_row = 0
+            for frame in frames:
+                assert isinstance(frame, av.VideoFrame)
+                yield frame
+
+    def _expected_frames(self) -> int | None:
+        if self._stream.frames:
+            return self._stream.frames
+        duration, rate = self._container.duration, self._stream.average_rate
+        return round(duration / av.time_base * rate) if duration and rate else None
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The first video stream that is not a cover picture; raises InputError if there is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
+    raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
+
+
+def _turned(pixels: Pixels, rotation: int) -> Pixels:
+    """Apply the display matrix: `rotation` is counter-clockwise, in degrees."""
+    turn = _TURNS.get(rotation % 360)
+    return pixels if turn is None else np.asarray(cv2.rotate(pixels, turn), np.uint8)
+
+
+def _undecodable(path: Path) -> InputError:
+    return InputError("not a video that can be decoded", path, hint="check that the file is whole, or give another")

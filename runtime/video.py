@@ -1,0 +1,142 @@
+"""`python -m runtime.video`: a blurred stream in, a sharp one out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+
+from runtime.engines import BUNDLED, PROVIDERS, Engine, open_engine
+from runtime.errors import DeblurError, OutOfMemoryError, UsageError
+from runtime.interrupt import Interruption
+from runtime.pipeline import Pipeline
+from runtime.report import Progress, statistics, table, write_statistics
+from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
+from runtime.sources import Source, open_source
+
+_EPILOG = "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 130/143 interrupted"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as it goes without opening anything."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.video", description=__doc__, epilog=_EPILOG)
+    add = parser.add_argument
+    add("--engine", type=Path, default=BUNDLED, metavar="E", help="engine file (default: the bundled one)")
+    add(
+        "--source",
+        default="0",
+        metavar="S",
+        help="video, picture, folder, quoted pattern, or camera index (default: 0)",
+    )
+    add("--out", metavar="O", help=f"video file, picture, folder of pictures, or {NULL}")
+    add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
+    add("--show", action="store_true", help="show the frames in a window; the default without --out")
+    add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
+    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: auto)")
+    add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
+    add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
+    add("-n", dest="overwrite", action="store_false", help="never replace an existing output")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = parse(arguments)
+    with Interruption() as interruption:
+        try:
+            run(options, interruption)
+        except KeyboardInterrupt:
+            _say("interrupted")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
+            return _report_error(error, debug=options.debug)
+    return interruption.exit_code
+
+
+def run(options: argparse.Namespace, interruption: Interruption) -> None:
+    """Open the three parts, run the pipeline and report; raises what `main` makes a line of."""
+    with ExitStack() as opened:
+        engine = open_engine(options.engine, provider=options.provider, threads=options.threads)
+        opened.callback(engine.close)
+        source = open_source(options.source)
+        opened.callback(source.close)
+        _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
+        _say(f"source  {source.info.name}")
+        window = WindowSink() if options.show or options.out is None else None
+        sink = _open_sink(options, source, window)
+        opened.callback(sink.close, complete=False)
+        progress = Progress(expected=source.info.frame_count)
+        pipeline = Pipeline(source, engine, sink, side_by_side=options.side_by_side, on_frame=progress)
+        interruption.on_signal = pipeline.stop
+        if window:
+            window.on_quit = pipeline.stop
+        try:
+            pipeline.run()
+        finally:
+            progress.end()
+            _report(options, pipeline, engine, source, sink)
+
+
+def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None) -> Sink:
+    sinks: list[Sink] = [window] if window else []
+    if options.out is not None:
+        blocking = in_the_way(options.out)
+        if blocking and not _may_replace(blocking, overwrite=options.overwrite):
+            raise UsageError("output exists", blocking, hint="add -y to replace it, or give another --out")
+        sinks.append(open_sink(options.out, source.info))
+    return sinks[0] if len(sinks) == 1 else Tee(sinks)
+
+
+def _may_replace(path: Path, *, overwrite: bool | None) -> bool:
+    if overwrite is None and sys.stdin.isatty():
+        return input(f"{path} exists; replace it? [y/N] ").strip().lower() in ("y", "yes")
+    return bool(overwrite)
+
+
+def _report(options: argparse.Namespace, pipeline: Pipeline, engine: Engine, source: Source, sink: Sink) -> None:
+    warnings = source.warnings + sink.warnings
+    for warning in warnings:
+        _say(f"warning: {warning}")
+    _say(table(pipeline))
+    if pipeline.kept:
+        _say(f"output  {pipeline.kept}")
+    if options.stats:
+        facts = {
+            "engine": engine.spec.to_dict(),
+            "backend": engine.backend,
+            "source": source.info.name,
+            "output": pipeline.kept,
+            "warnings": warnings,
+        }
+        write_statistics(options.stats, statistics(pipeline, **facts))
+
+
+def _report_error(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
+    if isinstance(error, DeblurError):
+        _say(f"error: {error}")
+        return error.exit_code
+    reason = " ".join(str(error).split()) or "no reason given"
+    _say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
+    return 1
+
+
+def _say(line: str) -> None:
+    """Everything for people goes to standard error; standard output is for frames."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 # One environment, .venv. `make demo` needs only python3 and make; `make test` sets up the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # A bare "torch" brings several GB of CUDA.
 TORCH := torch==2.13.0
 CLIPS := benchmarks/clips
@@ -15,22 +16,32 @@ setup: .venv/runtime.done ## the runtime alone: no torch
 
 setup-dev: .venv/dev.done ## all that tests, training and export need
 
+# opencv-python needs libGL, which servers and containers lack; its headless twin does not.
+define usable_opencv
+@$(BIN)/python -c "import cv2" 2>/dev/null || { \
+	echo "no libGL here: installing OpenCV without windows (no --show)"; \
+	$(PIP) uninstall --yes opencv-python && $(PIP) install --force-reinstall --no-deps opencv-python-headless; }
+endef
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
 
 .venv/runtime.done: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install --editable .
+	$(usable_opencv)
 	touch $@
 
 .venv/dev.done: .venv/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable ".[dev]"
+	$(usable_opencv)
 	touch $@ .venv/runtime.done
 
 demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo.mp4 --stats out/demo.json
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo_side_by_side.mp4 --side-by-side
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
+	@echo "watch out/demo_side_by_side.mp4: blurred on the left, restored on the right"
 
 test: setup-dev ## every test but the slow ones
 	$(BIN)/python -m pytest

@@ -27,7 +27,7 @@ from train.blur import Linear, linear_from_srgb, srgb_from_linear
 FOLDER = Path(__file__).parent / "clips"
 WIDTH, HEIGHT = 640, 360
 FRAMES, RATE = 100, 25
-SHUTTER = 0.6
+SHUTTER = 0.5
 """Share of a frame's time during which the shutter is open."""
 SUB_FRAMES = 24
 NOISE_SIGMA = 1.5
@@ -64,7 +64,7 @@ def camera(seconds: NDArray[np.float64], *, wall_width: int, seed: int = SEED) -
     rng = np.random.default_rng(seed)
     duration = FRAMES / RATE
     phase = seconds / duration
-    walk = phase - 0.11 * np.sin(4 * np.pi * phase)
+    walk = phase - 0.07 * np.sin(4 * np.pi * phase)
     path = np.column_stack((walk * (wall_width - WIDTH - 60) + 30, np.full_like(seconds, 60.0), np.zeros_like(seconds)))
     for frequency_hz in (1.5, 3.0, 5.0, 9.0):
         amplitude = np.array([12.0, 10.0, 0.7]) * rng.uniform(0.6, 1.0, 3) / frequency_hz

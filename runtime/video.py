@@ -60,8 +60,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
     with ExitStack() as opened:
         engine = open_engine(options.engine, provider=options.provider, threads=options.threads)
         opened.callback(engine.close)
-        source = open_source(options.source)
-        opened.callback(source.close)
+        source = open_source(options.source)  # the pipeline closes it, in the thread that reads it
         _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         _say(f"source  {source.info.name}")
         window = WindowSink() if options.show or options.out is None else None
@@ -91,7 +90,8 @@ def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink |
 
 def _may_replace(path: Path, *, overwrite: bool | None) -> bool:
     if overwrite is None and sys.stdin.isatty():
-        return input(f"{path} exists; replace it? [y/N] ").strip().lower() in ("y", "yes")
+        print(f"{path} exists; replace it? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
     return bool(overwrite)
 
 
@@ -99,7 +99,8 @@ def _report(options: argparse.Namespace, pipeline: Pipeline, engine: Engine, sou
     warnings = source.warnings + sink.warnings
     for warning in warnings:
         _say(f"warning: {warning}")
-    _say(table(pipeline))
+    if pipeline.frames_read:
+        _say(table(pipeline))
     if pipeline.kept:
         _say(f"output  {pipeline.kept}")
     if options.stats:

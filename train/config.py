@@ -18,7 +18,7 @@ class TrainConfig:
     options: dict[str, int] = field(default_factory=dict)
     """Options of the generator (`train.models`)."""
     seed: int = 0
-    steps: int = 30_000
+    steps: int = 25_000
     batch: int = 16
     crop_px: int = 128
     crops: int = 32_000

@@ -1,7 +1,7 @@
 """Training pairs: crops of sharp photographs, blurred once and kept on disk.
 
 Decoding and blurring cost more than a training step of a small network, so both are done once,
-in worker processes, into two flat uint8 arrays that the loop reads through memory maps.
+in threads (OpenCV works outside Python's lock), into two flat uint8 arrays that the loop reads through memory maps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,24 +93,21 @@ def _rendered(photos: list[Path], folder: Path, config: TrainConfig, *, count: i
     sharp = np.lib.format.open_memmap(unfinished / "sharp.npy", "w+", np.uint8, shape)
     starts = range(0, count, CROPS_PER_TASK)
     order = np.random.default_rng(seed).permutation(-(-len(starts) // len(photos)) * len(photos)) % len(photos)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        tasks = [
-            pool.submit(_render, photos[order[i]], min(CROPS_PER_TASK, count - start), (seed, i), config)
-            for i, start in enumerate(starts)
-        ]
-        for start, task in zip(starts, tqdm(tasks, desc=folder.name, unit_scale=CROPS_PER_TASK), strict=True):
-            pairs = task.result()
-            blurred[start : start + len(pairs)] = [pair[0] for pair in pairs]
-            sharp[start : start + len(pairs)] = [pair[1] for pair in pairs]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tasks = []
+        for index, start in enumerate(starts):
+            rows = slice(start, start + CROPS_PER_TASK)
+            tasks.append(pool.submit(_render, photos[order[index]], blurred[rows], sharp[rows], (seed, index), config))
+        for task in tqdm(tasks, desc="crops", unit="photo"):
+            task.result()
     blurred.flush()
     sharp.flush()
     unfinished.rename(folder)
     return Pairs(folder)
 
 
-def _render(path: Path, count: int, seed: tuple[int, int], config: TrainConfig) -> list[tuple[Image, Image]]:
-    """`count` pairs from one photograph at one random scale."""
-    cv2.setNumThreads(1)
+def _render(path: Path, blurred: Image, sharp: Image, seed: tuple[int, int], config: TrainConfig) -> None:
+    """Fill `blurred` and `sharp`, uint8[N, S, S, 3] each, from one photograph at one random scale."""
     rng = np.random.default_rng(seed)
     photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if photo is None:
@@ -122,7 +119,8 @@ def _render(path: Path, count: int, seed: tuple[int, int], config: TrainConfig) 
     scale = rng.uniform(max(config.scale[0], smallest), max(config.scale[1], smallest))
     height, width = (max(patch_px, round(side * scale)) for side in photo.shape[:2])
     photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-    return [blurred_pair(_patch(photo, patch_px, config.blur, rng), config=config.blur, rng=rng) for _ in range(count)]
+    for row in range(len(sharp)):
+        blurred[row], sharp[row] = blurred_pair(_patch(photo, patch_px, config.blur, rng), config=config.blur, rng=rng)
 
 
 def _patch(photo: Image, patch_px: int, blur: BlurConfig, rng: np.random.Generator) -> Image:

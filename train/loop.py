@@ -30,9 +30,12 @@ class DivergedError(ArithmeticError):
 def train(config: TrainConfig, *, data: Path, run: Path, resume: bool = False, device: str = "cpu") -> None:
     """Train a generator on a folder of sharp photographs.
 
-    Writes to `run`: `state.pt` (for `resume`), `log.jsonl` (a line each `report_every` steps),
+    Raises ValueError if `run` holds another run's state and `resume` is not given, or if it is
+    and the settings differ. Writes to `run`: `state.pt` (for `resume`), `log.jsonl` (a line each `report_every` steps),
     and the published `generator.safetensors` with `config.json`, renewed at each report.
     """
+    if not resume and (run / STATE).exists():
+        raise ValueError(f"a run is there already; add --resume, or give another --out: {run}")
     run.mkdir(parents=True, exist_ok=True)
     training, validation = prepare(data, run / "crops", config)
     torch.manual_seed(config.seed)
@@ -40,7 +43,7 @@ def train(config: TrainConfig, *, data: Path, run: Path, resume: bool = False, d
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     optimizer = torch.optim.AdamW(generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     parts: dict[str, Any] = {"generator": generator, "average": average, "optimizer": optimizer}
-    start = _restore(run / STATE, parts) if resume else 0
+    start = _restore(run / STATE, config, parts) if resume else 0
     losses: list[float] = []
     began = time.monotonic()
     batches = training.batches(batch=config.batch, seed=config.seed, start=start, stop=config.steps)
@@ -54,7 +57,8 @@ def train(config: TrainConfig, *, data: Path, run: Path, resume: bool = False, d
             with (run / LOG).open("a") as log:
                 log.write(json.dumps(line) + "\n")
             bar.write(f"step {step}: loss {line['loss']:.5f}, validation {line['psnr_db']:.3f} dB")
-            save_state({"step": step} | {name: part.state_dict() for name, part in parts.items()}, run / STATE)
+            state = {name: part.state_dict() for name, part in parts.items()}
+            save_state({"step": step, "config": config.to_json(), **state}, run / STATE)
             publish(average.module, config.to_json(), run)
             losses.clear()
 
@@ -103,8 +107,12 @@ def _validate(average: AveragedModel, pairs: Pairs, device: str) -> dict[str, fl
     return {"blurred_psnr_db": torch.cat(before).mean().item(), "psnr_db": torch.cat(after).mean().item()}
 
 
-def _restore(path: Path, parts: dict[str, Any]) -> int:
+def _restore(path: Path, config: TrainConfig, parts: dict[str, Any]) -> int:
     state = load_state(path)
+    before, now = json.loads(state["config"]), json.loads(config.to_json())
+    changed = ", ".join(f"{name} was {before.get(name)!r}" for name in now if now[name] != before.get(name))
+    if changed:
+        raise ValueError(f"settings differ from those of the run ({changed}); give the same ones: {path.parent}")
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"])

@@ -39,8 +39,6 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what is wrong reaches the user as one line, not as a log
-        # Threads that spin while they wait for work take the cores from the decoder and encoder.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=[wanted])
         except Exception as error:  # ONNX Runtime has a class of its own for each status code

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
-from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Stream
+
+from runtime.sources.video import open_container
 
 
 class AudioCopy:
@@ -22,7 +23,7 @@ class AudioCopy:
     def __init__(self, path: Path, output: OutputContainer) -> None:
         self.warnings: list[str] = []
         self._output = output
-        self._input = av.open(str(path), metadata_errors="replace")
+        self._input = open_container(path)
         self._copies = {}
         for stream in self._input.streams.audio:
             if stream.codec_context.name in output.supported_codecs:
@@ -44,7 +45,7 @@ class AudioCopy:
     def close(self) -> None:
         self._input.close()
 
-    def _demuxed(self) -> Iterator[Packet[AudioStream]]:
+    def _demuxed(self) -> Iterator[Packet[Stream]]:
         if not self._copies:
             return
         packets = self._input.demux([self._input.streams[index] for index in self._copies])
@@ -60,7 +61,7 @@ class AudioCopy:
                 yield packet
 
 
-def _start(packet: Packet[AudioStream]) -> float:
+def _start(packet: Packet[Stream]) -> float:
     assert packet.dts is not None
     assert packet.time_base is not None
     return float(packet.dts * packet.time_base)

@@ -26,7 +26,7 @@ class PendingFile:
             raise unwritable(final, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._lock)
             raise OutputError(
                 "another run is writing this output", final, hint="wait for it, or give another --out"
@@ -35,11 +35,13 @@ class PendingFile:
     def close(self, *, complete: bool) -> Path | None:
         """Publish the file, or leave it under its partial name; where it is, None if empty."""
         try:
-            os.fsync(self._lock)
             if os.fstat(self._lock).st_size == 0:
                 self.partial.unlink()
                 return None
-            return self.partial.replace(self.final) if complete else self.partial
+            if not complete:
+                return self.partial
+            os.fsync(self._lock)
+            return self.partial.replace(self.final)
         except OSError as error:
             raise unwritable(self.final, error) from error
         finally:

@@ -14,15 +14,15 @@ from runtime.sinks.files import PendingFile, unwritable
 class ImageSink:
     """Writes each frame as PNG into a folder, or the only one to a picture file.
 
-    In a folder, pictures keep their names and frames of a video are numbered. Each file
-    appears when it is whole, so `close` has nothing to finish.
+    In a folder, pictures keep their names (a second of the same gets a number) and frames of a
+    video are numbered. Each file appears when it is whole, so `close` has nothing to finish.
     """
 
     def __init__(self, path: Path, *, single: bool) -> None:
         self.warnings: list[str] = []
         self._path = path
         self._single = single
-        self._written = 0
+        self._names: set[str] = set()
         if not single:
             try:
                 path.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,7 @@ class ImageSink:
                 raise unwritable(path, error) from error
 
     def write(self, frame: Frame) -> None:
-        self._written += 1
-        path = self._path if self._single else self._path / f"{frame.name or f'frame_{self._written:06d}'}.png"
+        path = self._path if self._single else self._path / f"{self._new_name(frame)}.png"
         try:
             encoded, packed = cv2.imencode(path.suffix, frame.pixels)
         except cv2.error as error:
@@ -49,4 +48,14 @@ class ImageSink:
             pending.close(complete=whole)
 
     def close(self, *, complete: bool) -> str | None:
-        return str(self._path) if self._written else None
+        return str(self._path)
+
+    def _new_name(self, frame: Frame) -> str:
+        """The name of the picture it came from, made unlike all before: `a.jpg` and `a.png` may both come."""
+        wanted = frame.name or f"frame_{len(self._names) + 1:06d}"
+        name, again = wanted, 1
+        while name in self._names:
+            again += 1
+            name = f"{wanted}_{again}"
+        self._names.add(name)
+        return name

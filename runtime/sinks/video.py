@@ -19,6 +19,8 @@ SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 _ENCODER = {"crf": "18", "preset": "veryfast"}
 _FRAGMENT_SECONDS = 1
 """A killed run loses what it wrote since the last fragment."""
+_LONGEST_GOP = 250
+"""Frames in a fragment at most: some containers state rates that no camera has."""
 
 
 class VideoSink:
@@ -59,9 +61,11 @@ class VideoSink:
         try:
             self._finish(with_rest_of_sound=complete)
         except (FFmpegError, OSError) as error:
-            self._file.close(complete=False)
-            raise unwritable(self._path, error) from error
-        kept = self._file.close(complete=complete)
+            kept = self._file.close(complete=False)
+            if complete:
+                raise unwritable(self._path, error) from error
+        else:
+            kept = self._file.close(complete=complete)
         return str(kept) if kept else None
 
     def _open(self, first: Frame) -> None:
@@ -77,7 +81,7 @@ class VideoSink:
         self._stream.time_base = self._source.time_base
         encoder = self._stream.codec_context
         encoder.time_base = self._source.time_base
-        encoder.gop_size = max(1, round(_FRAGMENT_SECONDS * self._source.frame_rate))
+        encoder.gop_size = max(1, min(_LONGEST_GOP, round(_FRAGMENT_SECONDS * self._source.frame_rate)))
         tag_bt709(encoder)
         if self._source.audio:
             self._audio = AudioCopy(self._source.audio, container)

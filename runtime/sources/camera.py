@@ -25,6 +25,8 @@ class CameraSource:
 
     def __init__(self, index: int, *, open_capture: Callable[[int], cv2.VideoCapture] = cv2.VideoCapture) -> None:
         self._index = index
+        # OpenCV logs what every driver says of a camera that is not there; the error below says it once.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = open_capture(index)
         if not self._capture.isOpened():
             raise SourceLostError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 
 from runtime.colour import bgr_from_video_frame
@@ -23,6 +26,16 @@ _MOST_CORRUPT = 1000
 """Packets in a row that may fail to decode before the file is given up."""
 
 
+# PyAV before 19 refuses files whose titles are not UTF-8, unless it is told otherwise.
+_LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a media file for reading; raises what PyAV raises."""
+    container: InputContainer = av.open(str(path), **_LENIENT)
+    return container
+
+
 class VideoSource:
     """Frames of the first real video stream of a file, in order of presentation.
 
@@ -34,12 +47,13 @@ class VideoSource:
         self._corrupt = 0
         self._out_of_order = 0
         try:
-            self._container = av.open(str(path), metadata_errors="replace")
+            self._container = open_container(path)
         except (FFmpegError, ValueError) as error:
-            raise _undecodable(path) from error
+            raise _undecodable(path, getattr(error, "strerror", None)) from error
         try:
             self._stream = _video_stream(self._container, path)
             self._stream.thread_type = "AUTO"
+            self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
             self._frames = self._decode()
             self._first: Frame | None = next(self._frames, None)
         except BaseException:
@@ -51,7 +65,7 @@ class VideoSource:
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
-            frame_rate=self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE,
+            frame_rate=self._rate,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio else None,
             files=(path,),
@@ -69,7 +83,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame]:
         if self._first is not None:
             first, self._first = self._first, None
-            yield first
+            yield replace(first, captured_at=perf_counter())
         yield from self._frames
 
     def close(self) -> None:
@@ -78,11 +92,13 @@ class VideoSource:
     def _decode(self) -> Iterator[Frame]:
         last_pts: int | None = None
         for frame in self._decoded():
-            time_base = frame.time_base or self._stream.time_base or 1 / _USUAL_RATE
+            time_base = frame.time_base or 1 / self._rate
             pts = frame.pts
-            if pts is None or (last_pts is not None and pts <= last_pts):
-                self._out_of_order += pts is not None
-                pts = 0 if last_pts is None else last_pts + 1
+            if pts is None:  # a raw stream: one frame after the other at its nominal rate
+                pts = 0 if last_pts is None else last_pts + max(1, round(1 / (self._rate * time_base)))
+            elif last_pts is not None and pts <= last_pts:
+                self._out_of_order += 1
+                pts = last_pts + 1
             last_pts = pts
             pixels = _turned(bgr_from_video_frame(frame), frame.rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
@@ -108,11 +124,11 @@ class VideoSource:
     def _expected_frames(self) -> int | None:
         if self._stream.frames:
             return self._stream.frames
-        duration, rate = self._container.duration, self._stream.average_rate
-        return round(duration / av.time_base * rate) if duration and rate else None
+        duration = self._container.duration
+        return round(duration / av.time_base * self._rate) if duration else None
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The first video stream that is not a cover picture; raises InputError if there is none."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
@@ -127,5 +143,6 @@ def _turned(pixels: Pixels, rotation: int) -> Pixels:
     return pixels if turn is None else np.asarray(cv2.rotate(pixels, turn), np.uint8)
 
 
-def _undecodable(path: Path) -> InputError:
-    return InputError("not a video that can be decoded", path, hint="check that the file is whole, or give another")
+def _undecodable(path: Path, reason: str | None = None) -> InputError:
+    what = f"not a video that can be decoded ({reason or 'no frame in it'})"
+    return InputError(what, path, hint="check that the file is whole, or give another")

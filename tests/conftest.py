@@ -1,0 +1,128 @@
+"""Real media and real engines, small enough to make in a moment."""
+
+from __future__ import annotations
+
+import runtime  # noqa: F401 - loads OpenCV before PyAV, which windows need
+
+# isort: split
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+DEMO_CLIP = ROOT / "benchmarks" / "clips" / "demo_blurred.mp4"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot try; on CI everything is there, and nothing may be skipped."""
+    if os.environ.get("CI"):
+        return
+    for item in items:
+        if item.get_closest_marker("needs_shared_data") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no photographs and clips at {SHARED}"))
+        if item.get_closest_marker("needs_screen") and not os.environ.get("DISPLAY"):
+            item.add_marker(pytest.mark.skip(reason="no screen; try under xvfb-run"))
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """A smooth colourful picture uint8[height, width, 3] that codecs keep well."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_clip(
+    path: Path,
+    *,
+    size: tuple[int, int] = (64, 48),
+    pts: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 12_800),
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    audio: str | None = None,
+    options: dict[str, str] | None = None,
+) -> list[Fraction]:
+    """A clip with the given time stamps (ten at 25 fps by default); returns them in seconds."""
+    pts = pts if pts is not None else [512 * index for index in range(10)]
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = *size, pix_fmt
+        video.codec_context.time_base = time_base
+        sound = container.add_stream(audio, rate=48_000, layout="mono") if audio else None
+        for index, stamp in enumerate(pts):
+            frame = av.VideoFrame.from_ndarray(picture(*size, seed=index), format="bgr24")
+            frame.pts, frame.time_base = stamp, time_base
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if sound is not None:
+            samples = np.zeros((1, 48_000), np.float32 if sound.format.name.startswith("flt") else np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format=sound.format.name, layout="mono")
+            frame.sample_rate, frame.pts = 48_000, 0
+            container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+    return [stamp * time_base for stamp in pts]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Ten frames of 64x48 at 25 fps, with a second of silence."""
+    path = tmp_path / "clip.mp4"
+    write_clip(path, audio="aac")
+    return path
+
+
+def write_engine(
+    path: Path,
+    *,
+    nodes: list[onnx.NodeProto] | None = None,
+    shape: tuple[object, ...] = ("n", "h", "w", 3),
+    kind: int = TensorProto.UINT8,
+    inputs: int = 1,
+) -> Path:
+    """An engine that inverts colours, unless `nodes` say otherwise (from `x0` to `y`)."""
+    white = helper.make_tensor("white", kind, [], [255])
+    nodes = nodes or [helper.make_node("Sub", ["white", "x0"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(f"x{i}", kind, shape) for i in range(inputs)],
+        [helper.make_tensor_value_info("y", kind, shape)],
+        [white],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def invert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine whose output is 255 minus its input: easy to recognise, fast to run."""
+    return write_engine(tmp_path_factory.mktemp("engine") / "invert.onnx")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Callable[[int], Path]:
+    """Mounts a disk of so many kilobytes, where the tests may."""
+    import subprocess
+
+    mounted: list[Path] = []
+
+    def mount(kilobytes: int) -> Path:
+        place = tmp_path / "disk"
+        place.mkdir()
+        options = ["-o", f"size={kilobytes}k", "tmpfs"]
+        if subprocess.run(["mount", "-t", "tmpfs", *options, place], capture_output=True, check=False).returncode:  # noqa: S607
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)  # noqa: S607

@@ -1,0 +1,143 @@
+"""An engine does what the network does: every size, every order and range of pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.__main__ import main
+from export.graph import onnx_from_generator
+from export.pixels import with_pixel_interface
+from export.verify import agreement_db, restore, sample_frames
+from runtime.engines import open_engine
+from runtime.spec import METADATA_KEY, EngineSpec
+from train.checkpoint import publish
+from train.config import TrainConfig
+from train.models import Generator, create_generator
+
+
+class Signed(Generator):
+    """Sees RGB in [-1, 1] and treats the channels differently, so that a swap would show."""
+
+    channel_order: ClassVar = "RGB"
+    pixel_range: ClassVar = (-1.0, 1.0)
+    multiple_of: ClassVar = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x + 0.3 * self.mix(x) * torch.tensor([1.0, -0.5, 0.1]).view(1, 3, 1, 1))
+
+
+class Plain(Signed):
+    channel_order: ClassVar = "BGR"
+    pixel_range: ClassVar = (0.0, 255.0)
+    multiple_of: ClassVar = 1
+
+
+def lively_edge() -> Generator:
+    """An untrained edge network whose residual is large enough to matter."""
+    generator = create_generator("edge", width=8, blocks=2)
+    with torch.no_grad():
+        generator.tail.weight.mul_(8)
+    return generator
+
+
+def wrapped(generator: Generator, path: Path) -> Path:
+    model = with_pixel_interface(
+        onnx_from_generator(generator),
+        channel_order=generator.channel_order,
+        pixel_range=generator.pixel_range,
+        multiple_of=generator.multiple_of,
+        spec=EngineSpec(name="wrapped", precision="fp32"),
+    )
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("make", [lively_edge, Signed, Plain], ids=["edge", "rgb signed", "bgr 255"])
+def test_engine_agrees_with_the_network(make: type[Generator], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = make().eval()
+    engine = open_engine(wrapped(generator, tmp_path / "a.onnx"), provider="cpu")
+    assert agreement_db(engine, generator, sample_frames()) > 55
+    frame = next(sample_frames(seed=3))
+    batch = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 22, 31, 3), dtype=np.uint8), 3, axis=0)
+    for frames in (frame, batch):
+        assert np.abs(engine.infer(frames).astype(int) - restore(generator, frames)).max() <= 1
+    assert np.abs(restore(generator, batch).astype(int) - batch).mean() > 1
+
+
+def test_values_beyond_the_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
+    class Loud(Plain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x - 128) * 9 + 128
+
+    engine = open_engine(wrapped(Loud(), tmp_path / "loud.onnx"), provider="cpu")
+    frame = np.array([0, 127, 129, 255], np.uint8).reshape(1, 1, 4, 1).repeat(3, axis=3)
+    assert engine.infer(frame)[0, 0, :, 0].tolist() == [0, 119, 137, 255]
+
+
+def test_rounding_is_to_the_nearest(tmp_path: Path) -> None:
+    class Shifted(Plain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 0.6
+
+    engine = open_engine(wrapped(Shifted(), tmp_path / "shifted.onnx"), provider="cpu")
+    assert engine.infer(np.full((1, 2, 2, 3), 10, np.uint8)).max() == 11
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = TrainConfig(options={"width": 8, "blocks": 1})
+    publish(create_generator("edge", **config.options), config.to_json(), tmp_path)
+    return tmp_path
+
+
+def test_command_publishes_an_engine_that_describes_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    from tests.conftest import picture
+
+    for kind in ("blur", "sharp"):
+        (run / "pairs" / kind).mkdir(parents=True)
+        cv2.imwrite(str(run / "pairs" / kind / "a.png"), picture(40, 30, seed=len(kind)))
+    out = run / "engine.onnx"
+    assert main(["--checkpoint", str(run), "--out", str(out), "--pairs", str(run / "pairs")]) == 0
+    spec = open_engine(out).spec
+    assert (spec.name, spec.generator, spec.measured_on) == ("engine", "edge(width=8, blocks=1)", "pairs")
+    assert spec.agreement_db >= 60
+    assert spec.blurred_psnr_db == pytest.approx(spec.psnr_db, abs=3)
+    stored = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert json.loads(stored[METADATA_KEY])["weights_sha256"] == spec.weights_sha256
+    assert "agrees" in capsys.readouterr().out
+    assert [path.name for path in run.glob("*.onnx")] == ["engine.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--checkpoint", "{run}/none", "--out", "{run}/a.onnx"], 4, "no usable config.json"),
+        (["--checkpoint", "{run}", "--out", "{run}/a.plan"], 2, "engines are .onnx"),
+        (["--checkpoint", "{run}", "--out", "{run}/there.onnx"], 2, "engine exists"),
+        (["--checkpoint", "{run}", "--out", "{run}/a.onnx", "--pairs", "{run}"], 3, "no pairs found"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_code(
+    arguments: list[str], code: int, words: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "there.onnx").write_bytes(b"precious")
+    assert main([argument.format(run=run) for argument in arguments]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert [path.name for path in run.glob("*.onnx")] == ["there.onnx"]
+    assert (run / "there.onnx").read_bytes() == b"precious"

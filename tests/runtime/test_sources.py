@@ -1,0 +1,229 @@
+"""Every kind of source, with real files."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from runtime.errors import DeblurError, InputError, SourceLostError
+from runtime.sources import open_source
+from runtime.sources.camera import CameraSource
+from runtime.sources.images import natural_order
+from runtime.sources.video import VideoSource
+from tests.conftest import SHARED, picture, write_clip
+
+
+def seconds_of(source: VideoSource) -> list[Fraction]:
+    return [frame.pts * frame.time_base for frame in source]
+
+
+@pytest.mark.parametrize(
+    ("time_base", "pts"),
+    [
+        (Fraction(1, 12_800), [512 * index for index in range(12)]),
+        (Fraction(1, 90_000), [0, 3003, 7000, 7001, 20_000]),
+        (Fraction(1, 30_000), [90_000, 91_001, 92_002]),
+    ],
+    ids=["constant", "variable", "late start"],
+)
+def test_time_stamps_are_exact(tmp_path: Path, time_base: Fraction, pts: list[int]) -> None:
+    expected = write_clip(tmp_path / "a.mp4", time_base=time_base, pts=pts)
+    source = VideoSource(tmp_path / "a.mp4")
+    assert source.info.frame_count == len(pts)
+    assert seconds_of(source) == expected
+    source.close()
+
+
+def test_raw_streams_without_time_stamps_run_at_their_nominal_rate(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.h264", pts=list(range(6)), time_base=Fraction(1, 25))
+    seconds = seconds_of(VideoSource(tmp_path / "a.h264"))
+    assert np.allclose(np.diff([float(second) for second in seconds]), 0.04, atol=1e-4)
+
+
+def test_titles_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXX"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 48
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(picture(64, 48), format="bgr24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"XXXX", b"\xe9\xff\xe9\xff"))
+    assert len(list(VideoSource(path))) == 3
+
+
+def test_pictures_come_back_in_order(clip: Path) -> None:
+    for index, frame in enumerate(VideoSource(clip)):
+        assert np.abs(frame.pixels.astype(int) - picture(64, 48, seed=index)).mean() < 6
+
+
+def test_rotation_is_applied(tmp_path: Path) -> None:
+    """Rotated by metadata alone: the decoder gives 64x48, people see 48x64."""
+    write_clip(tmp_path / "flat.mp4")
+    with av.open(str(tmp_path / "flat.mp4")) as flat, av.open(str(tmp_path / "turned.mp4"), "w") as turned:
+        copy = turned.add_stream_from_template(flat.streams.video[0])
+        for packet in flat.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                turned.mux(packet)
+    upright = (tmp_path / "turned.mp4").read_bytes()
+    unity = b"".join(n.to_bytes(4, "big") for n in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
+    quarter = b"".join((n % 2**32).to_bytes(4, "big") for n in (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000))
+    header = upright.index(b"tkhd")
+    place = upright.index(unity, header)
+    (tmp_path / "turned.mp4").write_bytes(upright[:place] + quarter + upright[place + 36 :])
+    straight = next(iter(VideoSource(tmp_path / "flat.mp4"))).pixels
+    rotated = next(iter(VideoSource(tmp_path / "turned.mp4"))).pixels
+    assert np.array_equal(rotated, cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE))
+
+
+def test_odd_size_is_kept(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", size=(33, 21), pix_fmt="yuv444p")
+    assert next(iter(VideoSource(tmp_path / "a.mp4"))).size == (33, 21)
+
+
+def test_damage_in_the_middle_is_skipped_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    write_clip(path, codec="mpeg4", size=(320, 240), pts=list(range(40)), time_base=Fraction(1, 25))
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    target = packets[20]
+    content[target.pos : target.pos + target.size] = bytes(target.size)
+    path.write_bytes(content)
+    source = VideoSource(path)
+    assert len(list(source)) >= 35
+    assert "damaged" in source.warnings[0]
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    write_clip(folder / "good.mp4")
+    whole = (folder / "good.mp4").read_bytes()
+    (folder / "zero.mp4").touch()
+    (folder / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "no_moov.mp4").write_bytes(whole[: whole.index(b"moov")])
+    (folder / "picture.mp4").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (folder / "junk.png").write_bytes(b"not a picture")
+    (folder / "empty folder").mkdir()
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    names = (
+        "missing.mp4",
+        "zero.mp4",
+        "junk.mp4",
+        "no_moov.mp4",
+        "picture.mp4",
+        "junk.png",
+        "sound.mp4",
+        "empty folder",
+    )
+    return {name: folder / name for name in names}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "picture.mp4", "junk.png", "sound.mp4", "empty folder"],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    path = bad_files(tmp_path)[name]
+    with pytest.raises(InputError) as refusal:
+        list(open_source(str(path)))
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def write_pictures(folder: Path) -> None:
+    color = picture(40, 30)
+    cv2.imwrite(str(folder / "a2.png"), color)
+    cv2.imwrite(str(folder / "a10.png"), cv2.cvtColor(color, cv2.COLOR_BGR2GRAY))
+    cv2.imwrite(str(folder / "a1.png"), cv2.cvtColor(color, cv2.COLOR_BGR2BGRA))
+    cv2.imwrite(str(folder / "deep.png"), color.astype(np.uint16) * 257)
+    (folder / "notes.txt").write_text("no picture")
+
+
+def test_folder_in_natural_order_as_8_bit_colour(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    frames = list(open_source(str(tmp_path)))
+    assert [frame.name for frame in frames] == ["a1", "a2", "a10", "deep"]
+    assert {(frame.pixels.shape, frame.pixels.dtype) for frame in frames} == {((30, 40, 3), np.dtype(np.uint8))}
+    assert np.array_equal(frames[0].pixels, frames[1].pixels)
+    assert np.abs(frames[3].pixels.astype(int) - frames[1].pixels).max() <= 1
+
+
+def test_pattern_and_literal_names(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    cv2.imwrite(str(tmp_path / "a[1].png"), picture(8, 8))
+    assert [frame.name for frame in open_source(str(tmp_path / "a?.png"))] == ["a1", "a2"]
+    assert next(iter(open_source(str(tmp_path / "a[1].png")))).size == (8, 8)
+
+
+def test_broken_picture_in_a_series_is_skipped_and_told(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    (tmp_path / "a5.png").write_bytes(b"junk")
+    source = open_source(str(tmp_path))
+    assert len(list(source)) == 4
+    assert "a5.png" in source.warnings[0]
+
+
+def test_names_with_line_breaks_and_other_scripts(tmp_path: Path) -> None:
+    for name in ("тест кадр.png", "a\nb.png", "-x.png"):
+        cv2.imwrite(str(tmp_path / "plain.png"), picture(8, 6))
+        (tmp_path / "plain.png").rename(tmp_path / name)
+        assert next(iter(open_source(str(tmp_path / name)))).size == (8, 6)
+
+
+def test_natural_order() -> None:
+    names = ["b1", "a10", "a9", "a", "10", "9"]
+    assert sorted(map(Path, names), key=natural_order) == [Path(name) for name in ("9", "10", "a", "a9", "a10", "b1")]
+
+
+def test_camera_stamps_arrivals_and_reports_loss(clip: Path) -> None:
+    camera = CameraSource(0, open_capture=lambda _: cv2.VideoCapture(str(clip)))
+    assert camera.info.is_live
+    assert camera.info.frame_rate == 25
+    frames = iter(camera)
+    pts = [frame.pts for frame in islice(frames, 10)]
+    assert pts == sorted(pts)
+    assert pts[0] == 0
+    with pytest.raises(SourceLostError):
+        next(frames)
+    camera.close()
+
+
+def test_camera_that_is_not_there() -> None:
+    with pytest.raises(SourceLostError):
+        CameraSource(97)
+
+
+@pytest.mark.needs_shared_data
+@pytest.mark.parametrize("kind", ["video", "made", "image"])
+def test_strange_files_give_frames_or_one_line(kind: str) -> None:
+    """Never a traceback, never a hang: the whole collection of odd files."""
+    tried = 0
+    for path in sorted((SHARED / "odd" / kind).rglob("*")):
+        if path.is_dir() or path.stat().st_size > 2_000_000:
+            continue
+        tried += 1
+        try:
+            source = open_source(str(path))
+            for frame in islice(source, 12):
+                assert frame.pixels.ndim == 3
+                assert frame.pixels.shape[2] == 3
+            source.close()
+        except DeblurError as error:
+            assert error.exit_code == 3
+            assert "\n" not in str(error)
+    assert tried > 5

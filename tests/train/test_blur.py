@@ -1,0 +1,82 @@
+"""Blur is made of light, is reproducible, and leaves the truth where it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import picture
+from train.blur import BlurConfig, blurred_pair, camera_path, expose, linear_from_srgb, srgb_from_linear
+
+
+def test_linear_light_is_the_standard_and_inverts() -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    assert np.allclose(srgb_from_linear(linear_from_srgb(codes)), codes, atol=1e-3)
+    assert linear_from_srgb(np.array([188], np.uint8))[0] == pytest.approx(0.5029, abs=1e-3)  # half the light
+
+
+def test_exposure_averages_light_not_codes() -> None:
+    """A black and white edge that passes by half the time gives half the light: code 188, not 128."""
+    wall = np.zeros((60, 60, 3), np.float32)
+    wall[:, 30:] = 1.0
+    path = np.array([[-20.0, 0, 0], [20.0, 0, 0]])
+    codes = srgb_from_linear(expose(wall, path, size=10))
+    assert np.allclose(codes, 187.5, atol=0.5)
+
+
+@given(seed=st.integers(0, 2**32), length_px=st.floats(0, 40), roll_deg=st.floats(-2, 2))
+def test_camera_path_has_its_length_and_stays_centred(seed: int, length_px: float, roll_deg: float) -> None:
+    path = camera_path(np.random.default_rng(seed), length_px=length_px, roll_deg=roll_deg)
+    steps = np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1)
+    assert steps.sum() == pytest.approx(length_px, abs=1e-6)
+    assert np.allclose(path.mean(axis=0), 0, atol=1e-9)
+
+
+def patch(config: BlurConfig, size: int = 48) -> np.ndarray:
+    return picture(size + 2 * config.margin_px, size + 2 * config.margin_px)
+
+
+def test_truth_is_the_untouched_centre() -> None:
+    config = BlurConfig()
+    around = patch(config)
+    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(0))
+    margin = config.margin_px
+    assert np.array_equal(sharp, around[margin:-margin, margin:-margin])
+    assert blurred.shape == sharp.shape == (48, 48, 3)
+
+
+def test_no_motion_and_no_noise_change_nothing() -> None:
+    config = BlurConfig(length_px=(0, 0), roll_deg=0, noise_sigma=0, jpeg_share=0)
+    blurred, sharp = blurred_pair(patch(config), config=config, rng=np.random.default_rng(0))
+    assert np.array_equal(blurred, sharp)
+
+
+def test_same_seed_same_picture() -> None:
+    config = BlurConfig()
+    first, second, other = (
+        blurred_pair(patch(config), config=config, rng=np.random.default_rng(s))[0] for s in (1, 1, 2)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_blur_is_centred_on_the_truth() -> None:
+    """The centroid of a blurred dot stays where the dot was, whatever the path."""
+    config = BlurConfig(noise_sigma=0, jpeg_share=0)
+    around = np.zeros((81 + 2 * config.margin_px,) * 2 + (3,), np.uint8)
+    middle = around.shape[0] // 2
+    around[middle - 1 : middle + 2, middle - 1 : middle + 2] = 255
+    rows, columns = np.mgrid[:81, :81] - 40
+    for seed in range(10):
+        blurred, _ = blurred_pair(around, config=config, rng=np.random.default_rng(seed))
+        light = linear_from_srgb(blurred).sum(axis=2)
+        assert abs((light * rows).sum() / light.sum()) < 0.35
+        assert abs((light * columns).sum() / light.sum()) < 0.35
+
+
+@pytest.mark.parametrize("values", [{"length_px": (3, 2)}, {"length_px": (-1, 2)}, {"jpeg_share": 1.5}])
+def test_nonsense_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        BlurConfig(**values)

@@ -24,7 +24,6 @@ def test_bundled_engine_keeps_every_size(height: int, width: int) -> None:
     assert engine.infer(frame).shape == frame.shape
 
 
-@pytest.mark.slow
 def test_bundled_engine_keeps_1921x1081() -> None:
     frame = np.zeros((1, 1081, 1921, 3), np.uint8)
     assert open_engine(provider="cpu").infer(frame).shape == frame.shape

@@ -17,7 +17,8 @@ from export.graph import OPSET, onnx_from_generator
 from export.pixels import with_pixel_interface
 from export.verify import agreement_db, mean_psnr_db, read_pairs, sample_frames
 from runtime.engines import open_engine
-from runtime.errors import DeblurError, EngineError, UsageError
+from runtime.errors import DeblurError, EngineError, OutputError, UsageError
+from runtime.sinks.files import unwritable
 from runtime.spec import METADATA_KEY, EngineSpec
 from train.checkpoint import CheckpointError, load_generator, weights_path
 
@@ -89,6 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
     except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
         return EngineError.exit_code
+    except OSError as error:
+        print(f"error: {unwritable(options.out, error)}", file=sys.stderr)
+        return OutputError.exit_code
     except DeblurError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

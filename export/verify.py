@@ -58,7 +58,10 @@ def read_pairs(folder: Path) -> Iterator[tuple[Pixels, Pixels]]:
     if not blurred:
         raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
     for path in blurred:
-        yield read_picture(path), read_picture(folder / "sharp" / path.name)
+        blurred_picture, sharp = read_picture(path), read_picture(folder / "sharp" / path.name)
+        if blurred_picture.shape != sharp.shape:
+            raise InputError("the pictures of a pair differ in size", path, hint="scale them alike, or remove the pair")
+        yield blurred_picture, sharp
 
 
 def mean_psnr_db(engine: Engine, pairs: Iterator[tuple[Pixels, Pixels]]) -> tuple[float, float]:

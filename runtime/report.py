@@ -42,7 +42,7 @@ class Progress:
         self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
         self._stream.flush()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leave the line clear for what follows."""
         if self._terminal:
             self._stream.write("\r\x1b[K")

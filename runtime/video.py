@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from runtime.engines import BUNDLED, PROVIDERS, Engine, open_engine
-from runtime.errors import DeblurError, OutOfMemoryError, UsageError
+from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
@@ -72,10 +72,13 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
         if window:
             window.on_quit = pipeline.stop
         try:
-            pipeline.run()
-        finally:
-            progress.end()
-            _report(options, pipeline, engine, source, sink)
+            with closing(progress):
+                pipeline.run()
+        except BaseException:
+            with suppress(OutputError):  # the first error is the one to tell
+                _report(options, pipeline, engine, source, sink)
+            raise
+        _report(options, pipeline, engine, source, sink)
 
 
 def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None) -> Sink:

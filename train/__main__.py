@@ -13,7 +13,13 @@ from train.config import TrainConfig
 from train.data import DataError
 from train.loop import DivergedError, train
 
-EXIT_CODES: dict[type[Exception], int] = {ValueError: 2, DataError: 3, CheckpointError: 4, DivergedError: 8}
+EXIT_CODES: dict[type[Exception], int] = {
+    ValueError: 2,
+    DataError: 3,
+    CheckpointError: 4,
+    OSError: 6,
+    DivergedError: 8,
+}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -54,7 +60,7 @@ def main() -> int:
         config = config_from(overrides)
         print(config.to_json())
         train(config, data=arguments.data, run=arguments.out, resume=arguments.resume, device=arguments.device)
-    except (ValueError, ArithmeticError) as error:
+    except tuple(EXIT_CODES) as error:
         print(f"error: {error}", file=sys.stderr)
         return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     return 0

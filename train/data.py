@@ -1,7 +1,8 @@
 """Training pairs: crops of sharp photographs, blurred once and kept on disk.
 
 Decoding and blurring cost more than a training step of a small network, so both are done once,
-in threads (OpenCV works outside Python's lock), into two flat uint8 arrays that the loop reads through memory maps.
+in threads (OpenCV works outside Python's lock), into two flat uint8 arrays that the loop reads
+through memory maps.
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ class DivergedError(ArithmeticError):
 def train(config: TrainConfig, *, data: Path, run: Path, resume: bool = False, device: str = "cpu") -> None:
     """Train a generator on a folder of sharp photographs.
 
-    Raises ValueError if `run` holds another run's state and `resume` is not given, or if it is
-    and the settings differ. Writes to `run`: `state.pt` (for `resume`), `log.jsonl` (a line each `report_every` steps),
-    and the published `generator.safetensors` with `config.json`, renewed at each report.
+    Writes to `run`: `state.pt` (for `resume`), `log.jsonl` (a line each `report_every` steps),
+    and the published `generator.safetensors` with `config.json`, renewed at each report. Raises
+    ValueError if `run` holds a state and `resume` is not given, or if it is and the settings
+    differ; DivergedError if the loss is no longer a number.
     """
     if not resume and (run / STATE).exists():
         raise ValueError(f"a run is there already; add --resume, or give another --out: {run}")
@@ -86,7 +87,7 @@ def _step(
         restored = generator(blurred.contiguous(memory_format=torch.channels_last))
     loss = (restored.float() - sharp).abs().mean()
     if not torch.isfinite(loss):
-        raise DivergedError(f"loss is {loss.item()} at step {step}; --resume from the last report with a lower rate")
+        raise DivergedError(f"loss is {loss.item()} at step {step}; start again with a lower learning_rate")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(generator.parameters(), config.gradient_clip)

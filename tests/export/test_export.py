@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +18,7 @@ from export.pixels import with_pixel_interface
 from export.verify import agreement_db, restore, sample_frames
 from runtime.engines import open_engine
 from runtime.spec import METADATA_KEY, EngineSpec
+from tests.conftest import picture
 from train.checkpoint import publish
 from train.config import TrainConfig
 from train.models import Generator, create_generator
@@ -104,10 +106,6 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_command_publishes_an_engine_that_describes_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import cv2
-
-    from tests.conftest import picture
-
     for kind in ("blur", "sharp"):
         (run / "pairs" / kind).mkdir(parents=True)
         cv2.imwrite(str(run / "pairs" / kind / "a.png"), picture(40, 30, seed=len(kind)))
@@ -130,12 +128,17 @@ def test_command_publishes_an_engine_that_describes_itself(run: Path, capsys: py
         (["--checkpoint", "{run}", "--out", "{run}/a.plan"], 2, "engines are .onnx"),
         (["--checkpoint", "{run}", "--out", "{run}/there.onnx"], 2, "engine exists"),
         (["--checkpoint", "{run}", "--out", "{run}/a.onnx", "--pairs", "{run}"], 3, "no pairs found"),
+        (["--checkpoint", "{run}", "--out", "{run}/a.onnx", "--pairs", "{run}/unlike"], 3, "differ in size"),
+        (["--checkpoint", "{run}", "--out", "{run}/there.onnx/a.onnx"], 6, "cannot write output"),
     ],
 )
 def test_bad_input_gets_one_line_and_its_code(
     arguments: list[str], code: int, words: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "there.onnx").write_bytes(b"precious")
+    for kind, width in (("blur", 40), ("sharp", 41)):
+        (run / "unlike" / kind).mkdir(parents=True)
+        cv2.imwrite(str(run / "unlike" / kind / "a.png"), picture(width, 30))
     assert main([argument.format(run=run) for argument in arguments]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line

@@ -106,6 +106,15 @@ def test_bad_input_gets_one_line_and_its_code(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_first_error_is_told_when_the_statistics_fail_too(
+    tmp_path: Path, invert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    stats = tmp_path / "junk.png" / "s.json"
+    assert run("--engine", invert, "--source", tmp_path / "junk.png", "--out", "null", "--stats", stats) == 3
+    assert "not a picture" in error_line(capsys)
+
+
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["--provider", "magic"], ["--nonsense"]])
 def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ending:

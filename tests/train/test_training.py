@@ -208,6 +208,7 @@ def test_loss_that_is_no_number_stops_the_run(photos: Path, tmp_path: Path) -> N
         (["--data", "{photos}", "--set", "nonsense=1"], 2, "nonsense"),
         (["--data", "{photos}", "--set", "generator=swin"], 2, "known: edge"),
         (["--data", "{photos}", "--resume"], 4, "cannot be loaded"),
+        (["--data", "{photos}", "--out", "{broken}/0.png"], 6, "File exists"),
         (["--data", "{broken}"], 3, "cannot be read as a picture"),
         (["--data", "{small}"], 3, "smaller than"),
     ],

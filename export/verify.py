@@ -14,27 +14,11 @@ from runtime.errors import InputError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db
 from runtime.sources.images import is_picture, read_picture
-from train.models import Generator
+from train.models import Generator, restore
 
 IDENTICAL_DB = 99.0
 """Stands for an infinite PSNR, in files that have no infinity."""
 _SIZES = ((1, 1), (37, 50), (64, 96), (121, 83))
-
-
-def restore(generator: Generator, batch: Pixels) -> Pixels:
-    """The reference: uint8[N, H, W, 3] BGR through the PyTorch network, in float32."""
-    height, width = batch.shape[1:3]
-    low, high = generator.pixel_range
-    planes = torch.from_numpy(batch).permute(0, 3, 1, 2).float() * ((high - low) / 255) + low
-    if generator.channel_order == "RGB":
-        planes = planes.flip(1)
-    step = generator.multiple_of
-    planes = F.pad(planes, (0, -width % step, 0, -height % step), mode="replicate")
-    with torch.inference_mode():
-        codes = ((generator(planes) - low) * (255 / (high - low))).clamp(0, 255).round()
-    if generator.channel_order == "RGB":
-        codes = codes.flip(1)
-    return codes[:, :, :height, :width].permute(0, 2, 3, 1).to(torch.uint8).numpy()
 
 
 def sample_frames(seed: int = 0) -> Iterator[Pixels]:
@@ -48,7 +32,7 @@ def sample_frames(seed: int = 0) -> Iterator[Pixels]:
 
 def agreement_db(engine: Engine, generator: Generator, frames: Iterator[Pixels]) -> float:
     """The least PSNR in dB of the engine's frames against the network's; 99 where all are equal."""
-    least = min(psnr_db(engine.infer(frame), restore(generator, frame)) for frame in frames)
+    least = min(psnr_db(engine.infer(frame), restore(generator, torch.from_numpy(frame)).numpy()) for frame in frames)
     return min(least, IDENTICAL_DB)
 
 

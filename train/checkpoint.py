@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from train.models import Generator, create_generator
 
+STATE = "state.pt"
+PREVIOUS = "state.previous.pt"
 WEIGHTS = "generator.safetensors"
 CONFIG = "config.json"
 
@@ -21,14 +24,18 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or of another network."""
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write training state so that `path` holds either the old state or the new one, whole."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that `path` holds either what it held before or all of `content`, even after a power cut."""
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -36,19 +43,45 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         os.close(folder)
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote; raises CheckpointError if it is damaged or missing."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever zipfile, pickle and struct raise
-        raise CheckpointError(f"cannot be loaded ({type(error).__name__}); start without --resume: {path}") from error
-    return state
+def save_state(state: dict[str, Any], run: Path) -> None:
+    """Write training state; the state before it stays as `state.previous.pt`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    unfinished = run / "state.next.pt"
+    write_whole(unfinished, buffer.getvalue())
+    if (run / STATE).exists():
+        (run / STATE).replace(run / PREVIOUS)
+    unfinished.replace(run / STATE)
+
+
+def has_state(run: Path) -> bool:
+    """Whether there is anything to resume from."""
+    return (run / STATE).exists() or (run / PREVIOUS).exists()
+
+
+def load_state(run: Path) -> tuple[dict[str, Any], Path]:
+    """The newest training state that is whole, and its file; raises CheckpointError if there is none."""
+    reasons = []
+    for path in (run / STATE, run / PREVIOUS):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return {"step": int(state["step"]), **state}, path
+        except Exception as error:  # noqa: BLE001 - torch.load raises whatever zipfile, pickle and struct raise
+            reasons.append(f"{path.name}: {type(error).__name__}")
+    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)}); start without --resume: {run}")
+
+
+def sweep(run: Path) -> None:
+    """Remove what a killed run left half written."""
+    for path in (*run.glob("*.part"), run / "state.next.pt"):
+        path.unlink(missing_ok=True)
 
 
 def publish(generator: Generator, config_json: str, run: Path) -> None:
     """Write `generator.safetensors` and `config.json`, all that the export needs."""
-    save_file({name: value.contiguous() for name, value in generator.state_dict().items()}, run / WEIGHTS)
-    (run / CONFIG).write_text(config_json + "\n")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    write_whole(run / CONFIG, f"{config_json}\n".encode())
+    write_whole(run / WEIGHTS, safetensors.torch.save(tensors))
 
 
 def weights_path(run: Path) -> Path:
@@ -66,13 +99,17 @@ def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
     folder = weights.parent
     try:
         config = json.loads((folder / CONFIG).read_text())
-        generator = create_generator(config["generator"], **config["options"])
+        options = config["options"]
+        # All weights are in the file; an encoder need not be fetched again.
+        generator = create_generator(
+            config["generator"], **options | ({"pretrained": None} if "pretrained" in options else {})
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"no usable {CONFIG} ({error}); give the folder that python -m train wrote: {folder}"
         ) from error
     try:
-        generator.load_state_dict(load_file(weights))
+        generator.load_state_dict(safetensors.torch.load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"weights do not load ({reason}); train again or restore the file: {weights}") from error

@@ -1,8 +1,6 @@
-"""Training pairs: crops of sharp photographs, blurred once and kept on disk.
+"""Which pictures there are: GOPRO_Large, folders of pairs, or sharp photographs alone.
 
-Decoding and blurring cost more than a training step of a small network, so both are done once,
-in threads (OpenCV works outside Python's lock), into two flat uint8 arrays that the loop reads
-through memory maps.
+Whatever is wrong with them is found, all of it, before the first step.
 """
 
 from __future__ import annotations
@@ -10,140 +8,187 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from train.blur import BlurConfig, Image, blurred_pair
-from train.config import TrainConfig
+from train.blur import Image
+from train.config import DataConfig
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-CROPS_PER_TASK = 8
-VALIDATION_SHARE = 16
-"""One photograph in this many is held out."""
-VALIDATION_PAIRS = 192
-FLAT_SIGMA = 6.0
-"""Crops whose gray values deviate by less than this many codes teach little and are redrawn."""
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+LEAST_PX = 11
+"""SSIM's window."""
+SHOWN_PROBLEMS = 20
 
 
 class DataError(ValueError):
-    """The folder given as `--data` cannot be trained on."""
+    """Pictures that cannot be trained on; the message may have several lines, the first says it all."""
 
 
-def find_photos(folder: Path) -> list[Path]:
-    """All photographs below a folder, sorted; raises DataError if there are fewer than two."""
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    if len(photos) < 2:
-        raise DataError(f"found {len(photos)} photographs; give a folder with at least two: {folder}")
-    return photos
+@dataclass(frozen=True)
+class Sample:
+    """A sharp picture and, where there is one, its blurred partner."""
+
+    sharp: Path
+    blurred: Path | None
+    sequence: str
+    """The folder that it came in: frames of one recording resemble each other."""
 
 
-class Pairs:
-    """Blurred and sharp crops, uint8[N, S, S, 3] each, read from disk as they are needed."""
+@dataclass(frozen=True)
+class Samples:
+    """All samples below a folder; `test` is empty where the data has no folder of that name."""
 
-    def __init__(self, folder: Path) -> None:
-        self.blurred: NDArray[np.uint8] = np.load(folder / "blurred.npy", mmap_mode="r")
-        self.sharp: NDArray[np.uint8] = np.load(folder / "sharp.npy", mmap_mode="r")
-
-    def __len__(self) -> int:
-        return len(self.sharp)
-
-    def batch(self, rows: NDArray[np.int64], turns: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """float32[len(rows), 3, S, S] blurred and sharp in [0, 1], both flipped and turned alike.
-
-        `turns`: 0 to 7 for each row, one of the eight symmetries of the square.
-        """
-        return _planes(self.blurred, rows, turns), _planes(self.sharp, rows, turns)
-
-    def batches(self, *, batch: int, seed: int, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the steps `start` to `stop`; each depends on `seed` and its step alone."""
-        for step in range(start, stop):
-            rng = np.random.default_rng((seed, step))
-            yield self.batch(rng.integers(len(self), size=batch), rng.integers(8, size=batch))
+    root: Path
+    train: list[Sample]
+    test: list[Sample]
 
 
-def prepare(data: Path, cache: Path, config: TrainConfig) -> tuple[Pairs, Pairs]:
-    """Training and validation pairs of a folder of sharp photographs, made unless cached.
+def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
+    """Look for pairs below `root`, and for sharp pictures if there are none.
 
-    The cache is keyed by everything that the crops depend on.
+    Pairs are two folders beside each other, `sharp` and `blurred_folder`, with pictures of the
+    same names, at any depth: GOPRO_Large's `train/GOPR0372_07_00/{blur,sharp}` as well as plain
+    `{blur,sharp}`. What lies in `test` at the top is kept apart. Raises DataError for a picture
+    without a partner, and if nothing is found.
     """
-    photos = find_photos(data)
-    held_out = photos[:: max(2, min(VALIDATION_SHARE, len(photos) // 2))]
-    kept = [photo for photo in photos if photo not in held_out]
-    key = _key(photos, config)
-    training = _rendered(kept, cache / f"{key}-train", config, count=config.crops, seed=config.seed)
-    validation = _rendered(held_out, cache / f"{key}-validation", config, count=VALIDATION_PAIRS, seed=config.seed + 1)
-    return training, validation
+    if not root.is_dir():
+        raise DataError(f"no such folder; give one that holds pictures: {root}")
+    pairs = [folder.parent for folder in sorted(root.rglob("sharp")) if folder.is_dir()]
+    if pairs:
+        samples = [sample for folder in pairs for sample in _pairs(folder, root, blurred_folder)]
+    else:
+        samples = [Sample(path, None, _within(path.parent, root)) for path in _pictures(root.rglob("*"))]
+    if not samples:
+        raise DataError(f"found 0 pictures; give a folder that holds some: {root}")
+    test = [sample for sample in samples if sample.sequence.split("/")[0] == "test"]
+    return Samples(root, [sample for sample in samples if sample not in test], test)
 
 
-def _rendered(photos: list[Path], folder: Path, config: TrainConfig, *, count: int, seed: int) -> Pairs:
-    if folder.is_dir():
-        return Pairs(folder)
-    unfinished = folder.with_name(folder.name + ".part")
-    unfinished.mkdir(parents=True, exist_ok=True)
-    shape = (count, config.crop_px, config.crop_px, 3)
-    blurred = np.lib.format.open_memmap(unfinished / "blurred.npy", "w+", np.uint8, shape)
-    sharp = np.lib.format.open_memmap(unfinished / "sharp.npy", "w+", np.uint8, shape)
-    starts = range(0, count, CROPS_PER_TASK)
-    order = np.random.default_rng(seed).permutation(-(-len(starts) // len(photos)) * len(photos)) % len(photos)
+def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Sample]]:
+    """What is trained on and what validates; raises DataError if either is empty.
+
+    Of the training pictures whole sequences are held out where there are several, evenly spaced.
+    """
+    train = samples.train
+    if config.validation == "test" and samples.test:
+        validation = samples.test
+    else:
+        sequences = sorted({sample.sequence for sample in train})
+        groups = [[s for s in train if s.sequence == name] for name in sequences] if len(sequences) > 1 else None
+        groups = groups or [[sample] for sample in train]
+        every = max(2, min(round(1 / config.validation_share), len(groups) // 2))
+        validation = [sample for group in groups[::every] for sample in group]
+        train = [sample for sample in train if sample not in validation]
+    if not train or not validation:
+        raise DataError(
+            f"{len(train)} pictures to train on and {len(validation)} to validate with; at least one each is needed: "
+            f"{samples.root}"
+        )
+    return train, validation
+
+
+def check(samples: list[Sample], config: DataConfig, *, root: Path, same_size: bool = True) -> None:
+    """Decode every picture once; raises DataError with all that cannot be used.
+
+    `same_size`: whole pictures must be of one size, as in a batch.
+    """
+    sizes: set[tuple[int, ...]] = set()
+    problems = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tasks = []
-        for index, start in enumerate(starts):
-            rows = slice(start, start + CROPS_PER_TASK)
-            tasks.append(pool.submit(_render, photos[order[index]], blurred[rows], sharp[rows], (seed, index), config))
-        for task in tqdm(tasks, desc="crops", unit="photo"):
-            task.result()
-    blurred.flush()
-    sharp.flush()
-    unfinished.rename(folder)
-    return Pairs(folder)
+        found = pool.map(lambda sample: _inspect(sample, config), samples)
+        for problem, size in tqdm(found, total=len(samples), desc="checking", unit="picture", leave=False):
+            problems += problem
+            sizes |= {size} if size else set()
+    if same_size and config.view == "whole" and len(sizes) > 1 and not problems:
+        problems.append(f"{len(sizes)} different sizes; resize them, --set data.view=resize, or crop, data.view=crop")
+    _refuse(problems, root)
 
 
-def _render(path: Path, blurred: Image, sharp: Image, seed: tuple[int, int], config: TrainConfig) -> None:
-    """Fill `blurred` and `sharp`, uint8[N, S, S, 3] each, from one photograph at one random scale."""
-    rng = np.random.default_rng(seed)
-    photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if photo is None:
+def fingerprint(samples: Iterable[Sample], root: Path) -> str:
+    """SHA-256 of the names and sizes of all files, so that a run is resumed on the data it began with."""
+    facts = [
+        (path.relative_to(root).as_posix(), path.stat().st_size)
+        for sample in samples
+        for path in (sample.blurred, sample.sharp)
+        if path
+    ]
+    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
+
+
+def read(path: Path) -> Image:
+    """Decode a picture to uint8[H, W, 3] BGR; raises DataError if it is damaged or cut short."""
+    content = path.read_bytes()
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if picture is None:
         raise DataError(f"cannot be read as a picture; remove or replace it: {path}")
-    patch_px = config.crop_px + 2 * config.blur.margin_px
-    smallest = patch_px / min(photo.shape[:2])
-    if smallest > 1:
-        raise DataError(f"smaller than the {patch_px} pixels that a crop and its motion need; remove it: {path}")
-    scale = rng.uniform(max(config.scale[0], smallest), max(config.scale[1], smallest))
-    height, width = (max(patch_px, round(side * scale)) for side in photo.shape[:2])
-    photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-    for row in range(len(sharp)):
-        blurred[row], sharp[row] = blurred_pair(_patch(photo, patch_px, config.blur, rng), config=config.blur, rng=rng)
+    if _is_cut_short(content):
+        raise DataError(f"is cut short; remove or replace it: {path}")
+    return picture
 
 
-def _patch(photo: Image, patch_px: int, blur: BlurConfig, rng: np.random.Generator) -> Image:
-    for _ in range(4):
-        top = rng.integers(photo.shape[0] - patch_px + 1)
-        left = rng.integers(photo.shape[1] - patch_px + 1)
-        patch = photo[top : top + patch_px, left : left + patch_px]
-        if patch[blur.margin_px : -blur.margin_px, blur.margin_px : -blur.margin_px].std() >= FLAT_SIGMA:
-            break
-    return patch
+def _pairs(folder: Path, root: Path, blurred_folder: str) -> Iterator[Sample]:
+    blurred = folder / blurred_folder
+    if not blurred.is_dir():
+        raise DataError(
+            f"sharp/ has no {blurred_folder}/ beside it; add it, or name another with "
+            f"--set data.blurred_folder=NAME: {folder}"
+        )
+    theirs = {path.stem: path for path in _pictures(blurred.iterdir())}
+    ours = {path.stem: path for path in _pictures((folder / "sharp").iterdir())}
+    alone = sorted((theirs[stem] if stem in theirs else ours[stem]) for stem in theirs.keys() ^ ours.keys())
+    _refuse([f"has no partner: {path.relative_to(root)}" for path in alone], root)
+    for stem, sharp in ours.items():
+        yield Sample(sharp, theirs[stem], _within(folder, root))
 
 
-def _key(photos: list[Path], config: TrainConfig) -> str:
-    recipe = {name: getattr(config, name) for name in ("seed", "crop_px", "crops", "scale")} | asdict(config.blur)
-    files = [(path.name, path.stat().st_size) for path in photos]
-    return hashlib.sha256(json.dumps([recipe, files]).encode()).hexdigest()[:16]
+def _refuse(problems: list[str], root: Path) -> None:
+    if problems:
+        more = len(problems) - SHOWN_PROBLEMS
+        lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]] + ([f"  and {more} more"] if more > 0 else [])
+        summary = f"{len(problems)} problems with the pictures, listed below; mend or remove them: {root}"
+        raise DataError("\n".join((summary, *lines)))
 
 
-def _planes(images: NDArray[np.uint8], rows: NDArray[np.int64], turns: NDArray[np.int64]) -> Tensor:
-    turned = [_turned(images[row], turn) for row, turn in zip(rows, turns, strict=True)]
-    return torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2).float().div_(255)
+def _inspect(sample: Sample, config: DataConfig) -> tuple[list[str], tuple[int, ...] | None]:
+    """What is wrong with a sample, and the size of its sharp picture."""
+    problems, shapes = [], []
+    for path in filter(None, (sample.blurred, sample.sharp)):
+        try:
+            shapes.append(read(path).shape[:2])
+        except (DataError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        return problems, None
+    if len(set(shapes)) > 1:
+        (height, width), (sharp_height, sharp_width) = shapes
+        problems.append(
+            f"blurred is {width}x{height} and sharp {sharp_width}x{sharp_height}; scale them alike: {sample.blurred}"
+        )
+    margin_px = 0 if sample.blurred else 2 * config.blur.margin_px
+    least_px = config.size_px[0] if config.view == "crop" else LEAST_PX
+    if min(shapes[-1]) < least_px + margin_px:
+        problems.append(f"smaller than the {least_px + margin_px} pixels that are needed: {sample.sharp}")
+    return problems, shapes[-1]
 
 
-def _turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    return np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+
+
+def _within(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix()
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Whether the end of a JPEG or PNG is missing, which OpenCV does not tell."""
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in content[-1024:]
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-1024:]
+    return False

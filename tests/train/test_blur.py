@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import picture
-from train.blur import BlurConfig, blurred_pair, camera_path, expose, linear_from_srgb, srgb_from_linear
+from train.blur import BlurConfig, blurred_pair, expose, linear_from_srgb, motion_path, srgb_from_linear
 
 
 def test_linear_light_is_the_standard_and_inverts() -> None:
@@ -21,15 +21,15 @@ def test_exposure_averages_light_not_codes() -> None:
     """A black and white edge that passes by half the time gives half the light: code 188, not 128."""
     wall = np.zeros((60, 60, 3), np.float32)
     wall[:, 30:] = 1.0
-    path = np.array([[-20.0, 0, 0], [20.0, 0, 0]])
-    codes = srgb_from_linear(expose(wall, path, size=10))
+    path = np.array([[-20.0, 0], [20.0, 0]])
+    codes = srgb_from_linear(expose(wall, path, roll_deg=0, size=(10, 10)))
     assert np.allclose(codes, 187.5, atol=0.5)
 
 
-@given(seed=st.integers(0, 2**32), length_px=st.floats(0, 40), roll_deg=st.floats(-2, 2))
-def test_camera_path_has_its_length_and_stays_centred(seed: int, length_px: float, roll_deg: float) -> None:
-    path = camera_path(np.random.default_rng(seed), length_px=length_px, roll_deg=roll_deg)
-    steps = np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1)
+@given(seed=st.integers(0, 2**32), length_px=st.floats(0, 40), moments=st.integers(9, 41))
+def test_path_has_its_length_and_stays_centred(seed: int, length_px: float, moments: int) -> None:
+    path = motion_path(np.random.default_rng(seed), length_px=length_px, moments=moments)
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     assert steps.sum() == pytest.approx(length_px, abs=1e-6)
     assert np.allclose(path.mean(axis=0), 0, atol=1e-9)
 
@@ -39,7 +39,7 @@ def patch(config: BlurConfig, size: int = 48) -> np.ndarray:
 
 
 def test_truth_is_the_untouched_centre() -> None:
-    config = BlurConfig()
+    config = BlurConfig(object_share=0)
     around = patch(config)
     blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(0))
     margin = config.margin_px
@@ -53,6 +53,45 @@ def test_no_motion_and_no_noise_change_nothing() -> None:
     assert np.array_equal(blurred, sharp)
 
 
+def test_thing_that_stands_still_is_part_of_the_truth() -> None:
+    config = BlurConfig(length_px=(0, 0), roll_deg=0, noise_sigma=0, jpeg_share=0, object_share=1, object_px=(9, 9))
+    around = patch(config)
+    touched = []
+    for seed in range(20):
+        blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(seed))
+        assert np.abs(blurred.astype(int) - sharp).max() <= 1
+        touched.append(not np.array_equal(sharp, around[4:-4, 4:-4]))
+    assert sum(touched) > 5
+
+
+def test_thing_moves_on_its_own() -> None:
+    """Before a wall that moves not, a white thing is smeared along its path, keeps its light, and stays centred."""
+    wall, thing = np.zeros((60, 60, 3), np.float32), np.zeros((60, 60, 4), np.float32)
+    thing[28:31, 28:31] = 1
+    path = np.column_stack((np.linspace(-6, 6, 13), np.zeros(13)))
+    light = expose(wall, 0 * path, roll_deg=0, size=(60, 60), thing=thing, thing_path=path)[..., 0]
+    assert light.sum() == pytest.approx(9, rel=1e-4)
+    rows, columns = np.nonzero(light > 1e-4)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 30, 22, 36)
+    assert (light * np.arange(60)).sum() / light.sum() == pytest.approx(29)
+
+
+def test_thing_covers_what_lies_behind() -> None:
+    wall, thing = np.ones((40, 40, 3), np.float32), np.zeros((40, 40, 4), np.float32)
+    thing[10:30, 10:30, 3] = 1  # black and opaque
+    still = np.zeros((9, 2))
+    light = expose(wall, still, roll_deg=0, size=(40, 40), thing=thing, thing_path=still)
+    assert light[12:28, 12:28].max() == 0
+    assert light[:8].min() == pytest.approx(1)
+
+
+def test_pictures_need_not_be_square() -> None:
+    config = BlurConfig()
+    around = picture(50 + 2 * config.margin_px, 30 + 2 * config.margin_px)
+    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(0))
+    assert blurred.shape == sharp.shape == (30, 50, 3)
+
+
 def test_same_seed_same_picture() -> None:
     config = BlurConfig()
     first, second, other = (
@@ -64,7 +103,7 @@ def test_same_seed_same_picture() -> None:
 
 def test_blur_is_centred_on_the_truth() -> None:
     """The centroid of a blurred dot stays where the dot was, whatever the path."""
-    config = BlurConfig(noise_sigma=0, jpeg_share=0)
+    config = BlurConfig(noise_sigma=0, jpeg_share=0, object_share=0)
     around = np.zeros((81 + 2 * config.margin_px,) * 2 + (3,), np.uint8)
     middle = around.shape[0] // 2
     around[middle - 1 : middle + 2, middle - 1 : middle + 2] = 255
@@ -76,7 +115,17 @@ def test_blur_is_centred_on_the_truth() -> None:
         assert abs((light * columns).sum() / light.sum()) < 0.35
 
 
-@pytest.mark.parametrize("values", [{"length_px": (3, 2)}, {"length_px": (-1, 2)}, {"jpeg_share": 1.5}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"length_px": (3, 2)},
+        {"length_px": (-1, 2)},
+        {"length_px": "far"},
+        {"jpeg_share": 1.5},
+        {"object_share": -1},
+        {"object_px": (0, 2)},
+    ],
+)
 def test_nonsense_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         BlurConfig(**values)

@@ -1,174 +1,244 @@
-"""Training: it learns, it resumes to the bit, and it refuses what it cannot use."""
+"""Training: it resumes to the bit, keeps what is good, and refuses what it cannot use."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
-from tests.conftest import picture
-from train import loop
-from train.__main__ import config_from, main
+from tests.conftest import ROOT, picture
+from train import checkpoint
+from train.__main__ import main
 from train.blur import BlurConfig
-from train.checkpoint import CheckpointError, load_generator, save_state
-from train.config import TrainConfig
-from train.data import Pairs, prepare
-from train.loop import DivergedError, learning_rate, train
-from train.metrics import psnr_db
-from train.models import create_generator
+from train.checkpoint import CheckpointError, load_generator, load_state, save_state
+from train.config import RECIPES, DataConfig, LossConfig, Recipe, overridden
+from train.interrupt import InterruptedRunError
+from train.log import read_log
+from train.loop import DivergedError, train
+from train.schedule import Schedule
+from train.step import Step
 
-SMALL = {
-    "crops": 32,
-    "crop_px": 32,
-    "batch": 4,
-    "report_every": 3,
-    "warmup_steps": 2,
-    "options": {"width": 8, "blocks": 1},
-}
+SMALL = [
+    "options={'width': 8, 'blocks': 1}",
+    "data.size_px=(32, 32)",
+    "data.crops=12",
+    "batch=4",
+    "epochs=3",
+    "warmup_steps=2",
+    "save_steps=2",
+    "workers=0",
+]
+ADVERSARIAL = [
+    "generator=edge",
+    *SMALL,
+    "data.view=crop",
+    "data.size_px=(64, 64)",
+    "data.rotation_deg=10.0",
+    "normalisation=instance",
+    "warmup_steps=0",
+]
 
 
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for seed in range(4):
-        photo, rng = picture(160, 120, seed=seed), np.random.default_rng(seed)
-        for x, y, size, *colour in rng.integers(0, 120, (40, 6)).tolist():
-            cv2.rectangle(photo, (x, y), (x + 8 + size // 8, y + 6 + size // 10), colour, -1)
-        cv2.imwrite(str(folder / f"{seed}.png"), photo)
-    return folder
+def small(*overrides: str) -> Recipe:
+    """The edge recipe, three epochs of three steps."""
+    return overridden(RECIPES["edge"], [*SMALL, *overrides])
+
+
+def adversarial(*overrides: str) -> Recipe:
+    """The two-stage recipe, with a small generator and crops."""
+    return overridden(RECIPES["two_stage"], [*ADVERSARIAL, *overrides])
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_generator(run)[0].state_dict()
 
 
-def test_edge_has_the_size_and_reach_that_it_states() -> None:
-    generator = create_generator("edge").eval()
-    assert sum(p.numel() for p in generator.parameters()) == 374_112
-    probe = torch.zeros(1, 3, 320, 320, requires_grad=True)
-    generator(probe)[0, :, 160:164, 160:164].sum().backward()
-    reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
-    assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [148, 148]
+def same_state(first: Path, second: Path) -> bool:
+    """Whether two runs ended with equal bits in every network, optimizer, schedule and average."""
+
+    def flat(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [part for key in value for part in (key, *flat(value[key]))]
+        if isinstance(value, (list, tuple)):
+            return [part for item in value for part in flat(item)]
+        return [value.numpy().tobytes() if isinstance(value, torch.Tensor) else value]
+
+    return flat(load_state(first)[0]) == flat(load_state(second)[0])
 
 
-def test_edge_is_alike_in_train_and_eval_mode_and_starts_near_the_input() -> None:
-    torch.manual_seed(0)
-    generator = create_generator("edge")
-    frame = torch.rand(2, 3, 32, 40)
-    with torch.inference_mode():
-        assert torch.equal(generator.train()(frame), generator.eval()(frame))
-        assert (generator(frame) - frame).abs().mean() < 0.05
+class KilledError(Exception):
+    pass
 
 
-@pytest.mark.parametrize(("name", "options"), [("edgy", {}), ("edge", {"width": 0})])
-def test_unknown_networks_and_options_are_refused(name: str, options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"known: edge|at least 1"):
-        create_generator(name, **options)
+def train_and_die(recipe: Recipe, *, data: Path, run: Path, in_step: int, resume: bool = False) -> None:
+    """Train until something breaks off the given step from here, before its weights change."""
+    original, calls = Step.__call__, []
 
-
-def test_psnr_is_the_formula_on_rounded_values() -> None:
-    sharp = torch.full((1, 3, 4, 4), 0.5)
-    assert psnr_db(sharp + 10 / 255, sharp).item() == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
-    assert psnr_db(sharp + 0.4 / 255, sharp).item() == float("inf")
-
-
-def test_pairs_are_turned_alike(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    for name in ("blurred", "sharp"):
-        np.save(tmp_path / f"{name}.npy", images)
-    rows = np.arange(8)
-    blurred, sharp = Pairs(tmp_path).batch(rows, rows)
-    assert torch.equal(blurred, sharp)
-    assert len({tensor.numpy().tobytes() for tensor in Pairs(tmp_path).batch(0 * rows, rows)[0]}) == 8
-
-
-def test_data_is_split_cached_and_reproducible(photos: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**SMALL)
-    training, validation = prepare(photos, tmp_path / "a", config)
-    again, _ = prepare(photos, tmp_path / "b", config)
-    assert np.array_equal(training.blurred, again.blurred)
-    assert len(training) == 32
-    assert len(validation) > 0
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.npy")}
-    prepare(photos, tmp_path / "a", config)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.npy")}
-
-
-def test_learning_rate_warms_up_and_follows_a_cosine() -> None:
-    config = TrainConfig(steps=1100, warmup_steps=100, learning_rate=1.0)
-    assert learning_rate(config, 50) == 0.5
-    assert learning_rate(config, 100) == 1.0
-    assert learning_rate(config, 600) == pytest.approx(0.5)
-    assert learning_rate(config, 1100) == pytest.approx(0.0)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_resumed_run_ends_with_the_same_bits(photos: Path, tmp_path: Path, precision: str) -> None:
-    config = TrainConfig(**SMALL, steps=9, precision=precision)
-    train(config, data=photos, run=tmp_path / "whole")
-
-    class KilledError(Exception):
-        pass
-
-    original, calls = loop._step, []
-
-    def step_then_die(*arguments: object, **options: object) -> float:
+    def call(self: Step, *pictures: torch.Tensor) -> object:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == in_step:
             raise KilledError
-        return original(*arguments, **options)
+        return original(self, *pictures)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_step", step_then_die)
+        patch.setattr(Step, "__call__", call)
         with pytest.raises(KilledError):
-            train(config, data=photos, run=tmp_path / "halved")
-    train(config, data=photos, run=tmp_path / "halved", resume=True)
-    whole, halved = weights(tmp_path / "whole"), weights(tmp_path / "halved")
-    assert all(torch.equal(whole[name], halved[name]) for name in whole)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "halved" / "log.jsonl").read_text().splitlines()]
-    assert steps == [3, 6, 9]
+            train(recipe, data=data, run=run, resume=resume)
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(photos: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**SMALL, steps=3)
-    train(config, data=photos, run=tmp_path)
+@pytest.mark.parametrize(
+    "recipe",
+    [small(), small("precision=fp32"), adversarial(), adversarial("losses.adversarial_kind=wgan_gp")],
+    ids=["edge bf16", "edge fp32", "two_stage", "wgan_gp"],
+)
+def test_resumed_run_ends_with_the_same_bits(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    train(recipe, data=photos, run=tmp_path / "whole")
+    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=6)
+    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=2, resume=True)
+    train(recipe, data=photos, run=tmp_path / "broken", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "broken")
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    lines = [read_log(tmp_path / name) for name in ("whole", "broken")]
+    assert [line["step"] for line in lines[0]] == [3, 6, 9]
+    for line in (*lines[0], *lines[1]):
+        del line["images_per_second"]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_resumed_run_ends_with_the_same_bits_after_kill_9_at_any_moment(photos: Path, tmp_path: Path) -> None:
+    """A real process, real worker processes, and kills that also hit the middle of a save."""
+    overrides = [text for override in [*SMALL, "epochs=6", "save_steps=1", "workers=1"] for text in ("--set", override)]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+
+    def command(run: Path) -> list[str]:
+        return [sys.executable, "-m", "train", "--data", str(photos), "--out", str(run), *overrides, "--resume"]
+
+    assert subprocess.run(command(whole)[:-1], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    kills = 0
+    for delay in (0.0, 0.013, 0.031, 0.05, 0.1, 0.2):
+        arguments = command(broken) if checkpoint.has_state(broken) else command(broken)[:-1]
+        step_before = load_state(broken)[0]["step"] if checkpoint.has_state(broken) else 0
+        process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if checkpoint.has_state(broken) and load_state(broken)[0]["step"] > step_before:
+                time.sleep(delay)
+                process.kill()
+                process.wait()
+                kills += 1
+    subprocess.run(command(broken), cwd=ROOT, capture_output=True, check=True)
+    assert kills >= 3
+    assert same_state(whole, broken)
+
+
+def test_a_signal_saves_the_state_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    recipe = small("save_steps=1000")
+    train(recipe, data=photos, run=tmp_path / "whole")
+    original = Step.__call__
+
+    def call(self: Step, *pictures: torch.Tensor) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *pictures)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", call)
+        with pytest.raises(InterruptedRunError, match="stopped after step 1; go on with --resume") as stop:
+            train(recipe, data=photos, run=tmp_path / "stopped")
+    assert stop.value.exit_code == 143
+    train(recipe, data=photos, run=tmp_path / "stopped", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings_or_pictures(
+    photos: Path, gopro: Path, tmp_path: Path
+) -> None:
+    recipe = small("epochs=1")
+    train(recipe, data=photos, run=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
     with pytest.raises(ValueError, match="a run is there already"):
-        train(config, data=photos, run=tmp_path)
+        train(recipe, data=photos, run=tmp_path)
     with pytest.raises(ValueError, match="seed was 0"):
-        train(dataclasses.replace(config, seed=1), data=photos, run=tmp_path, resume=True)
+        train(dataclasses.replace(recipe, seed=1), data=photos, run=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="generator was 'edge'"):
+        train(
+            dataclasses.replace(recipe, generator="two_stage_cnn", options={}), data=photos, run=tmp_path, resume=True
+        )
+    with pytest.raises(ValueError, match="pictures are not those"):
+        train(recipe, data=gopro, run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
-def test_it_learns(photos: Path, tmp_path: Path) -> None:
-    """Eight crops with a short blur, learned by heart: the loss falls well below doing nothing."""
-    torch.manual_seed(0)
-    blur = BlurConfig(length_px=(3, 3), roll_deg=0, noise_sigma=0, jpeg_share=0)
-    config = TrainConfig(**SMALL | {"crops": 8}, precision="fp32", blur=blur)
-    pairs, _ = prepare(photos, tmp_path, config)
-    blurred, sharp = pairs.batch(np.arange(8), np.zeros(8, np.int64))
-    generator = create_generator("edge", width=48, blocks=2)
-    optimizer = torch.optim.AdamW(generator.parameters())
-    losses = [loop._step(config, generator, optimizer, blurred, sharp, step=step) for step in range(400)]
-    assert losses[-1] < 0.8 * (blurred - sharp).abs().mean()
+def test_a_finished_run_may_be_given_more_epochs(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1", "schedule=constant"), data=photos, run=tmp_path / "more")
+    train(small("epochs=3", "schedule=constant"), data=photos, run=tmp_path / "more", resume=True)
+    train(small("epochs=3", "schedule=constant"), data=photos, run=tmp_path / "once")
+    first, second = weights(tmp_path / "more"), weights(tmp_path / "once")
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_published_weights_come_back(photos: Path, tmp_path: Path) -> None:
-    train(TrainConfig(**SMALL, steps=3), data=photos, run=tmp_path)
-    generator, config = load_generator(tmp_path)
-    assert config["options"] == {"width": 8, "blocks": 1}
-    assert not generator.training
-    assert TrainConfig.from_json((tmp_path / "config.json").read_text()) == TrainConfig(**SMALL, steps=3)
+def test_max_steps_end_a_run_within_an_epoch(photos: Path, tmp_path: Path) -> None:
+    train(small("max_steps=4"), data=photos, run=tmp_path)
+    assert [(line["epoch"], line["step"]) for line in read_log(tmp_path)] == [(1, 3), (2, 4)]
+
+
+def test_the_best_epoch_is_published_and_a_run_stops_when_none_gets_better(photos: Path, tmp_path: Path) -> None:
+    """With a learning rate that destroys the network, the first epoch stays the best."""
+    recipe = small("epochs=20", "early_stopping_epochs=2", "ema_decay=0.0", "gradient_clip=0.0", "precision=fp32")
+    recipe = dataclasses.replace(recipe, schedule="constant", warmup_steps=3, learning_rate=0.3)
+    train(recipe, data=photos, run=tmp_path)
+    losses = [line["validation/content_loss"] for line in read_log(tmp_path)]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 3 < 20
+    published = weights(tmp_path)
+    last = load_state(tmp_path)[0]["generator"]
+    assert any(not torch.equal(published[name], last[name]) for name in published)
+
+
+def rates(recipe: Recipe, losses: list[float]) -> list[float]:
+    """The learning rate of each epoch, of ten steps, under the given validation losses."""
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    schedule, used = Schedule(recipe, optimizer, steps=10 * len(losses)), []
+    for loss in losses:
+        used.append(optimizer.param_groups[0]["lr"])
+        for _ in range(10):
+            optimizer.step()
+            schedule.after_step()
+        schedule.after_epoch(loss)
+    return used
+
+
+def test_two_stage_rates_halve_on_a_plateau_and_fall_to_a_tenth_each_thirty_epochs() -> None:
+    recipe = RECIPES["two_stage"]
+    flat = rates(recipe, [1.0] * 14)
+    assert flat == pytest.approx([5e-4] * 7 + [2.5e-4] * 6 + [1.25e-4])  # the seventh epoch is the sixth bad one
+    falling = rates(recipe, [1 / (epoch + 1) for epoch in range(61)])
+    assert falling == pytest.approx([5e-4] * 30 + [5e-5] * 30 + [5e-6])
+
+
+def test_cosine_rates_warm_up_and_end_at_nothing() -> None:
+    recipe = dataclasses.replace(RECIPES["edge"], warmup_steps=10, learning_rate=1.0)
+    used = rates(recipe, [1.0] * 11)
+    assert used[0] == pytest.approx(0.1)
+    assert used[1] == pytest.approx(1.0, abs=1e-3)
+    assert used[6] == pytest.approx(0.5, abs=0.03)
+    assert used[10] < 0.03
 
 
 @pytest.mark.parametrize("damage", ["no weights", "truncated", "other network", "no config", "junk config"])
-def test_damaged_checkpoints_are_refused_in_one_line(photos: Path, tmp_path: Path, damage: str) -> None:
-    train(TrainConfig(**SMALL, steps=3), data=photos, run=tmp_path)
+def test_damaged_published_weights_are_refused_in_one_line(damage: str, photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=photos, run=tmp_path)
     published, config = tmp_path / "generator.safetensors", tmp_path / "config.json"
     if damage == "no weights":
         published.unlink()
@@ -186,31 +256,206 @@ def test_damaged_checkpoints_are_refused_in_one_line(photos: Path, tmp_path: Pat
     assert "\n" not in str(refusal.value)
 
 
-def test_failed_save_keeps_the_state_before(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    save_state({"step": 1}, path)
-    with pytest.raises(Exception, match="pickle"):
-        save_state({"step": lambda: 2}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}
+class Foreign:
+    """What a pickle of somebody else's may do."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.system, ("touch ran",))
 
 
-def test_loss_that_is_no_number_stops_the_run(photos: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**SMALL, steps=50, learning_rate=1e30, gradient_clip=1e30, precision="fp32")
-    with pytest.raises(DivergedError, match="loss is"):
-        train(config, data=photos, run=tmp_path)
+def junk(path: Path) -> None:
+    path.write_bytes(b"junk")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: torch.save({"step": 9, "generator": Foreign()}, path),
+        lambda path: path.unlink(),
+    ],
+    ids=["zero", "truncated", "foreign pickle", "missing"],
+)
+def test_a_damaged_state_gives_way_to_the_one_before(
+    damage: Callable[[Path], object], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = small()
+    train(recipe, data=photos, run=tmp_path / "whole")
+    train_and_die(recipe, data=photos, run=tmp_path / "run", in_step=6)
+    damage(tmp_path / "run" / "state.pt")
+    train(recipe, data=photos, run=tmp_path / "run", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "run")
+    for name in ("state.pt", "state.previous.pt"):
+        damage(tmp_path / "run" / name)
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        train(recipe, data=photos, run=tmp_path / "run", resume=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_keeps_the_state_before_and_leaves_no_orphans(disk: Callable[[int], Path]) -> None:
+    run = disk(300)
+    save_state({"step": 1, "x": torch.zeros(30_000)}, run)
+    with pytest.raises(OSError, match="No space left"):
+        save_state({"step": 2, "x": torch.zeros(60_000)}, run)
+    assert load_state(run)[0]["step"] == 1
+    assert sorted(path.name for path in run.iterdir()) == ["state.pt"]
+
+
+def test_orphans_of_a_killed_save_are_swept(photos: Path, tmp_path: Path) -> None:
+    for name in ("state.next.pt", "state.next.pt.part", "generator.safetensors.part"):
+        junk(tmp_path / name)
+    train(small("epochs=1"), data=photos, run=tmp_path)
+    assert not [path.name for path in tmp_path.iterdir() if "next" in path.name or "part" in path.name]
+
+
+def test_losses_that_are_no_numbers_are_skipped_then_stop_the_run(photos: Path, tmp_path: Path) -> None:
+    """A few bad steps are survived and counted; many in a row end the run, and the good weights stay."""
+    recipe = small("epochs=30", "save_steps=1000")
+    original, bad = Step.__call__, {2, 4, *range(10, 90)}
+    calls: list[int] = []
+
+    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor) -> object:
+        calls.append(1)
+        return original(self, blurred * (float("nan") if len(calls) in bad else 1.0), sharp)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", call)
+        with pytest.raises(DivergedError, match="no finite gradient in 20 steps up to step 29"):
+            train(recipe, data=photos, run=tmp_path)
+    lines = read_log(tmp_path)
+    assert [line["skipped_steps"] for line in lines[:4]] == [1, 1, 0, 3]
+    assert all(value == value for line in lines[:3] for value in line.values())  # noqa: PLR0124 - not NaN
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_batch_statistics_that_are_no_numbers_are_never_saved(photos: Path, tmp_path: Path) -> None:
+    recipe = adversarial("epochs=2", "generator=two_stage_cnn", "options={}")
+    train(recipe, data=photos, run=tmp_path)
+    before = (tmp_path / "state.pt").read_bytes()
+    original = Step.__call__
+
+    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor) -> object:
+        return original(self, blurred * float("nan"), sharp)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "__call__", call)
+        with pytest.raises(DivergedError, match="weights of the generator are not finite at step 8"):
+            train(dataclasses.replace(recipe, epochs=9), data=photos, run=tmp_path, resume=True)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_every_epoch_is_told_to_people_files_and_tensorboard(
+    gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(adversarial("epochs=2", "data.rotation_deg=0.0"), data=gopro, run=tmp_path)
+    lines = read_log(tmp_path)
+    expected = {f"train/{name}" for name in ("generator_loss", "content_loss", "adversarial_loss", "psnr_db", "ssim")}
+    expected |= {
+        f"validation/{name}" for name in ("content_loss", "psnr_db", "ssim", "blurred_psnr_db", "blurred_ssim")
+    }
+    expected |= {"train/discriminator_loss", "learning_rate/generator", "learning_rate/discriminator"}
+    expected |= {"images_per_second", "skipped_steps"}
+    assert set(lines[0]) == expected | {"epoch", "step"}
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == expected
+    assert [event.step for event in events.Scalars("train/psnr_db")] == [line["step"] for line in lines]
+    told = capsys.readouterr()
+    assert "epoch 2, step 6: loss" in told.out + told.err
+    assert 10 < lines[0]["validation/psnr_db"] < 60
+
+
+def test_resuming_drops_the_lines_of_steps_that_are_taken_again(tmp_path: Path, photos: Path) -> None:
+    recipe = small()
+    train(recipe, data=photos, run=tmp_path)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "step": 12}\n{"epoch": 5, "st')
+    train(dataclasses.replace(recipe, epochs=4), data=photos, run=tmp_path, resume=True)
+    assert [line["step"] for line in read_log(tmp_path)] == [3, 6, 9, 12]
+
+
+def test_pictures_read_by_worker_processes_are_the_same(gopro: Path, tmp_path: Path) -> None:
+    recipe = overridden(RECIPES["edge"], [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1"])
+    for workers in (0, 2):
+        train(dataclasses.replace(recipe, workers=workers), data=gopro, run=tmp_path / str(workers))
+    first, second = weights(tmp_path / "0"), weights(tmp_path / "2")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_recipes_are_complete_and_come_back_from_json() -> None:
+    for name, recipe in RECIPES.items():
+        assert Recipe.from_json(recipe.to_json()) == recipe, name
+    two_stage = RECIPES["two_stage"]
+    assert (two_stage.losses.mse, two_stage.losses.ssim, two_stage.losses.adversarial) == (1.0, 0.3, 0.01)
+    assert (two_stage.batch, two_stage.epochs, two_stage.data.size_px) == (4, 100, (800, 450))
+    assert (RECIPES["deblurgan_v2"].batch, RECIPES["deblurgan_v2"].data.validation) == (8, "test")
+
+
+def test_overrides_reach_every_level() -> None:
+    recipe = overridden(
+        RECIPES["deblurgan_v2"],
+        ["data.blur.length_px=(1, 5)", "losses.l1=2", "batch=2", "options.pretrained=None", "options.width=16"],
+    )
+    assert (recipe.data.blur.length_px, recipe.losses.l1, recipe.batch) == ((1, 5), 2, 2)
+    assert recipe.options == {"pretrained": None, "width": 16}
+    assert recipe.losses.multi_scale_l1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch=2.5", "batch must be int, got 2.5"),
+        ("batch=True", "batch must be int"),
+        ("batch", "expected KEY=VALUE"),
+        ("nonsense=1", "KEY one of generator, options"),
+        ("losses.nonsense=1", "KEY one of mse, l1"),
+        ("losses.mse=-1", "must not be negative"),
+        ("losses.mse='much'", "mse must be float"),
+        ("precision=fp64", "precision must be fp32 or bf16 or fp16, got 'fp64'"),
+        ("data.size_px=32", r"size_px must be \(int, int\), got 32"),
+        ("data.size_px=(32, 48)", "crops are square"),
+        ("data.view=resize", "quarter_turns need square crops"),
+        ("data.validation_share=1.5", "between 0 and 1"),
+        ("data.blur.jpeg_share=2", "from 0 to 1"),
+        ("learning_rate=-1", "must not be negative"),
+        ("ema_decay=1.0", "below 1"),
+        ("schedule=plateau", "warmup_steps do not go"),
+        ("tenth_every_epochs=3", "does not go with the cosine"),
+        ("max_steps=0", "max_steps must be at least 1"),
+        ("losses.l1=0", "at least one loss"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(override: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        overridden(RECIPES["edge"], [override])
+
+
+def test_wgan_gp_refuses_batch_normalisation() -> None:
+    with pytest.raises(ValueError, match="normalisation=instance"):
+        overridden(RECIPES["two_stage"], ["losses.adversarial_kind=wgan_gp"])
+    assert LossConfig(l1=1.0).adversarial == 0
+    assert DataConfig(blur=BlurConfig(jpeg_share=0)).blur.jpeg_share == 0
 
 
 @pytest.mark.parametrize(
     ("extra", "code", "words"),
     [
-        (["--data", "{tmp}/none"], 3, "0 photographs"),
-        (["--data", "{photos}", "--set", "steps=0"], 2, "steps must be at least 1"),
+        (["--data", "{tmp}/none"], 3, "no such folder"),
+        (["--data", "{empty}"], 3, "found 0 pictures"),
+        (["--data", "{photos}", "--set", "epochs=0"], 2, "epochs must be at least 1"),
+        (["--data", "{photos}", "--max-steps", "0"], 2, "max_steps must be at least 1"),
         (["--data", "{photos}", "--set", "nonsense=1"], 2, "nonsense"),
         (["--data", "{photos}", "--set", "generator=swin"], 2, "known: edge"),
-        (["--data", "{photos}", "--resume"], 4, "cannot be loaded"),
-        (["--data", "{photos}", "--out", "{broken}/0.png"], 6, "File exists"),
-        (["--data", "{broken}"], 3, "cannot be read as a picture"),
-        (["--data", "{small}"], 3, "smaller than"),
+        (["--data", "{photos}", "--device", "nonsense"], 2, "no such device"),
+        (["--data", "{photos}", "--set", "losses.adversarial=0.1"], 2, "needs 64 pixels"),
+        (["--data", "{photos}", "--resume"], 4, "no state can be loaded"),
+        (["--data", "{photos}", "--out", "{broken}/0.png"], 6, "exists"),
+        (["--data", "{broken}"], 3, "3 problems with the pictures"),
+        (["--data", "{small}"], 3, "3 problems with the pictures"),
+        (["--data", "{photos}", "--set", "losses.lpips=1", "--set", "losses.lpips_weights=none.pth"], 2, "none.pth"),
     ],
 )
 def test_bad_input_gets_one_line_and_its_code(
@@ -222,25 +467,30 @@ def test_bad_input_gets_one_line_and_its_code(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("broken", "small"):
+    for name in ("broken", "small", "empty"):
         (tmp_path / name).mkdir()
-        for index in range(3):
-            cv2.imwrite(
-                str(tmp_path / name / f"{index}.png"), picture(20, 20) if name == "small" else picture(200, 200)
-            )
     for index in range(3):
         (tmp_path / "broken" / f"{index}.png").write_bytes(b"junk")
-    values = {"tmp": tmp_path, "photos": photos, "broken": tmp_path / "broken", "small": tmp_path / "small"}
+        cv2.imwrite(str(tmp_path / "small" / f"{index}.png"), picture(20, 20))
+    values = {"tmp": tmp_path, "photos": photos} | {name: tmp_path / name for name in ("broken", "small", "empty")}
     arguments = [argument.format(**values) for argument in extra]
-    small = [text for name, value in SMALL.items() for text in ("--set", f"{name}={value}")]
-    monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path / "run"), "--max-steps", "3", *small, *arguments])
-    if "--set" in extra and "steps=0" in extra:
-        monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path / "run"), *small, *arguments])
+    overrides = [text for override in SMALL for text in ("--set", override)]
+    monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path / "run"), *overrides, *arguments])
     assert main() == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert words in line
 
 
-def test_overrides_reach_the_blur() -> None:
-    config = config_from(["blur.length_px=(1, 5)", "precision=fp32", "batch=2"])
-    assert (config.blur.length_px, config.precision, config.batch) == ((1, 5), "fp32", 2)
+def test_the_command_line_trains_and_prints_its_recipe_in_full(
+    gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["data.size_px=(64, 64)", "options={'width': 8, 'blocks': 1}", "workers=0"]
+    arguments = ["--recipe", "deblurgan_v2", "--generator", "edge", "--data", str(gopro), "--out", str(tmp_path)]
+    sets = [text for override in overrides for text in ("--set", override)]
+    monkeypatch.setattr("sys.argv", ["train", *arguments, *sets, "--max-steps", "2"])
+    assert main() == 0
+    printed = capsys.readouterr().out
+    recipe = Recipe.from_json(printed[: printed.index("\n}") + 2])
+    assert (recipe.generator, recipe.losses.adversarial_kind, recipe.max_steps) == ("edge", "bce_logits", 2)
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(recipe.to_json())
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2]

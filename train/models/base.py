@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Generator(nn.Module):
     """float32[N, 3, H, W] blurred -> float32[N, 3, H, W] sharp, same size and range.
 
-    Subclasses state how they see pixels; `export.pixels` builds the uint8 BGR interface from it.
+    Subclasses state how they see pixels; `export.pixels` builds the uint8 BGR interface from it,
+    and `restore` does the same in PyTorch.
     """
 
     channel_order: ClassVar[Literal["BGR", "RGB"]]
@@ -18,4 +21,38 @@ class Generator(nn.Module):
     pixel_range: ClassVar[tuple[float, float]]
     """Values of black and of full white."""
     multiple_of: ClassVar[int]
-    """H and W must be multiples of this; callers pad."""
+    """H and W must be multiples of this; `padded` sees to it."""
+
+
+def padded(generator: nn.Module, x: Tensor, *, multiple_of: int) -> Tensor:
+    """Any H and W through a network that wants multiples: the last row and column are repeated."""
+    height, width = x.shape[2:]
+    missing = (-height % multiple_of, -width % multiple_of)
+    if any(missing):
+        x = F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
+    output: Tensor = generator(x)
+    return output[:, :, :height, :width]
+
+
+def planes(frames: Tensor, generator: Generator) -> Tensor:
+    """uint8[N, H, W, 3] BGR -> float32[N, 3, H, W] in [0, 1], in the generator's order of colours."""
+    ordered = frames.flip(3) if generator.channel_order == "RGB" else frames
+    return ordered.permute(0, 3, 1, 2).float().div(255)
+
+
+def restored_planes(network: nn.Module, blurred: Tensor, generator: Generator) -> Tensor:
+    """float32[N, 3, H, W] in [0, 1] -> the same, restored, any H and W; the result is not clipped.
+
+    `network`: the `generator` or what wraps it.
+    """
+    low, high = generator.pixel_range
+    output = padded(network, blurred * (high - low) + low, multiple_of=generator.multiple_of)
+    return (output.float() - low) / (high - low)
+
+
+def restore(generator: Generator, frames: Tensor) -> Tensor:
+    """uint8[N, H, W, 3] BGR, any H and W -> the same, restored, clipped and rounded."""
+    with torch.inference_mode():
+        codes = restored_planes(generator, planes(frames, generator), generator).mul(255).clamp(0, 255).round()
+    ordered = codes.flip(1) if generator.channel_order == "RGB" else codes
+    return ordered.permute(0, 2, 3, 1).to(torch.uint8)

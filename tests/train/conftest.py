@@ -1,0 +1,48 @@
+"""Pictures to train on, small enough to make in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import picture
+
+
+def scene(width: int, height: int, *, seed: int) -> np.ndarray:
+    """A picture with edges, uint8[height, width, 3]."""
+    photo, rng = picture(width, height, seed=seed), np.random.default_rng(seed)
+    for x, y, size, *colour in rng.integers(0, min(width, height), (40, 6)).tolist():
+        cv2.rectangle(photo, (x, y), (x + 8 + size // 8, y + 6 + size // 10), colour, -1)
+    return photo
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four sharp photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(4):
+        cv2.imwrite(str(folder / f"{seed}.png"), scene(160, 120, seed=seed))
+    return folder
+
+
+def write_gopro(root: Path, *, sequences: dict[str, int], size: tuple[int, int] = (96, 80)) -> Path:
+    """A tree as GOPRO_Large has it, with so many pairs in each `train/SEQUENCE` or `test/SEQUENCE`."""
+    for number, (sequence, count) in enumerate(sequences.items()):
+        for kind in ("blur", "blur_gamma", "sharp"):
+            (root / sequence / kind).mkdir(parents=True)
+        for index in range(count):
+            sharp = scene(*size, seed=100 * number + index)
+            for kind, width in (("blur", 7), ("blur_gamma", 5), ("sharp", 1)):
+                name = str(root / sequence / kind / f"{index:06d}.png")
+                cv2.imwrite(name, cv2.blur(sharp, (width, 1)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def gopro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sequences to train on and one to test, 12 and 3 pairs of 96x80."""
+    root = tmp_path_factory.mktemp("gopro")
+    return write_gopro(root, sequences={"train/GOPR01": 4, "train/GOPR02": 4, "train/GOPR03": 4, "test/GOPR04": 3})

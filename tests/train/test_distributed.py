@@ -1,0 +1,118 @@
+"""Two processes over Gloo: the same weights as one with twice the batch, and a worker's death is survived."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from train.checkpoint import has_state, load_state
+from train.config import RECIPES, Recipe, overridden
+from train.log import read_log
+from train.loop import train
+
+pytestmark = pytest.mark.timeout(300)
+
+EDGE = ["generator=edge", "options={'width': 8, 'blocks': 1}", "data.crops=16", "precision=fp32", "save_steps=1"]
+EDGE += ["workers=0", "learning_rate=1e-4", "tenth_every_epochs=0"]
+GAN = [*EDGE, "data.view=crop", "data.size_px=(64, 64)", "data.rotation_deg=0.0", "normalisation=none"]
+
+
+def launch(recipe: str, overrides: list[str], *, data: Path, run: Path, options: tuple[str, ...] = ()) -> list[str]:
+    """The command that trains with two processes on this machine."""
+    sets = [text for override in overrides for text in ("--set", override)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    return [*torchrun, "-m", "train", "--recipe", recipe, "--data", str(data), "--out", str(run), *sets]
+
+
+def environment(*, path: Path = ROOT) -> dict[str, str]:
+    paths = os.pathsep.join((str(path), str(ROOT)))
+    return os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": paths}
+
+
+def largest(state: dict[str, Any]) -> float:
+    return max(value.abs().max().item() for value in state.values())
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    return {name: first[name].double() - second[name].double() for name in first}
+
+
+def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """After one step of Adam these are a tenth of the gradients, which its weights alone would hide."""
+    return {index: values["exp_avg"] for index, values in state[f"{name}_optimizer"]["state"].items()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("edge", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"]),
+        ("two_stage", GAN),
+        ("two_stage", [*GAN, "losses.adversarial_kind=wgan_gp"]),
+    ],
+    ids=["edge", "bce", "wgan_gp"],
+)
+def test_two_processes_do_the_step_of_one_with_twice_the_batch(
+    recipe: str, overrides: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # WGAN-GP's points between real and fake are random; here all lie in the middle.
+    (tmp_path / "sitecustomize.py").write_text("import torch\ntorch.rand = lambda *s, **_: torch.full(s, 0.5)\n")
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.5))
+    command = launch(recipe, [*overrides, "batch=4", "max_steps=1"], data=photos, run=tmp_path / "two")
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(path=tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one: Recipe = overridden(RECIPES[recipe], [*overrides, "batch=8", "max_steps=1"])
+    train(one, data=photos, run=tmp_path / "one")
+    states = [load_state(tmp_path / run)[0] for run in ("one", "two")]
+    for name in ("generator", "discriminator") if one.losses.adversarial else ("generator",):
+        assert largest(differences(*(state[name] for state in states))) < 1e-5
+        gradients = [momenta(state, name) for state in states]
+        assert largest(differences(*gradients)) < 1e-3 * largest(gradients[0])
+    logs = [read_log(tmp_path / run)[0] for run in ("one", "two")]
+    for key in ("train/generator_loss", "train/psnr_db", "validation/psnr_db"):
+        assert logs[0][key] == pytest.approx(logs[1][key], abs=1e-4)
+
+
+def test_ranks_with_other_settings_are_refused(photos: Path, tmp_path: Path) -> None:
+    """Each rank is started by hand, the second with another seed."""
+    processes = []
+    for rank in (0, 1):
+        sets = [text for override in [*EDGE, f"seed={rank}"] for text in ("--set", override)]
+        command = [sys.executable, "-m", "train", "--data", str(photos), "--out", str(tmp_path / "run"), *sets]
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29537"}
+        processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment() | place, stderr=subprocess.PIPE, text=True)
+        )
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "error: processes differ in their settings" in errors
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_started_again_and_goes_on_where_the_run_was_saved(photos: Path, tmp_path: Path) -> None:
+    overrides = [*EDGE, "data.size_px=(32, 32)", "batch=2", "epochs=60"]
+    command = launch("edge", overrides, data=photos, run=tmp_path / "run", options=("--max-restarts", "3"))
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not (has_state(tmp_path / "run") and load_state(tmp_path / "run")[0]["step"] >= 20):
+        assert process.poll() is None
+        time.sleep(0.2)
+    workers = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]
+    saved = load_state(tmp_path / "run")[0]["step"]
+    workers[-1].kill()
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    assert saved < 240
+    assert load_state(tmp_path / "run")[0]["step"] == 240
+    steps = [line["step"] for line in read_log(tmp_path / "run")]
+    assert steps == [4 * epoch for epoch in range(1, 61)]

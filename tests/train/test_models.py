@@ -1,0 +1,224 @@
+"""Networks: as published, right at any size and in eval mode, and able to learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import SHARED
+from train.checkpoint import load_generator, publish
+from train.config import RECIPES, Recipe, overridden
+from train.models import GENERATORS, Generator, PatchGan, create_generator, padded, restore
+from train.models.encoders import PretrainedError
+
+REDUCED = {
+    "edge": {"width": 16, "blocks": 2},
+    "resnet_unet": {"size": "18", "width": 8},
+    "swin_deblur": {"size": "tiny", "width": 32},
+    "two_stage_cnn": {},
+}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def macs_per_pixel(network: nn.Module, size: int = 32) -> float:
+    """Multiply-accumulates of all convolutions, counted while they run; tied weights count each time."""
+    macs = []
+
+    def count(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        macs.append(layer.weight[0].numel() * output[0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    network(torch.zeros(1, 3, size, size))
+    return sum(macs) / size**2
+
+
+def test_two_stage_cnn_has_the_size_of_listing_1() -> None:
+    generator = create_generator("two_stage_cnn").eval()
+    assert parameters(generator) == 253_155
+    assert macs_per_pixel(generator) == 367_296
+
+
+def test_edge_has_the_size_and_reach_that_it_states() -> None:
+    generator = create_generator("edge").eval()
+    assert (parameters(generator), macs_per_pixel(generator)) == (374_112, 23_328)
+    probe = torch.zeros(1, 3, 320, 320, requires_grad=True)
+    generator(probe)[0, :, 160:164, 160:164].sum().backward()
+    reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
+    assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [148, 148]
+
+
+def test_swin_base_has_1024_channels_where_the_paper_says() -> None:
+    with torch.device("meta"):
+        generator = create_generator("swin_deblur")
+    assert generator.bottleneck.weight.shape == (128, 1024, 1, 1)
+    assert parameters(generator.encoder) == 86_743_224  # Liu et al. 2021: 88 million with the classifier
+    assert [type(layer) for layer in generator.decoder] == [
+        nn.ConvTranspose2d,
+        nn.ReLU,
+        nn.ConvTranspose2d,
+        nn.ReLU,
+        nn.Conv2d,
+    ]
+
+
+def test_resnet_50_is_the_published_encoder() -> None:
+    with torch.device("meta"):
+        generator = create_generator("resnet_unet")
+    assert parameters(generator.encoder) == 23_508_032  # He et al. 2016: 25.6 million with the classifier
+
+
+def test_patch_gan_is_listing_2() -> None:
+    discriminator = PatchGan()
+    assert parameters(discriminator) == 2_764_737 + 2 * (128 + 256 + 512)
+    pictures = torch.rand(2, 3, 96, 80)
+    probabilities = discriminator(pictures)
+    assert probabilities.shape == (2, 1, 3, 2)
+    assert 0 < probabilities.min() < probabilities.max() < 1
+    logits = PatchGan(sigmoid=False)
+    logits.load_state_dict(discriminator.state_dict())
+    discriminator.eval(), logits.eval()
+    assert torch.allclose(torch.sigmoid(logits(pictures)), discriminator(pictures))
+
+
+def test_patch_gan_without_batch_normalisation_judges_pictures_alone() -> None:
+    pictures = torch.rand(3, 3, 64, 64)
+    for normalisation in ("instance", "none"):
+        critic = PatchGan(sigmoid=False, normalisation=normalisation)
+        assert torch.allclose(critic(pictures)[1], critic(pictures[1:2])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_take_any_size_and_leave_pictures_alone_in_eval_mode(name: str) -> None:
+    """Padding, shape and range; and a picture's result does not depend on its neighbours in a batch."""
+    torch.manual_seed(0)
+    generator = create_generator(name, **REDUCED[name]).eval()
+    rng = np.random.default_rng(0)
+    for height, width in ((37, 50), (1, 1), (64, 96)):
+        frames = torch.from_numpy(rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
+        restored = restore(generator, frames)
+        assert (restored.shape, restored.dtype) == (frames.shape, torch.uint8)
+        difference = restored[1:].int() - restore(generator, frames[1:]).int()
+        assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_residual_of_zero_gives_the_input_in_the_range_that_is_stated(name: str) -> None:
+    """With the last layer silenced every network is the identity: order and range of pixels are right."""
+    generator = create_generator(name, **REDUCED[name]).eval()
+    last = [layer for layer in generator.modules() if isinstance(layer, nn.Conv2d)]
+    last = generator.tail if name == "edge" else last[-1]
+    with torch.no_grad():
+        last.weight.zero_(), last.bias.zero_()
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 40, 30, 3), dtype=np.uint8))
+    assert torch.equal(restore(generator, frames), frames)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_published_weights_come_back(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = create_generator(name, **REDUCED[name]).eval()
+    recipe = overridden(RECIPES["edge"], [f"generator={name}", f"options={REDUCED[name]}"])
+    publish(generator, recipe.to_json(), tmp_path)
+    loaded, config = load_generator(tmp_path)
+    assert Recipe.from_json((tmp_path / "config.json").read_text()) == recipe
+    assert config["generator"] == name
+    picture = torch.rand(1, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(loaded(picture), generator(picture))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("edgy", {}, "known: edge, resnet_unet"),
+        ("edge", {"width": 0}, "at least 1"),
+        ("edge", {"pretrained": "x"}, "unexpected keyword argument 'pretrained'"),
+        ("swin_deblur", {"size": "huge"}, "tiny, small, base"),
+        ("swin_deblur", {"width": 33}, "multiple of 32"),
+        ("swin_deblur", {"strides": (3, 4)}, "even"),
+        ("resnet_unet", {"size": "19"}, "18, 34, 50"),
+        ("resnet_unet", {"width": 1}, "at least 8"),
+    ],
+)
+def test_unknown_networks_and_options_are_refused(name: str, options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        create_generator(name, **options)
+
+
+def test_pretrained_encoder_comes_from_a_folder(tmp_path: Path) -> None:
+    for name in ("swin_deblur", "resnet_unet"):
+        first = create_generator(name, **REDUCED[name])
+        first.encoder.save_pretrained(tmp_path / name)
+        second = create_generator(name, **REDUCED[name], pretrained=str(tmp_path / name))
+        theirs = second.encoder.state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in first.encoder.state_dict().items())
+        other = {"swin_deblur": {"width": 64}, "resnet_unet": {"width": 16}}[name]
+        with pytest.raises(PretrainedError, match=r"match options\.size"):
+            create_generator(name, **REDUCED[name] | other, pretrained=str(tmp_path / name))
+
+
+def test_pretrained_encoder_that_cannot_be_had_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PretrainedError, match=r"hub cannot be reached.*options\.pretrained=None: nobody/nothing"):
+        create_generator("resnet_unet", pretrained="nobody/nothing")
+    with pytest.raises(PretrainedError, match="holds no weights"):
+        create_generator("swin_deblur", pretrained=str(tmp_path))
+
+
+def true_crops() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four 96x96 crops of GoPro pairs with different blur: float32[4, 3, 96, 96] in [0, 1] each."""
+    names = ("GOPR0372_07_00_000047", "GOPR0372_07_00_000095", "GOPR0374_11_00_st_frame-815_n_avg-10")
+    places = [(names[0], 300, 600), (names[1], 300, 600), (names[2], 300, 600), (names[1], 420, 200)]
+
+    def crops(kind: str) -> torch.Tensor:
+        pictures = [
+            cv2.imread(str(SHARED / "pairs" / "gopro_train" / kind / f"{name}.webp"))[top : top + 96, left : left + 96]
+            for name, top, left in places
+        ]
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+    return crops("blur"), crops("sharp")
+
+
+def mean_psnr_db(pictures: torch.Tensor, sharp: torch.Tensor) -> float:
+    return (-10 * torch.log10((pictures.clamp(0, 1) - sharp).square().mean((1, 2, 3)))).mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.needs_shared_data
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("name", "learning_rate", "steps"),
+    [("two_stage_cnn", 5e-4, 150), ("edge", 1e-3, 600), ("swin_deblur", 1e-3, 60), ("resnet_unet", 1e-3, 200)],
+)
+def test_generator_learns_four_true_crops_by_heart(name: str, learning_rate: float, steps: int) -> None:
+    blurred, sharp = true_crops()
+    torch.manual_seed(0)
+    generator: Generator = create_generator(name, **({} if name == "edge" else REDUCED[name]))
+    low, high = generator.pixel_range
+
+    def output() -> torch.Tensor:
+        return (padded(generator, blurred * (high - low) + low, multiple_of=generator.multiple_of) - low) / (high - low)
+
+    optimizer = torch.optim.Adam(generator.parameters(), lr=learning_rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (output() - sharp).square().mean().backward()
+        optimizer.step()
+    generator.eval()
+    with torch.inference_mode():
+        before, after = mean_psnr_db(blurred, sharp), mean_psnr_db(output(), sharp)
+    print(f"{name}: {before:.2f} -> {after:.2f} dB")
+    assert after > before + 3

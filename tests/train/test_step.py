@@ -1,0 +1,190 @@
+"""One step of each recipe against a plain loop that does the same in a few lines."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from train.config import RECIPES, LossConfig, Recipe
+from train.losses import ContentLoss
+from train.models import PatchGan, create_generator
+from train.step import Step
+
+REDUCED = {
+    "deblurgan_v2": {"size": "18", "width": 8},
+    "edge": {"width": 16, "blocks": 1},
+    "swin_mse": {"size": "tiny", "width": 32},
+    "two_stage": {},
+}
+SIZE = {"swin_mse": 224}
+
+
+def networks(recipe: Recipe) -> dict[str, torch.nn.Module]:
+    torch.manual_seed(0)
+    made = {"generator": create_generator(recipe.generator, **recipe.options)}
+    if recipe.losses.adversarial:
+        sigmoid = recipe.losses.adversarial_kind == "bce"
+        made["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
+    return made
+
+
+def optimizers(recipe: Recipe, made: dict[str, torch.nn.Module]) -> dict[str, torch.optim.Optimizer]:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    return {name: kind(network.parameters(), **settings) for name, network in made.items()}
+
+
+def step_for(recipe: Recipe, made: dict[str, torch.nn.Module]) -> Step:
+    return Step(
+        recipe,
+        networks=made,
+        optimizers=optimizers(recipe, made),
+        content_loss=ContentLoss(recipe.losses),
+        sees=made["generator"],
+    )
+
+
+def plain_step(
+    name: str,
+    made: dict[str, torch.nn.Module],
+    optimizer: dict[str, torch.optim.Optimizer],
+    clip: float,
+    blurred: torch.Tensor,
+    sharp: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What the papers say, with nothing of train/step.py or train/losses.py; returns losses G and D."""
+    generator, discriminator = made["generator"], made.get("discriminator")
+    if name == "two_stage":
+        fake = generator(2 * blurred - 1)
+        real, restored = 2 * sharp - 1, (fake + 1) / 2
+        content = F.mse_loss(restored, sharp)
+        content = content + 0.3 * (1 - structural_similarity_index_measure(restored, sharp, data_range=1.0))
+        cross_entropy = F.binary_cross_entropy
+    else:
+        with torch.autocast("cpu", torch.bfloat16, enabled=name == "edge"):
+            fake = generator(blurred)
+        fake = restored = fake.float()
+        real, cross_entropy = sharp, F.binary_cross_entropy_with_logits
+        difference = restored - sharp
+        content = (difference**2).mean() if name == "swin_mse" else difference.abs().mean()
+        if name == "deblurgan_v2":
+            for size in (32, 16):
+                small = [F.interpolate(x, size=(size, size), mode="bilinear") for x in (restored, sharp)]
+                content = content + (small[0] - small[1]).abs().mean()
+    if discriminator is None:
+        content.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(generator.parameters(), clip)
+        optimizer["generator"].step()
+        return content, None
+    judged_real, judged_fake = discriminator(real), discriminator(fake.detach())
+    loss_d = cross_entropy(judged_real, torch.ones_like(judged_real))
+    loss_d = 0.5 * (loss_d + cross_entropy(judged_fake, torch.zeros_like(judged_fake)))
+    loss_d.backward()
+    optimizer["discriminator"].step()
+    judged = discriminator(fake)
+    loss_g = content + 0.01 * cross_entropy(judged, torch.ones_like(judged))
+    loss_g.backward()
+    optimizer["generator"].step()
+    return loss_g, loss_d
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
+    recipe = dataclasses.replace(RECIPES[name], options=REDUCED[name])
+    ours, theirs = networks(recipe), networks(recipe)
+    size = SIZE.get(name, 64)
+    blurred, sharp = torch.rand(2, 2, 3, size, size, generator=torch.Generator().manual_seed(1)).unbind(0)
+    step = step_for(recipe, ours)
+    torch.manual_seed(5)
+    restored, losses = step(blurred, sharp)
+    torch.manual_seed(5)
+    plain = optimizers(recipe, theirs)
+    loss_g, loss_d = plain_step(name, theirs, plain, recipe.gradient_clip, blurred, sharp)
+    assert losses["generator_loss"].item() == pytest.approx(loss_g.item(), rel=1e-5)
+    if loss_d is not None:
+        assert losses["discriminator_loss"].item() == pytest.approx(loss_d.item(), rel=1e-5)
+    assert restored.shape == sharp.shape
+    assert step.skipped == 0
+    for key, network in ours.items():
+        pairs = list(zip(network.parameters(), theirs[key].parameters(), strict=True))
+        # After one step Adam's first moment is a tenth of the gradient, of whose size the weights know nothing.
+        gradients = [(step.optimizers[key].state[x]["exp_avg"], plain[key].state[y]["exp_avg"]) for x, y in pairs]
+        largest = max(expected.abs().max() for _, expected in gradients)
+        for gradient, expected in gradients:
+            assert (gradient - expected).abs().max() < 1e-4 * largest
+        for weight, expected in pairs:
+            assert (weight - expected).abs().mean() < 0.05 * recipe.learning_rate
+        for value, expected in zip(network.buffers(), theirs[key].buffers(), strict=True):
+            assert torch.allclose(value, expected, atol=1e-6)
+    assert set(losses) >= {"generator_loss", "content_loss"}
+
+
+@pytest.mark.parametrize("kind", ["bce", "bce_logits", "wgan_gp"])
+def test_discriminator_learns_to_tell_sharp_from_blurred(kind: str) -> None:
+    """With a generator that stands still, every kind of adversarial loss teaches the discriminator."""
+    losses = LossConfig(mse=1.0, adversarial=0.01, adversarial_kind=kind)
+    recipe = dataclasses.replace(
+        RECIPES["two_stage"], generator="edge", options=REDUCED["edge"], losses=losses, normalisation="instance"
+    )
+    made = networks(recipe)
+    step = step_for(recipe, made)
+    step.optimizers["generator"].param_groups[0]["lr"] = 0.0
+    rng = torch.Generator().manual_seed(0)
+
+    def margin() -> float:
+        with torch.no_grad():
+            real, fake = (made["discriminator"](x).mean().item() for x in (sharp, made["generator"](blurred)))
+        return real - fake
+
+    sharp = torch.rand(4, 3, 64, 64, generator=rng)
+    blurred = F.avg_pool2d(sharp, 5, stride=1, padding=2)
+    before = margin()
+    history = [step(blurred, sharp)[1] for _ in range(12)]
+    assert margin() > before + 0.2
+    assert all(loss.isfinite() for losses in history for loss in losses.values())
+
+
+def test_the_generators_turn_leaves_the_discriminator_alone() -> None:
+    recipe = RECIPES["two_stage"]
+    made = networks(recipe)
+    step = step_for(recipe, made)
+    step.optimizers["discriminator"].param_groups[0].update(lr=0.0, weight_decay=0.0)
+    before = {name: weight.clone() for name, weight in made["discriminator"].named_parameters()}
+    step(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(weight, before[name]) for name, weight in made["discriminator"].named_parameters())
+    assert all(weight.requires_grad for weight in made["discriminator"].parameters())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    recipe = dataclasses.replace(RECIPES["edge"], options=REDUCED["edge"])
+    made = networks(recipe)
+    step = step_for(recipe, made)
+    before = {name: value.clone() for name, value in made["generator"].state_dict().items()}
+    broken = torch.full((1, 3, 64, 64), float("nan"))
+    step(broken, torch.rand(1, 3, 64, 64))
+    step(broken, torch.rand(1, 3, 64, 64))
+    assert step.skipped == 2
+    assert all(torch.equal(value, before[name]) for name, value in made["generator"].state_dict().items())
+    step(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
+    assert step.skipped == 0
+    assert not torch.equal(made["generator"].tail.weight, before["tail.weight"])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_learns_too(precision: str) -> None:
+    recipe = dataclasses.replace(
+        RECIPES["two_stage"], generator="edge", options=REDUCED["edge"], precision=precision, learning_rate=3e-3
+    )
+    made = networks(recipe)
+    step = step_for(recipe, made)
+    sharp = F.interpolate(torch.rand(2, 3, 8, 8), size=(64, 64), mode="bicubic").clamp(0, 1)
+    blurred = F.avg_pool2d(sharp, 9, stride=1, padding=4)
+    history = [step(blurred, sharp)[1]["content_loss"].item() for _ in range(30)]
+    assert step.skipped == 0
+    assert history[-1] < 0.8 * history[0]
+    assert all(weight.dtype == torch.float32 for weight in made["generator"].parameters())

@@ -1,0 +1,52 @@
+"""The course of a learning rate: torch's schedulers, put together as a recipe says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
+
+from train.config import Recipe
+
+
+def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """Linear warm-up, then 1, or half a cosine down to 0 (Loshchilov and Hutter 2017). `step` counts from 1."""
+    if step <= recipe.warmup_steps:
+        return step / recipe.warmup_steps
+    if recipe.schedule != "cosine":
+        return 1.0
+    progress = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Schedule:
+    """Sets the learning rate of an optimizer after each step and each epoch."""
+
+    def __init__(self, recipe: Recipe, optimizer: Optimizer, *, steps: int) -> None:
+        """`steps`: of the whole run."""
+        self._parts: dict[str, Any] = {}
+        if recipe.schedule == "cosine" or recipe.warmup_steps:
+            self._parts["step"] = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe, done + 1, steps))
+        if recipe.tenth_every_epochs:
+            self._parts["tenth"] = StepLR(optimizer, recipe.tenth_every_epochs, gamma=0.1)
+        if recipe.schedule == "plateau":
+            self._parts["plateau"] = ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.patience_epochs)
+
+    def after_step(self) -> None:
+        if "step" in self._parts:
+            self._parts["step"].step()
+
+    def after_epoch(self, validation_loss: float) -> None:
+        if "tenth" in self._parts:
+            self._parts["tenth"].step()
+        if "plateau" in self._parts:
+            self._parts["plateau"].step(validation_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])

@@ -1,0 +1,104 @@
+"""One training step of a generator and, where the recipe has one, its discriminator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from train.config import Recipe
+from train.losses import ContentLoss, adversarial_loss, discriminator_loss, gradient_penalty
+from train.models import Generator, restored_planes
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Step:
+    """Updates the discriminator on the generator's picture, then the generator on its judgement.
+
+    `networks`: `generator` and, where there is one, `discriminator`; they may be wrapped
+    (DistributedDataParallel, torch.compile). A network whose gradient is not finite is left as
+    it was; `skipped` counts the steps in a row of which that is true. `sees`: the generator as
+    it is, which knows how it sees pixels; the discriminator sees them in the same range.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        networks: dict[str, nn.Module],
+        optimizers: dict[str, torch.optim.Optimizer],
+        content_loss: ContentLoss,
+        sees: Generator,
+    ) -> None:
+        self.recipe = recipe
+        self.networks = networks
+        self.generator, self.discriminator = networks["generator"], networks.get("discriminator")
+        self.optimizers, self.content_loss = optimizers, content_loss
+        self.sees = sees
+        place = next(self.generator.parameters()).device.type
+        self.scalers = {name: GradScaler(place, enabled=recipe.precision == "fp16") for name in optimizers}
+        self.skipped = 0
+
+    def __call__(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """float32[N, 3, H, W] in [0, 1] blurred and sharp -> restored, and the losses by name."""
+        with self._autocast(blurred):
+            restored = restored_planes(self.generator, blurred, self.sees)
+        low, high = self.sees.pixel_range
+        real, fake = (pictures * (high - low) + low for pictures in (sharp, restored))
+        finite, losses = True, {}
+        if self.discriminator is not None:
+            losses["discriminator_loss"] = self._discriminator_loss(real, fake.detach())
+            finite = self._update("discriminator", losses["discriminator_loss"])
+        losses["content_loss"] = losses["generator_loss"] = self.content_loss(restored, sharp)
+        if self.discriminator is not None:
+            losses["adversarial_loss"] = self._adversarial_loss(fake)
+            weight = self.recipe.losses.adversarial
+            losses["generator_loss"] = losses["content_loss"] + weight * losses["adversarial_loss"]
+        finite &= self._update("generator", losses["generator_loss"])
+        self.skipped = 0 if finite else self.skipped + 1
+        return restored.detach(), {name: loss.detach() for name, loss in losses.items()}
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        kind = self.recipe.losses.adversarial_kind
+        with self._autocast(real):
+            judgements = [self.discriminator(pictures) for pictures in (real, fake)]
+        loss = discriminator_loss(judgements[0].float(), judgements[1].float(), kind)
+        if kind == "wgan_gp":
+            loss = loss + gradient_penalty(_bare(self.discriminator), real, fake)
+        return loss
+
+    def _adversarial_loss(self, fake: Tensor) -> Tensor:
+        """Through the bare discriminator, whose weights take no gradient here."""
+        assert self.discriminator is not None
+        discriminator = _bare(self.discriminator).requires_grad_(requires_grad=False)
+        with self._autocast(fake):
+            judgements = discriminator(fake)
+        discriminator.requires_grad_()
+        return adversarial_loss(judgements.float(), self.recipe.losses.adversarial_kind)
+
+    def _update(self, name: str, loss: Tensor) -> bool:
+        """One step of a network's optimizer, unless its gradient is not finite; tells whether it was.
+
+        The gradient is the same on all ranks, so that all skip or none does.
+        """
+        optimizer, scaler = self.optimizers[name], self.scalers[name]
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.recipe.gradient_clip or float("inf"))
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            scaler.step(optimizer)
+        scaler.update()
+        return finite
+
+    def _autocast(self, on: Tensor) -> torch.autocast:
+        dtype = _AUTOCAST.get(self.recipe.precision)
+        return torch.autocast(on.device.type, dtype, enabled=dtype is not None)
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

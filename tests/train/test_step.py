@@ -120,7 +120,7 @@ def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
         for weight, expected in pairs:
             assert (weight - expected).abs().mean() < 0.05 * recipe.learning_rate
         for value, expected in zip(network.buffers(), theirs[key].buffers(), strict=True):
-            assert torch.allclose(value, expected, atol=1e-6)
+            assert torch.allclose(value, expected, atol=1e-3)
     assert set(losses) >= {"generator_loss", "content_loss"}
 
 

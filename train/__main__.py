@@ -8,23 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
-from train.checkpoint import CheckpointError, has_state
+from train.checkpoint import has_state
 from train.config import RECIPES, Recipe, overridden
-from train.data import DataError
-from train.interrupt import InterruptedRunError
-from train.loop import DivergedError, train
+from train.exit_codes import EXPECTED, told
+from train.loop import LAUNCH, launch_id, train
 from train.models import GENERATORS
-
-EXIT_CODES: dict[type[Exception], int] = {
-    ValueError: 2,
-    DataError: 3,
-    CheckpointError: 4,
-    OSError: 6,
-    torch.OutOfMemoryError: 7,
-    DivergedError: 8,
-}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,22 +39,28 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     return changed
 
 
+def is_restart(run: Path) -> bool:
+    """Whether torchrun starts this process again after a failure, so that it goes on where the run was saved.
+
+    A run that an earlier launch left there is no reason to go on.
+    """
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not has_state(run):
+        return False
+    return (run / LAUNCH).exists() and (run / LAUNCH).read_text() == launch_id()
+
+
 def main() -> int:
     arguments = parse()
-    # A process that torchrun starts again after a failure goes on where the run was saved.
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and has_state(arguments.out)
     try:
         recipe = recipe_from(arguments)
         if os.environ.get("RANK", "0") == "0":
             print(recipe.to_json())
-        resume = arguments.resume or restarted
+        resume = arguments.resume or is_restart(arguments.out)
         train(recipe, data=arguments.data, run=arguments.out, resume=resume, device=arguments.device)
-    except InterruptedRunError as stop:
-        print(stop, file=sys.stderr)
-        return stop.exit_code
-    except tuple(EXIT_CODES) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    except EXPECTED as error:
+        code, line = told(error)
+        print(line, file=sys.stderr)
+        return code
     return 0
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ STATE = "state.pt"
 PREVIOUS = "state.previous.pt"
 WEIGHTS = "generator.safetensors"
 CONFIG = "config.json"
+LOCK = "lock"
 
 
 class CheckpointError(ValueError):
@@ -71,10 +75,21 @@ def load_state(run: Path) -> tuple[dict[str, Any], Path]:
     raise CheckpointError(f"no state can be loaded ({', '.join(reasons)}); start without --resume: {run}")
 
 
-def sweep(run: Path) -> None:
-    """Remove what a killed run left half written."""
-    for path in (*run.glob("*.part"), run / "state.next.pt"):
-        path.unlink(missing_ok=True)
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep a run's folder, made if needed, for this process; raises ValueError if another one trains there.
+
+    What a killed process left half written is removed. A killed process keeps no lock.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process trains here; wait for it, or give another --out: {run}") from error
+        for path in (*run.glob("*.part"), run / "state.next.pt"):
+            path.unlink(missing_ok=True)
+        yield
 
 
 def publish(generator: Generator, config_json: str, run: Path) -> None:

@@ -144,8 +144,8 @@ class Recipe:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        if self.schedule == "cosine" and self.tenth_every_epochs:
-            raise ValueError("tenth_every_epochs does not go with the cosine schedule")
+        if self.tenth_every_epochs and (self.schedule == "cosine" or self.warmup_steps):
+            raise ValueError("tenth_every_epochs does not go with the cosine schedule or warmup_steps")
         if self.schedule == "plateau" and self.warmup_steps:
             raise ValueError("warmup_steps do not go with the plateau schedule")
         if self.losses.adversarial_kind == "wgan_gp" and self.losses.adversarial and self.normalisation == "batch":
@@ -241,8 +241,10 @@ def overridden(config: Any, overrides: list[str]) -> Any:
             own[name] = _value(text)
         elif dataclasses.is_dataclass(getattr(config, head)):
             nested.setdefault(head, []).append(f"{rest}={text}")
-        else:
+        elif isinstance(getattr(config, head), dict):
             own[head] = {**own.get(head, getattr(config, head)), rest: _value(text)}
+        else:
+            raise ValueError(f"--set {override}: {head} has no parts")
     parts = {name: overridden(getattr(config, name), texts) for name, texts in nested.items()}
     return dataclasses.replace(config, **own, **parts)
 

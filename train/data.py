@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,10 @@ def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
         samples = [Sample(path, None, _within(path.parent, root)) for path in _pictures(root.rglob("*"))]
     if not samples:
         raise DataError(f"found 0 pictures; give a folder that holds some: {root}")
-    test = [sample for sample in samples if sample.sequence.split("/")[0] == "test"]
-    return Samples(root, [sample for sample in samples if sample not in test], test)
+    parts: dict[bool, list[Sample]] = {True: [], False: []}
+    for sample in samples:
+        parts[sample.sequence.split("/")[0] == "test"].append(sample)
+    return Samples(root, train=parts[False], test=parts[True])
 
 
 def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Sample]]:
@@ -80,11 +83,11 @@ def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Samp
         validation = samples.test
     else:
         sequences = sorted({sample.sequence for sample in train})
-        groups = [[s for s in train if s.sequence == name] for name in sequences] if len(sequences) > 1 else None
-        groups = groups or [[sample] for sample in train]
-        every = max(2, min(round(1 / config.validation_share), len(groups) // 2))
-        validation = [sample for group in groups[::every] for sample in group]
-        train = [sample for sample in train if sample not in validation]
+        groups = sequences if len(sequences) > 1 else train
+        count = max(1, round(config.validation_share * len(groups)))
+        held_out = {groups[at] for at in np.linspace(0, len(groups) - 1, count).astype(int)}
+        validation = [sample for sample in train if held_out & {sample, sample.sequence}]
+        train = [sample for sample in train if not held_out & {sample, sample.sequence}]
     if not train or not validation:
         raise DataError(
             f"{len(train)} pictures to train on and {len(validation)} to validate with; at least one each is needed: "
@@ -100,7 +103,7 @@ def check(samples: list[Sample], config: DataConfig, *, root: Path, same_size: b
     """
     sizes: set[tuple[int, ...]] = set()
     problems = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads() as pool:
         found = pool.map(lambda sample: _inspect(sample, config), samples)
         for problem, size in tqdm(found, total=len(samples), desc="checking", unit="picture", leave=False):
             problems += problem
@@ -108,6 +111,16 @@ def check(samples: list[Sample], config: DataConfig, *, root: Path, same_size: b
     if same_size and config.view == "whole" and len(sizes) > 1 and not problems:
         problems.append(f"{len(sizes)} different sizes; resize them, --set data.view=resize, or crop, data.view=crop")
     _refuse(problems, root)
+
+
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """One for each core, for work that OpenCV does outside Python's lock; after an error none starts anew."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def fingerprint(samples: Iterable[Sample], root: Path) -> str:
@@ -124,7 +137,10 @@ def fingerprint(samples: Iterable[Sample], root: Path) -> str:
 def read(path: Path) -> Image:
     """Decode a picture to uint8[H, W, 3] BGR; raises DataError if it is damaged or cut short."""
     content = path.read_bytes()
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:  # a size beyond all bounds in its header
+        picture = None
     if picture is None:
         raise DataError(f"cannot be read as a picture; remove or replace it: {path}")
     if _is_cut_short(content):
@@ -186,9 +202,9 @@ def _within(folder: Path, root: Path) -> str:
 
 
 def _is_cut_short(content: bytes) -> bool:
-    """Whether the end of a JPEG or PNG is missing, which OpenCV does not tell."""
+    """Whether the end of a JPEG or PNG is missing, which OpenCV 4 does not tell; more may follow the end."""
     if content.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in content[-1024:]
+        return b"\xff\xd9" not in content[content.rfind(b"\xff\xda") :]
     if content.startswith(b"\x89PNG"):
-        return b"IEND" not in content[-1024:]
+        return b"IEND" not in content
     return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -56,10 +58,18 @@ class Ranks:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
+    def first_alone(self, work: Callable[[], None]) -> None:
+        """Let the first rank work while the others wait; what it raises, all raise."""
+        failure: list[Exception | None] = [None]
+        if self.first:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - told to all, and raised below
+                failure = [error]
         if self.count > 1:
-            dist.barrier()
+            dist.broadcast_object_list(failure, 0)
+        if failure[0]:
+            raise failure[0]
 
 
 def join(device: str) -> Ranks:
@@ -76,7 +86,8 @@ def join(device: str) -> Ranks:
         return Ranks(0, 1, place)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # The others wait while the first one checks the pictures and makes the crops.
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     return Ranks(dist.get_rank(), dist.get_world_size(), place)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, fields
@@ -21,9 +23,10 @@ from tqdm import tqdm
 
 from train.blur import Image
 from train.checkpoint import CheckpointError, load_generator, weights_path
-from train.config import DataConfig
-from train.data import DataError, Sample, check, find_samples
+from train.config import DataConfig, Recipe
+from train.data import Sample, check, find_samples
 from train.distributed import join
+from train.exit_codes import EXPECTED, told
 from train.log import read_log
 from train.metrics import psnr_db, ssim
 from train.models import restore
@@ -56,42 +59,35 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, metavar="DIR", help="pictures as for training; of them `test`")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     add("--size", default="trained", metavar="WxH", help="resize pictures; full: do not (default: as trained)")
-    add("--blurred-folder", default="blur", metavar="NAME", help="beside sharp/ (default: blur)")
+    add("--blurred-folder", metavar="NAME", help="beside sharp/ (default: as trained)")
     add("--device", default="cpu", help="of a checkpoint: cpu, cuda, ... (default: cpu)")
     add("-y", dest="overwrite", action="store_true", help="replace an existing report")
     return parser.parse_args(arguments)
 
 
-def test_samples(data: Path, *, blurred_folder: str) -> list[Sample]:
-    """The pictures in `test`, or all if there is no such folder; raises DataError."""
-    found = find_samples(data, blurred_folder=blurred_folder)
-    return found.test or found.train
-
-
-def open_model(path: Path, *, device: str) -> tuple[Restorer, dict[str, Any]]:
+def open_model(path: Path, *, device: str) -> tuple[Restorer, Recipe | None]:
     """A checkpoint or an engine as a function of pictures, and a checkpoint's recipe; raises CheckpointError."""
     if path.suffix in {".onnx", ".plan", ".engine"}:
-        return _open_engine(path), {}
+        return _open_engine(path), None
     generator, config = load_generator(path)
     place = join(device).device
     generator.to(place)
-    return lambda frames: restore(generator, torch.from_numpy(frames).to(place)).cpu().numpy(), config
+    restorer = lambda frames: restore(generator, torch.from_numpy(frames).to(place)).cpu().numpy()  # noqa: E731
+    return restorer, Recipe.from_json(json.dumps(config))
 
 
-def view(size: str, config: dict[str, Any]) -> DataConfig:
-    """How test pictures are seen: at the size given, or as the model was trained; raises ValueError."""
-    trained = config.get("data", {})
-    if size == "trained":
-        if trained.get("view") != "resize":
-            return DataConfig(view="whole")
-        return DataConfig(view="resize", size_px=tuple(trained["size_px"]))
-    if size == "full":
-        return DataConfig(view="whole")
+def view(size: str, recipe: Recipe | None) -> DataConfig:
+    """How test pictures are seen: blurred as in training, of the size given or trained at; raises ValueError."""
+    trained = dataclasses.replace(recipe.data if recipe else DataConfig(), flips=False, quarter_turns=False)
+    if size == "trained" and trained.view == "resize":
+        return trained
+    if size in {"trained", "full"}:
+        return dataclasses.replace(trained, view="whole")
     try:
         width, height = (int(part) for part in size.split("x"))
     except ValueError as error:
         raise ValueError(f"--size must be WxH, as 800x450, or full, got {size!r}") from error
-    return DataConfig(view="resize", size_px=(width, height))
+    return dataclasses.replace(trained, view="resize", size_px=(width, height))
 
 
 def score(model: Restorer, pair: tuple[Image, Image], picture: str) -> tuple[Score, Image]:
@@ -156,8 +152,10 @@ def write_report(options: argparse.Namespace) -> str:
 
     if (options.out / "report.md").exists() and not options.overwrite:
         raise ValueError(f"a report is there already; add -y to replace it, or give another --out: {options.out}")
-    model, config = open_model(options.checkpoint, device=options.device)
-    samples, seen = test_samples(options.data, blurred_folder=options.blurred_folder), view(options.size, config)
+    model, recipe = open_model(options.checkpoint, device=options.device)
+    seen = view(options.size, recipe)
+    found = find_samples(options.data, blurred_folder=options.blurred_folder or seen.blurred_folder)
+    samples = found.test or found.train
     check(samples, seen, root=options.data, same_size=False)
     pictures = Pictures(samples, seen, seed=0, augment=False)
     scores = evaluate(model, pictures, root=options.data)
@@ -167,8 +165,12 @@ def write_report(options: argparse.Namespace) -> str:
     parts = [f"# {options.checkpoint.name} on {options.data.name}", f"{len(scores)} pictures at {size}."]
     if any(sample.blurred is None for sample in samples):
         parts.append("The blur is synthetic: the pictures came without blurred partners.")
+    if not found.test:
+        parts.append("There is no folder `test`: if the model was trained on this folder, it has seen these pictures.")
+    elif recipe and recipe.data.validation == "test":
+        parts.append("The epoch whose weights are measured here was chosen on `test`, as the recipe says.")
     parts += ["## Test pictures", table_2(scores)]
-    log = read_log(weights_path(options.checkpoint).parent) if config else []
+    log = read_log(weights_path(options.checkpoint).parent) if recipe else []
     if log:
         parts += ["## Training", table_1(log)]
         parts += [f"![{caption}]({name})" for name, caption in curves(log, options.out).items()]
@@ -185,12 +187,12 @@ def write_report(options: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    codes: dict[type[Exception], int] = {ValueError: 2, DataError: 3, CheckpointError: 4, OSError: 6}
     try:
         print(write_report(options), end="")
-    except tuple(codes) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return next(codes[kind] for kind in type(error).__mro__ if kind in codes)
+    except EXPECTED as error:
+        code, line = told(error)
+        print(line, file=sys.stderr)
+        return code
     print(f"{options.out / 'report.md'} has the figures")
     return 0
 
@@ -199,10 +201,14 @@ def _open_engine(path: Path) -> Restorer:
     from runtime.engines import open_engine  # noqa: PLC0415 - a checkpoint needs nothing of the runtime
     from runtime.errors import DeblurError  # noqa: PLC0415
 
-    try:
-        return open_engine(path).infer
-    except DeblurError as error:
-        raise CheckpointError(str(error)) from error
+    def checked(work: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except DeblurError as error:
+            raise CheckpointError(str(error)) from error
+
+    engine = checked(open_engine, path)
+    return lambda frames: checked(engine.infer, frames)
 
 
 def _planes(picture: Image) -> Tensor:

@@ -19,6 +19,7 @@ from train.checkpoint import write_whole
 from train.config import Recipe
 from train.data import check, find_samples, fingerprint, split
 from train.distributed import Ranks
+from train.interrupt import SIGNALS
 from train.samples import Crops, Key, Pair, Pictures, dataset
 
 CHECKED = "checked.txt"
@@ -36,15 +37,23 @@ class Feed:
         self.data_hash = fingerprint([*training, *validation], data)
         ranks.agree({"settings": recipe.to_json(), "pictures": self.data_hash, "torch version": torch.__version__})
         checked, facts = run / CHECKED, f"{self.data_hash} {recipe.data}\n".encode()
-        if ranks.first and not (checked.exists() and checked.read_bytes() == facts):
-            check([*training, *validation], recipe.data, root=data)
-            write_whole(checked, facts)
-        for turn in (True, False):  # the first rank makes the crops, the others find them made
-            if ranks.first is turn:
-                options = {"cache": run / "crops", "key": self.data_hash}
-                self.pairs = dataset(training, recipe.data, seed=recipe.seed, augment=True, **options)
-                self.held_out = dataset(validation, recipe.data, seed=recipe.seed + 1, augment=False, **options)
-            ranks.wait()
+
+        def open_pairs() -> tuple[Pictures | Crops, Pictures | Crops]:
+            options = {"cache": run / "crops", "key": self.data_hash}
+            return (
+                dataset(training, recipe.data, seed=recipe.seed, augment=True, **options),
+                dataset(validation, recipe.data, seed=recipe.seed + 1, augment=False, **options),
+            )
+
+        def check_and_make() -> None:
+            print(f"{len(training)} pictures to train on, {len(validation)} to validate with")
+            if not (checked.exists() and checked.read_bytes() == facts):
+                check([*training, *validation], recipe.data, root=data)
+                write_whole(checked, facts)
+            open_pairs()
+
+        ranks.first_alone(check_and_make)  # the others find everything made
+        self.pairs, self.held_out = open_pairs()
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), batch=recipe.batch * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         """Of the whole run."""
@@ -112,4 +121,5 @@ def _stacked(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the loop ends them
+    for number in SIGNALS:  # they reach the whole group; the loop ends its workers itself
+        signal.signal(number, signal.SIG_IGN)

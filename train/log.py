@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from train.checkpoint import write_whole
+
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 
@@ -19,7 +21,7 @@ class Log:
         """Lines and events after `from_step` are of a stretch that is trained again, and are dropped."""
         self._path = run / LOG
         lines = [line for line in read_log(run) if line["step"] <= from_step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._events = _event_writer(run / TENSORBOARD, from_step)
 
     def epoch(self, line: dict[str, Any]) -> None:

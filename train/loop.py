@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ MOST_SKIPPED = 20
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
+LAUNCH = "launch.txt"
+"""Says which torchrun the run belongs to."""
+
+
+def launch_id() -> str:
+    """The name that torchrun gives to a launch and its restarts; empty without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 class DivergedError(ArithmeticError):
     """Losses or weights are no longer numbers."""
 
@@ -61,10 +71,13 @@ def train(recipe: Recipe, *, data: Path, run: Path, resume: bool = False, device
     try:
         if not resume and checkpoint.has_state(run):
             raise ValueError(f"a run is there already; add --resume, or give another --out: {run}")
-        training = Training(recipe, data=data, run=run, ranks=ranks)
-        if resume:
-            training.restore()
-        training.go_on()
+        with checkpoint.locked(run) if ranks.first else nullcontext():
+            if ranks.first:
+                checkpoint.write_whole(run / LAUNCH, launch_id().encode())
+            training = Training(recipe, data=data, run=run, ranks=ranks)
+            if resume:
+                training.restore()
+            training.go_on()
     finally:
         leave()
 
@@ -74,9 +87,6 @@ class Training:
 
     def __init__(self, recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> None:
         self.recipe, self.run, self.ranks = recipe, run, ranks
-        if ranks.first:
-            run.mkdir(parents=True, exist_ok=True)
-            checkpoint.sweep(run)
         self.feed = Feed(recipe, data=data, run=run, ranks=ranks)
         self._build()
         self.step = 0
@@ -86,11 +96,22 @@ class Training:
 
     def restore(self) -> None:
         """Go back to the newest saved state; raises ValueError if it is of another recipe or other pictures."""
-        state, path = checkpoint.load_state(self.run)
+        try:
+            state, path = checkpoint.load_state(self.run)
+            found = f"{path.name} of step {state['step']}"
+        except checkpoint.CheckpointError as error:
+            found = str(error)
+        self.ranks.agree({"saved state": found})
+        if found.startswith("no state"):
+            raise checkpoint.CheckpointError(found)
         before, now = json.loads(state["recipe"]), json.loads(self.recipe.to_json())
         changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
         if refused := ", ".join(f"{name} was {value!r}" for name, value in changed.items() if name not in MAY_CHANGE):
             raise ValueError(f"settings differ from those of the run ({refused}); give the same ones: {self.run}")
+        if state["processes"] != self.ranks.count:
+            raise ValueError(
+                f"the run has {state['processes']} processes, not {self.ranks.count}; start as many: {self.run}"
+            )
         if state["data_hash"] != self.feed.data_hash:
             raise ValueError(f"the pictures are not those that the run began with; bring them back: {self.run}")
         if self.ranks.first and path.name != checkpoint.STATE:
@@ -141,10 +162,10 @@ class Training:
             networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(each) for name, each in networks.items()}
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         for network in networks.values():
-            network.to(ranks.device, memory_format=self.layout)
+            network.to(ranks.device, memory_format=self.layout).train()  # pretrained encoders come in eval mode
         self.generator: Generator = networks["generator"]
         averaging = get_ema_multi_avg_fn(recipe.ema_decay)
-        self.average = AveragedModel(self.generator, multi_avg_fn=averaging) if recipe.ema_decay else None
+        self.average = AveragedModel(self.generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
         self.content_loss = ContentLoss(recipe.losses).to(ranks.device)
         optimizers = {name: self._optimizer(network) for name, network in networks.items()}
         self.schedules = {name: Schedule(recipe, each, steps=self.feed.steps) for name, each in optimizers.items()}
@@ -222,7 +243,12 @@ class Training:
         if self.ranks.first:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             facts = {"step": self.step, "best_loss": self.best_loss, "epochs_since_best": self.epochs_since_best}
-            facts |= {"sums": sums, "recipe": self.recipe.to_json(), "data_hash": self.feed.data_hash}
+            facts |= {
+                "sums": sums,
+                "processes": self.ranks.count,
+                "recipe": self.recipe.to_json(),
+                "data_hash": self.feed.data_hash,
+            }
             checkpoint.save_state(facts | state, self.run)
 
     def _settle(self) -> None:

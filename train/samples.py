@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from train.blur import Image, blurred_pair
 from train.config import DataConfig
-from train.data import Sample, read
+from train.data import Sample, read, threads
 
 CROPS_PER_TASK = 8
 VALIDATION_CROPS = 192
@@ -152,7 +151,7 @@ def _make_crops(samples: list[Sample], folder: Path, config: DataConfig, *, coun
     starts = range(0, count, CROPS_PER_TASK)
     rounds = -(-len(starts) // len(samples))
     order = np.random.default_rng(seed).permutation(rounds * len(samples)) % len(samples)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV works outside Python's lock
+    with threads() as pool:
         tasks = []
         for index, start in enumerate(starts):
             rows = slice(start, start + CROPS_PER_TASK)

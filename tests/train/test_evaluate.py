@@ -75,7 +75,9 @@ def test_report_of_an_engine_and_of_a_model_that_changes_colours(invert: Path, g
 def test_sharp_pictures_are_blurred_and_the_report_says_so(run: Path, photos: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", str(run / "generator.safetensors"), "--data", str(photos), "--out", str(tmp_path)]
     assert main([*arguments, "--size", "64x48"]) == 0
-    assert "The blur is synthetic" in (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "The blur is synthetic" in report
+    assert "it has seen these pictures" in report
     first = scores(tmp_path)
     assert main([*arguments, "--size", "64x48", "-y"]) == 0
     assert scores(tmp_path) == first
@@ -99,10 +101,12 @@ def test_triplets_span_from_the_least_gain_to_the_most() -> None:
 
 
 def test_sizes() -> None:
-    assert view("800x450", {}).size_px == (800, 450)
-    assert view("trained", {"data": {"view": "resize", "size_px": [224, 224]}}).size_px == (224, 224)
-    assert view("trained", {"data": {"view": "crop", "size_px": [128, 128]}}).view == "whole"
-    assert view("full", {"data": {"view": "resize", "size_px": [224, 224]}}).view == "whole"
+    assert view("800x450", None).size_px == (800, 450)
+    assert view("trained", RECIPES["swin_mse"]).size_px == (224, 224)
+    assert view("trained", RECIPES["edge"]).view == "whole"
+    assert view("full", RECIPES["swin_mse"]).view == "whole"
+    gamma = overridden(RECIPES["edge"], ["data.blurred_folder=blur_gamma", "data.blur.length_px=(0, 24)"])
+    assert (view("full", gamma).blurred_folder, view("full", gamma).blur.length_px) == ("blur_gamma", (0, 24))
 
 
 @pytest.mark.parametrize(

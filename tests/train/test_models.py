@@ -147,7 +147,7 @@ def test_published_weights_come_back(name: str, tmp_path: Path) -> None:
         ("swin_deblur", {"width": 33}, "multiple of 32"),
         ("swin_deblur", {"strides": (3, 4)}, "even"),
         ("resnet_unet", {"size": "19"}, "18, 34, 50"),
-        ("resnet_unet", {"width": 1}, "at least 8"),
+        ("resnet_unet", {"size": 34, "width": 1}, "at least 8"),
     ],
 )
 def test_unknown_networks_and_options_are_refused(name: str, options: dict[str, object], words: str) -> None:
@@ -201,7 +201,7 @@ def mean_psnr_db(pictures: torch.Tensor, sharp: torch.Tensor) -> float:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "learning_rate", "steps"),
-    [("two_stage_cnn", 5e-4, 150), ("edge", 1e-3, 600), ("swin_deblur", 1e-3, 60), ("resnet_unet", 1e-3, 200)],
+    [("two_stage_cnn", 5e-4, 150), ("edge", 1e-3, 600), ("swin_deblur", 1e-3, 60), ("resnet_unet", 1e-3, 500)],
 )
 def test_generator_learns_four_true_crops_by_heart(name: str, learning_rate: float, steps: int) -> None:
     blurred, sharp = true_crops()

@@ -22,9 +22,12 @@ from train.__main__ import main
 from train.blur import BlurConfig
 from train.checkpoint import CheckpointError, load_generator, load_state, save_state
 from train.config import RECIPES, DataConfig, LossConfig, Recipe, overridden
+from train.data import DataError
+from train.exit_codes import told
 from train.interrupt import InterruptedRunError
 from train.log import read_log
 from train.loop import DivergedError, train
+from train.models import create_generator
 from train.schedule import Schedule
 from train.step import Step
 
@@ -178,6 +181,34 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings_or_picture
     with pytest.raises(ValueError, match="pictures are not those"):
         train(recipe, data=gopro, run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_resuming_with_a_pretrained_encoder_is_exact_too(photos: Path, tmp_path: Path) -> None:
+    """Pretrained encoders come in eval mode, in which their batch statistics would stand still."""
+    create_generator("resnet_unet", size="18", width=8).encoder.save_pretrained(tmp_path / "encoder")
+    options = {"size": "18", "width": 8, "pretrained": str(tmp_path / "encoder")}
+    recipe = dataclasses.replace(small("ema_decay=0.9"), generator="resnet_unet", options=options)
+    train(recipe, data=photos, run=tmp_path / "whole")
+    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=6)
+    train(recipe, data=photos, run=tmp_path / "broken", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "broken")
+    before, after = create_generator("resnet_unet", **options).state_dict(), load_state(tmp_path / "whole")[0]
+    name = next(name for name in before if name.endswith("running_mean"))
+    assert not torch.equal(before[name], after["generator"][name])
+
+
+def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) -> None:
+    with checkpoint.locked(tmp_path), pytest.raises(ValueError, match="another process trains here"):
+        train(small(), data=photos, run=tmp_path)
+    train(small("epochs=1"), data=photos, run=tmp_path)
+
+
+def test_a_run_is_not_resumed_with_another_number_of_processes(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=photos, run=tmp_path)
+    state = load_state(tmp_path)[0] | {"processes": 4}
+    save_state(state, tmp_path)
+    with pytest.raises(ValueError, match="the run has 4 processes, not 1"):
+        train(small("epochs=2"), data=photos, run=tmp_path, resume=True)
 
 
 def test_a_finished_run_may_be_given_more_epochs(photos: Path, tmp_path: Path) -> None:
@@ -424,6 +455,7 @@ def test_overrides_reach_every_level() -> None:
         ("ema_decay=1.0", "below 1"),
         ("schedule=plateau", "warmup_steps do not go"),
         ("tenth_every_epochs=3", "does not go with the cosine"),
+        ("batch.size=4", "batch has no parts"),
         ("max_steps=0", "max_steps must be at least 1"),
         ("losses.l1=0", "at least one loss"),
     ],
@@ -479,6 +511,31 @@ def test_bad_input_gets_one_line_and_its_code(
     assert main() == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 7, "not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 7, "not enough memory"),
+        (
+            DataError("Caught DataError in worker process 0.\nTraceback\ntrain.data.DataError: cut short: x.png"),
+            3,
+            "cut",
+        ),
+        (KeyboardInterrupt(), 130, "stopped before"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_has_a_code_and_one_line(error: BaseException, code: int, words: str) -> None:
+    got, line = told(error)
+    assert got == code
+    assert words in line
+    assert "\n" not in line
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        told(RuntimeError("shape mismatch"))
 
 
 def test_the_command_line_trains_and_prints_its_recipe_in_full(

@@ -33,6 +33,7 @@ class ResnetUnet(Generator):
 
     def __init__(self, size: Size = "50", pretrained: str | None = None, width: int = 64) -> None:
         super().__init__()
+        size = str(size)  # --set options.size=34 is a number
         if size not in get_args(Size):
             raise ValueError(f"size must be one of {', '.join(get_args(Size))}, got {size!r}")
         if width < 8:

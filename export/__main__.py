@@ -1,103 +1,171 @@
-"""`python -m export --checkpoint RUN --out ENGINE.onnx`: a trained generator becomes an engine."""
+"""`python -m export RUN --out DIR`: a trained generator becomes proven engines."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import json
+import platform
 import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import onnx
-import onnxruntime
-import torch
-
-from export.graph import OPSET, onnx_from_generator
-from export.pixels import with_pixel_interface
-from export.verify import agreement_db, mean_psnr_db, read_pairs, sample_frames
-from runtime.engines import open_engine
-from runtime.errors import DeblurError, EngineError, OutputError, UsageError
+from export.steps import Steps, digest, folder_digest
+from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
 from runtime.sinks.files import unwritable
-from runtime.spec import METADATA_KEY, EngineSpec
-from train.checkpoint import CheckpointError, load_generator, weights_path
 
-LEAST_AGREEMENT_DB = 60.0
-"""Below this a float export differs from PyTorch by more than rounding."""
+WEIGHTS = "generator.safetensors"
+ROOT = Path(__file__).parent.parent
+CALIB_DATA = ROOT / "calib_data"
+REPORT = "report.json"
+STEPS = ".steps"
+WORSE_DB = 0.005
+"""A new model may be this much worse than the one it replaces: rounding."""
+_PRECISIONS = ("fp32", "fp16", "int8", "int8_cpu")
+_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="RUN", help="folder that python -m train wrote")
-    add("--out", type=Path, required=True, metavar="FILE.onnx", help="engine to write")
-    add("--pairs", type=Path, metavar="DIR", help="folder with blur/ and sharp/ to measure the engine on")
-    add("-y", dest="overwrite", action="store_true", help="replace an existing engine")
+    add("checkpoint", type=Path, metavar="RUN", help="folder that python -m train wrote")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
+    add("--precision", default=",".join(_PRECISIONS), metavar="P,...", help="of fp32,fp16,int8,int8_cpu (default: all)")
+    add("--calib", type=Path, default=CALIB_DATA / "calibration", metavar="DIR|VIDEO", help="frames to calibrate with")
+    methods = ("auto", "minmax", "entropy", "percentile")
+    add("--calib-method", choices=methods, default="auto", help="auto tries all and keeps the best (default)")
+    add("--pairs", type=Path, default=CALIB_DATA / "held_out", metavar="DIR", help="blur/ and sharp/ to measure on")
+    add("--budget-db", type=float, default=0.30, metavar="DB", help="what INT8 may lose (default: 0.30)")
+    add("--fp16-budget-db", type=float, default=0.10, metavar="DB", help="what FP16 may lose (default: 0.10)")
+    add("--force", action="store_true", help="keep engines beyond their budget, and models worse than before")
     return parser.parse_args(arguments)
 
 
-def export(checkpoint: Path, out: Path, *, pairs: Path | None) -> EngineSpec:
-    """Export, check against PyTorch, measure, and publish; nothing is written if a check fails."""
-    generator, config = load_generator(checkpoint)
-    options = ", ".join(f"{name}={value}" for name, value in config["options"].items())
-    spec = EngineSpec(
-        name=out.stem,
-        generator=f"{config['generator']}({options})",
-        precision="fp32",
-        weights_sha256=hashlib.sha256(weights_path(checkpoint).read_bytes()).hexdigest(),
-        exported_with=f"torch {torch.__version__}, onnx {onnx.__version__}, opset {OPSET}",
-    )
-    model = with_pixel_interface(
-        onnx_from_generator(generator),
-        channel_order=generator.channel_order,
-        pixel_range=generator.pixel_range,
-        multiple_of=generator.multiple_of,
-        spec=spec,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f"{out.stem}.part.onnx")
+def inputs_digest(options: argparse.Namespace) -> str:
+    """Of everything that the export depends on: weights, frames, settings, versions, and our own code."""
+    weights = weights_path(options.checkpoint)
+    made = [weights.read_bytes(), weights.with_name("config.json").read_bytes()]
+    pictures = [folder_digest(path) for path in (options.calib, options.pairs)]
+    asked = (options.precision, options.calib_method, options.budget_db, options.fp16_budget_db, options.force)
+    return digest(*made, *pictures, repr(asked), tools_digest())
+
+
+def weights_path(checkpoint: Path) -> Path:
+    """As in `train.checkpoint`, which needs torch."""
+    return checkpoint if checkpoint.suffix == ".safetensors" else checkpoint / WEIGHTS
+
+
+def tools_digest() -> str:
+    """Of our own code and the packages that engines are made with."""
+    code = [folder_digest(ROOT / name) for name in ("export", "train/models")]
+    return digest(*code, *(version(name) for name in _PACKAGES))
+
+
+def unchanged(out: Path, inputs: str) -> bool:
+    """Whether the folder holds what these inputs gave before, every file whole."""
+    before = read_report(out)
+    if before.get("inputs_sha256") != inputs:
+        return False
+    files = [(out / entry["file"], entry["sha256"]) for entry in before["engines"].values()]
+    return all(path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in files)
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """`report.json` of an earlier export; empty if there is none that can be read."""
     try:
-        onnx.save(model, unfinished)
-        engine = open_engine(unfinished, provider="cpu")
-        spec = dataclasses.replace(spec, agreement_db=round(agreement_db(engine, generator, sample_frames()), 2))
-        if spec.agreement_db < LEAST_AGREEMENT_DB:
+        report: dict[str, Any] = json.loads((out / REPORT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return report
+
+
+def export(options: argparse.Namespace) -> str:
+    """Make, prove and publish; returns the report for people. Nothing is published if a check fails."""
+    # Torch takes seconds to import, which an export that has nothing to do need not pay.
+    from export.recipe import Chain, ExportConfig  # noqa: PLC0415
+    from export.report import PARETO, draw, facts, markdown  # noqa: PLC0415
+
+    before = read_report(options.out)
+    config = ExportConfig(
+        precisions=tuple(options.precision.split(",")),
+        calibration=options.calib,
+        calibration_method=options.calib_method,
+        pairs=options.pairs,
+        int8_budget_db=options.budget_db,
+        fp16_budget_db=options.fp16_budget_db,
+        force=options.force,
+    )
+    steps = Steps(options.out / STEPS, base=tools_digest())
+    chain = Chain(options.checkpoint, config, steps)
+    inputs = inputs_digest(options)
+    result = chain.run()
+    files = {
+        f"{engine.spec.name}.onnx": engine.model.SerializeToString(deterministic=True)
+        for engine in result.engines.values()
+    }
+    report = facts(result, files, inputs_sha256=inputs, pairs_sha256=folder_digest(options.pairs))
+    refuse_worse(report, before, options)
+    steps.sweep()
+    text = markdown(report, cpu=platform.processor() or platform.machine())
+    with tempfile.TemporaryDirectory(dir=options.out, prefix=".unfinished-") as name:
+        folder = Path(name)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        draw(report, folder / PARETO)
+        (folder / "report.md").write_text(text)
+        (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        for file in (*files, PARETO, "report.md", REPORT):  # all are written: from here on only names change
+            (folder / file).replace(options.out / file)
+    for entry in before.get("engines", {}).values():
+        if entry["file"] not in files:
+            (options.out / entry["file"]).unlink(missing_ok=True)
+    return text
+
+
+def refuse_worse(report: dict[str, Any], before: dict[str, Any], options: argparse.Namespace) -> None:
+    """Raise EngineError if the engines there now give more on the same pictures than the new ones."""
+    if options.force or before.get("pairs_sha256") != report["pairs_sha256"]:
+        return
+    for name in report["engines"].keys() & before["engines"].keys():
+        old, new = (each["engines"][name]["spec"]["psnr_db"] for each in (before, report))
+        if new < old - WORSE_DB:
             raise EngineError(
-                f"engine differs from PyTorch ({spec.agreement_db} dB, at least {LEAST_AGREEMENT_DB} expected)",
-                out,
-                hint="report it with the versions of torch and onnx",
+                f"the new {name} engine is worse than the one it would replace ({new:.3f} dB, was {old:.3f})",
+                options.out,
+                hint="keep the old ones, give another --out, or add --force",
             )
-        if pairs:
-            before, after = mean_psnr_db(engine, read_pairs(pairs))
-            spec = dataclasses.replace(
-                spec, blurred_psnr_db=round(before, 3), psnr_db=round(after, 3), measured_on=pairs.name
-            )
-        onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-        onnx.save(model, unfinished)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return spec
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UsageError or InputError for what can be known before anything is computed."""
+    unknown = set(options.precision.split(",")) - set(_PRECISIONS)
+    if unknown:
+        raise UsageError(f"no such precision: {', '.join(sorted(unknown))}", hint=f"use {', '.join(_PRECISIONS)}")
+    for name in ("calib", "pairs"):
+        if not getattr(options, name).exists():
+            raise InputError(f"no such --{name}", getattr(options, name), hint="check the path")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        if options.out.suffix != ".onnx":
-            raise UsageError("engines are .onnx files", options.out, hint="give --out NAME.onnx")
-        if options.out.exists() and not options.overwrite:
-            raise UsageError("engine exists", options.out, hint="add -y to replace it, or give another --out")
-        spec = export(options.checkpoint, options.out, pairs=options.pairs)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EngineError.exit_code
+        check_options(options)
+        if weights_path(options.checkpoint).exists() and unchanged(options.out, inputs_digest(options)):
+            print(f"nothing has changed: {options.out}")
+            return 0
+        options.out.mkdir(parents=True, exist_ok=True)
+        print(export(options))
     except OSError as error:
         print(f"error: {unwritable(options.out, error)}", file=sys.stderr)
         return OutputError.exit_code
     except DeblurError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(spec.to_dict(), indent=2))
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, ONNX Runtime {onnxruntime.__version__} agrees")
+    except ValueError as error:  # train's own: the checkpoint cannot be used
+        print(f"error: {error}", file=sys.stderr)
+        return EngineError.exit_code
     return 0
 
 

@@ -14,7 +14,8 @@ sees zeros. Weights that several convolutions share stay shared, unless one of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ def collapsed(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     graph = _Graph(result.graph)
     while graph.fold_one_normalisation() or graph.merge_one_pair() or graph.merge_one_family():
-        pass
+        graph.index()
     graph.sweep()
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -74,6 +75,12 @@ class _Graph:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.outputs = {output.name for output in graph.output}
         self.made = 0
+        self.index()
+
+    def index(self) -> None:
+        """Note who makes and who takes each tensor; to be renewed after a change."""
+        self.takers = Counter(name for node in self.proto.node for name in node.input)
+        self.makers = {name: node for node in self.proto.node for name in node.output}
 
     def fold_one_normalisation(self) -> bool:
         """BatchNormalization after a convolution: y = scale * (x - mean) / sqrt(var + eps) + shift."""
@@ -149,11 +156,10 @@ class _Graph:
 
     def source(self, name: str, kind: str) -> onnx.NodeProto | None:
         """The node of this kind, with constant weights, that makes a tensor which one other node takes."""
-        takers = [node for node in self.proto.node for taken in node.input if taken == name]
-        if len(takers) != 1 or name in self.outputs:
+        maker = self.makers.get(name)
+        if maker is None or maker.op_type != kind or self.takers[name] != 1 or name in self.outputs:
             return None
-        makers = [node for node in self.proto.node if name in node.output and node.op_type == kind]
-        return makers[0] if makers and all(each in self.constants for each in makers[0].input[1:]) else None
+        return maker if all(each in self.constants for each in maker.input[1:]) else None
 
     def only_source(self, node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
         return self.source(node.input[0], kind)
@@ -190,7 +196,9 @@ def _settings(node: onnx.NodeProto) -> dict[str, object]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _runs(items: list[onnx.NodeProto | None], alike: object) -> Iterator[tuple[int, int]]:
+def _runs(
+    items: list[onnx.NodeProto | None], alike: Callable[[onnx.NodeProto | None, onnx.NodeProto | None], bool]
+) -> Iterator[tuple[int, int]]:
     """Stretches of at least two neighbours that are alike."""
     start = 0
     for stop in range(1, len(items) + 1):

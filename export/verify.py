@@ -1,55 +1,98 @@
-"""Whether an engine does what the network does, and what it gives on true pairs."""
+"""Whether an engine does what the float network does, and what it gives on true pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional as F
+import onnx
+import onnxruntime
 
-from runtime.engines import Engine
-from runtime.errors import InputError
+from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
-from runtime.metrics import psnr_db
+from runtime.metrics import psnr_db, ssim
 from runtime.sources.images import is_picture, read_picture
-from train.models import Generator, restore
 
 IDENTICAL_DB = 99.0
 """Stands for an infinite PSNR, in files that have no infinity."""
-_SIZES = ((1, 1), (37, 50), (64, 96), (121, 83))
+Restorer = Callable[[Pixels], Pixels]
+"""uint8[N, H, W, 3] BGR -> the same, restored."""
 
 
-def sample_frames(seed: int = 0) -> Iterator[Pixels]:
-    """Smooth random frames uint8[1, H, W, 3] of awkward sizes, for agreement alone."""
-    rng = np.random.default_rng(seed)
-    for height, width in _SIZES:
-        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 6 + 2, width // 6 + 2)))
-        smooth = F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 255)
-        yield smooth.round().permute(0, 2, 3, 1).to(torch.uint8).numpy()
+@dataclass(frozen=True)
+class Pair:
+    """A blurred and a sharp picture, uint8[H, W, 3] BGR each."""
+
+    name: str
+    blurred: Pixels
+    sharp: Pixels
 
 
-def agreement_db(engine: Engine, generator: Generator, frames: Iterator[Pixels]) -> float:
-    """The least PSNR in dB of the engine's frames against the network's; 99 where all are equal."""
-    least = min(psnr_db(engine.infer(frame), restore(generator, torch.from_numpy(frame)).numpy()) for frame in frames)
-    return min(least, IDENTICAL_DB)
+@dataclass(frozen=True)
+class Score:
+    """Means over held-out pictures, and the one that suffers most."""
+
+    psnr_db: float
+    """Against the sharp pictures."""
+    ssim: float
+    agreement_db: float
+    """PSNR against the float network's pictures; 99 where all are equal."""
+    worst: str
+    worst_agreement_db: float
 
 
-def read_pairs(folder: Path) -> Iterator[tuple[Pixels, Pixels]]:
+def restorer(model: onnx.ModelProto) -> Restorer:
+    """An engine that is still in memory, on ONNX Runtime's CPU provider."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def restore(frames: Pixels) -> Pixels:
+        (result,) = session.run(None, {name: frames})
+        return np.asarray(result, np.uint8)
+
+    return restore
+
+
+def read_pairs(folder: Path) -> Iterator[Pair]:
     """Blurred and sharp pictures from `blur/` and `sharp/`, matched by name; raises InputError."""
     blurred = sorted(path for path in (folder / "blur").glob("*") if is_picture(path))
     if not blurred:
         raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
     for path in blurred:
-        blurred_picture, sharp = read_picture(path), read_picture(folder / "sharp" / path.name)
-        if blurred_picture.shape != sharp.shape:
+        pair = Pair(path.name, read_picture(path), read_picture(folder / "sharp" / path.name))
+        if pair.blurred.shape != pair.sharp.shape:
             raise InputError("the pictures of a pair differ in size", path, hint="scale them alike, or remove the pair")
-        yield blurred_picture, sharp
+        yield pair
 
 
-def mean_psnr_db(engine: Engine, pairs: Iterator[tuple[Pixels, Pixels]]) -> tuple[float, float]:
-    """Mean PSNR in dB of the blurred pictures and of the engine's, each against the sharp ones."""
-    scores = [(psnr_db(blur, sharp), psnr_db(engine.infer(blur[np.newaxis])[0], sharp)) for blur, sharp in pairs]
-    before, after = np.mean(scores, axis=0)
-    return float(before), float(after)
+def score(restore: Restorer, pairs: list[Pair], reference: list[Pixels]) -> Score:
+    """Compare a restorer with the truth and with what the float network made of the same pictures."""
+    rows = []
+    for pair, expected in zip(pairs, reference, strict=True):
+        restored = restore(pair.blurred[np.newaxis])[0]
+        agreement = min(psnr_db(restored, expected), IDENTICAL_DB)
+        rows.append((min(psnr_db(restored, pair.sharp), IDENTICAL_DB), ssim(restored, pair.sharp), agreement))
+    means = [float(value) for value in np.mean(rows, axis=0)]
+    worst = int(np.argmin([row[2] for row in rows]))
+    return Score(*means, worst=pairs[worst].name, worst_agreement_db=float(rows[worst][2]))
+
+
+def blurred_score(pairs: list[Pair]) -> tuple[float, float]:
+    """Mean PSNR in dB and SSIM of the blurred pictures as they are."""
+    rows = [(min(psnr_db(p.blurred, p.sharp), IDENTICAL_DB), ssim(p.blurred, p.sharp)) for p in pairs]
+    first, second = np.mean(rows, axis=0)
+    return float(first), float(second)
+
+
+def require_agreement(score: Score, *, least_db: float, name: str) -> None:
+    """Raise EngineError unless an engine gives the float network's pictures."""
+    if score.worst_agreement_db < least_db:
+        raise EngineError(
+            f"engine differs from PyTorch ({score.worst_agreement_db:.1f} dB on {score.worst}, {least_db} expected)",
+            name,
+            hint="report it with the versions of torch and onnx",
+        )

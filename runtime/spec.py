@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Precision = Literal["fp32", "fp16", "int8", "unknown"]
+Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
 
 METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
@@ -32,8 +32,20 @@ class EngineSpec:
     """Of the published weights that it was exported from."""
     exported_with: str | None = None
     """Packages and versions, and the ONNX opset."""
+    core_sha256: str | None = None
+    """Of the float network in ONNX that it was made from."""
+    calibration_sha256: str | None = None
+    """Of the frames that an INT8 engine was calibrated with, and how."""
+    float_layers: int | None = None
+    """Convolutions that an INT8 engine computes in float."""
     agreement_db: float | None = None
-    """PSNR of its 8-bit output against the float PyTorch network's, on the frames of the export."""
+    """PSNR of its 8-bit output against the float network's, on the frames of the export."""
+    loss_db: float | None = None
+    """PSNR that it loses against the float network on `measured_on`; negative where it gains."""
+    budget_db: float | None = None
+    """What it may lose."""
+    forced: bool = False
+    """Published although it loses more."""
     blurred_psnr_db: float | None = None
     """PSNR of the blurred input on `measured_on`."""
     psnr_db: float | None = None

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from export.__main__ import main
 from export.graph import onnx_from_generator
 from export.pixels import with_pixel_interface
-from export.verify import agreement_db, sample_frames
 from runtime.engines import open_engine
-from runtime.spec import METADATA_KEY, EngineSpec
-from tests.conftest import picture
-from train.checkpoint import publish
-from train.config import RECIPES
+from runtime.spec import EngineSpec
 from train.models import Generator, create_generator, restore
 
 
@@ -71,10 +63,8 @@ def test_engine_agrees_with_the_network(make: type[Generator], tmp_path: Path) -
     torch.manual_seed(0)
     generator = make().eval()
     engine = open_engine(wrapped(generator, tmp_path / "a.onnx"), provider="cpu")
-    assert agreement_db(engine, generator, sample_frames()) > 55
-    frame = next(sample_frames(seed=3))
     batch = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 22, 31, 3), dtype=np.uint8), 3, axis=0)
-    for frames in (frame, batch):
+    for frames in (batch, batch[:1, :1, :1], batch[:, :5, :17]):
         assert (
             np.abs(engine.infer(frames).astype(int) - restore(generator, torch.from_numpy(frames)).numpy()).max() <= 1
         )
@@ -98,52 +88,3 @@ def test_rounding_is_to_the_nearest(tmp_path: Path) -> None:
 
     engine = open_engine(wrapped(Shifted(), tmp_path / "shifted.onnx"), provider="cpu")
     assert engine.infer(np.full((1, 2, 2, 3), 10, np.uint8)).max() == 11
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = dataclasses.replace(RECIPES["edge"], options={"width": 8, "blocks": 1})
-    publish(create_generator("edge", **config.options), config.to_json(), tmp_path)
-    return tmp_path
-
-
-def test_command_publishes_an_engine_that_describes_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in ("blur", "sharp"):
-        (run / "pairs" / kind).mkdir(parents=True)
-        cv2.imwrite(str(run / "pairs" / kind / "a.png"), picture(40, 30, seed=len(kind)))
-    out = run / "engine.onnx"
-    assert main(["--checkpoint", str(run), "--out", str(out), "--pairs", str(run / "pairs")]) == 0
-    spec = open_engine(out).spec
-    assert (spec.name, spec.generator, spec.measured_on) == ("engine", "edge(width=8, blocks=1)", "pairs")
-    assert spec.agreement_db >= 60
-    assert spec.blurred_psnr_db == pytest.approx(spec.psnr_db, abs=3)
-    stored = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    assert json.loads(stored[METADATA_KEY])["weights_sha256"] == spec.weights_sha256
-    assert "agrees" in capsys.readouterr().out
-    assert [path.name for path in run.glob("*.onnx")] == ["engine.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--checkpoint", "{run}/none", "--out", "{run}/a.onnx"], 4, "no usable config.json"),
-        (["--checkpoint", "{run}", "--out", "{run}/a.plan"], 2, "engines are .onnx"),
-        (["--checkpoint", "{run}", "--out", "{run}/there.onnx"], 2, "engine exists"),
-        (["--checkpoint", "{run}", "--out", "{run}/a.onnx", "--pairs", "{run}"], 3, "no pairs found"),
-        (["--checkpoint", "{run}", "--out", "{run}/a.onnx", "--pairs", "{run}/unlike"], 3, "differ in size"),
-        (["--checkpoint", "{run}", "--out", "{run}/there.onnx/a.onnx"], 6, "cannot write output"),
-    ],
-)
-def test_bad_input_gets_one_line_and_its_code(
-    arguments: list[str], code: int, words: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (run / "there.onnx").write_bytes(b"precious")
-    for kind, width in (("blur", 40), ("sharp", 41)):
-        (run / "unlike" / kind).mkdir(parents=True)
-        cv2.imwrite(str(run / "unlike" / kind / "a.png"), picture(width, 30))
-    assert main([argument.format(run=run) for argument in arguments]) == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
-    assert [path.name for path in run.glob("*.onnx")] == ["there.onnx"]
-    assert (run / "there.onnx").read_bytes() == b"precious"

@@ -10,11 +10,12 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from export.steps import Steps, digest, folder_digest
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
 from runtime.sinks.files import unwritable
+from runtime.spec import Precision
 
 WEIGHTS = "generator.safetensors"
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,7 @@ REPORT = "report.json"
 STEPS = ".steps"
 WORSE_DB = 0.005
 """A new model may be this much worse than the one it replaces: rounding."""
-_PRECISIONS = ("fp32", "fp16", "int8", "int8_cpu")
+_PRECISIONS = tuple(name for name in get_args(Precision) if name != "unknown")
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -75,10 +76,10 @@ def unchanged(out: Path, inputs: str) -> bool:
 def read_report(out: Path) -> dict[str, Any]:
     """`report.json` of an earlier export; empty if there is none that can be read."""
     try:
-        report: dict[str, Any] = json.loads((out / REPORT).read_text())
+        report = json.loads((out / REPORT).read_text())
     except (OSError, ValueError):
         return {}
-    return report
+    return report if isinstance(report, dict) else {}
 
 
 def export(options: argparse.Namespace) -> str:
@@ -105,7 +106,7 @@ def export(options: argparse.Namespace) -> str:
         f"{engine.spec.name}.onnx": engine.model.SerializeToString(deterministic=True)
         for engine in result.engines.values()
     }
-    report = facts(result, files, inputs_sha256=inputs, pairs_sha256=folder_digest(options.pairs))
+    report = facts(result, files, inputs_sha256=inputs, pairs_sha256=chain.pairs_sha256)
     refuse_worse(report, before, options)
     steps.sweep()
     text = markdown(report, cpu=platform.processor() or platform.machine())

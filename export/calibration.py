@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ CROP_PX = 256
 """Frames are cropped about their middle to this, so that memory does not depend on the camera."""
 LEAST_FRAMES = 8
 MOST_READ = 2_000
+"""Of a longer video every second, fourth, ... frame is kept, so that its end counts as much as its beginning."""
 LEAST_CORRELATION = 0.3
 """Of neighbouring pixels. Photographs have more than 0.9, blurred or noisy; random numbers none."""
 
@@ -46,7 +46,7 @@ def read_frames(where: Path) -> list[Pixels]:
     hint = f"give at least {LEAST_FRAMES} different frames of the camera that the engine is for"
     source = open_source(str(where))
     try:
-        frames = [_middle(frame.pixels) for frame in islice(source, MOST_READ)]
+        frames = _spread(_middle(frame.pixels) for frame in source)
     finally:
         source.close()
     different = list({hashlib.sha256(frame.tobytes()).digest(): frame for frame in frames}.values())
@@ -110,6 +110,18 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._inputs, None)
+
+
+def _spread(frames: Iterable[Pixels]) -> list[Pixels]:
+    """At most `MOST_READ` of the frames, evenly spaced, without knowing how many will come."""
+    kept: list[Pixels] = []
+    every = 1
+    for index, frame in enumerate(frames):
+        if index % every == 0:
+            kept.append(frame)
+        if len(kept) > MOST_READ:
+            kept, every = kept[::2], 2 * every
+    return kept
 
 
 def _middle(frame: Pixels) -> Pixels:

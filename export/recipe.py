@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,16 +21,14 @@ from export.graph import OPSET, onnx_from_generator
 from export.pixels import with_pixel_interface
 from export.precision import Layout, Planes, Ranges, convolutions, fp16, int8, prepared
 from export.sensitivity import fitted, losses_db
-from export.steps import Steps, digest
+from export.steps import Steps, digest, folder_digest
 from export.verify import Pair, Restorer, Score, blurred_score, read_pairs, require_agreement, restorer, score
 from runtime.errors import EngineError
 from runtime.frame import Pixels
-from runtime.spec import METADATA_KEY, EngineSpec
+from runtime.spec import METADATA_KEY, EngineSpec, Precision
 from train.checkpoint import load_generator, weights_path
 from train.models import Generator, planes, restore
 
-Precision = Literal["fp32", "fp16", "int8", "int8_cpu"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 CALIBRATION_FRAMES = 16
 LEAST_AGREEMENT_DB = 50.0
 """On the worst picture; below this a float export differs from PyTorch by more than rounding."""
@@ -42,7 +41,7 @@ _TIMED_SIZE = (360, 640)
 class ExportConfig:
     """What is exported, and what it may lose."""
 
-    precisions: tuple[Precision, ...] = PRECISIONS
+    precisions: tuple[Precision, ...]
     calibration: Path
     calibration_method: Method | Literal["auto"] = "auto"
     pairs: Path
@@ -86,6 +85,7 @@ class Chain:
         self.generator, self.settings = load_generator(checkpoint)
         self.weights_sha256 = digest(weights_path(checkpoint).read_bytes())
         self.pairs = list(read_pairs(config.pairs))
+        self.pairs_sha256 = folder_digest(config.pairs)
         self.reference = [_restored(self.generator, pair.blurred) for pair in self.pairs]
         self.result = Export(blurred=blurred_score(self.pairs))
 
@@ -117,7 +117,8 @@ class Chain:
             left = sum(node.op_type == "Conv" for node in self.core.graph.node) - quantised
             facts = {"float_layers": left, "calibration_sha256": self._calibration_sha256}
         wrapped = self._wrapped(core)
-        scored = score(restorer(wrapped), self.pairs, self.reference)
+        run = restorer(wrapped)
+        scored = score(run, self.pairs, self.reference)
         loss_db = self.float_psnr_db - scored.psnr_db
         beyond = loss_db > budget_db + 1e-6
         if beyond and not self.config.force:
@@ -144,7 +145,7 @@ class Chain:
         )
         spec = dataclasses.replace(spec, **facts)
         onnx.helper.set_model_props(wrapped, {METADATA_KEY: spec.to_json()})
-        self.result.engines[precision] = Engine(wrapped, spec, scored, _latency_ms(restorer(wrapped)))
+        self.result.engines[precision] = Engine(wrapped, spec, scored, _latency_ms(run))
 
     def _int8(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
         """The INT8 core of a layout with as many quantised layers as its budget allows, and their number."""
@@ -157,10 +158,12 @@ class Chain:
         def measure(model: onnx.ModelProto) -> float:
             return self.float_psnr_db - self._score(model).psnr_db
 
-        costs = self.result.costs_db = self._kept("sensitivity", calibrated, lambda: self._costs(found))
+        # What layers cost, and so which ones are quantised, depends on the pictures it is measured on.
+        measured = calibrated | {"pairs": self.pairs_sha256}
+        costs = self.result.costs_db = self._kept("sensitivity", measured, lambda: self._costs(found))
         quantised = self._kept(
             layout,
-            calibrated | {"budget_db": budget_db},
+            measured | {"budget_db": budget_db},
             lambda: sorted(fitted(costs, build, measure, budget_db=budget_db).quantised),
         )
         return build(frozenset(quantised)), len(quantised)
@@ -194,10 +197,12 @@ class Chain:
         self._calibration_sha256 = digest(json.dumps(found[self.result.method]))
         return found[self.result.method]
 
+    @cached_property
+    def _frames(self) -> list[Pixels]:
+        return chosen(read_frames(self.config.calibration), CALIBRATION_FRAMES)
+
     def _planes(self) -> list[Planes]:
         """The calibration frames as the core sees them."""
-        if not hasattr(self, "_frames"):
-            self._frames = chosen(read_frames(self.config.calibration), CALIBRATION_FRAMES)
         low, high = self.generator.pixel_range
         made = []
         for frame in self._frames:
@@ -209,7 +214,6 @@ class Chain:
         return made
 
     def _calibrated_with(self) -> dict[str, object]:
-        self._planes()
         return {
             "frames": digest(*(frame.tobytes() for frame in self._frames)),
             "method": self.config.calibration_method,

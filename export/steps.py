@@ -24,7 +24,7 @@ def folder_digest(folder: Path) -> str:
     files = [folder]
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return digest(*(part for path in files for part in (path.name, path.read_bytes())))
+    return digest(*(part for path in files for part in (path.relative_to(folder).as_posix(), path.read_bytes())))
 
 
 class Steps:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 
+from export import calibration
 from export.calibration import chosen, ranges, read_frames, traits
 from export.collapse import collapsed
 from export.graph import onnx_from_generator
@@ -41,10 +42,6 @@ def frames() -> list[np.ndarray]:
 
 def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((first - second) ** 2)))
-
-
-def casts(model: onnx.ModelProto) -> list[str]:
-    return [node.name for node in model.graph.node if node.op_type == "Cast"]
 
 
 def test_fp16_computes_in_half_and_adds_the_true_input(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
@@ -120,14 +117,12 @@ def test_layers_go_back_to_float_costliest_first_until_the_budget_holds() -> Non
     assert fitted(costs, build, measure, budget_db=1.0).quantised == set(price)
     assert fitted(costs, build, measure, budget_db=0.3).quantised == {"a", "c", "d"}
     assert fitted(costs, build, measure, budget_db=0.05).quantised == {"a", "c"}
-    assert fitted(costs, build, lambda _: 9.0, budget_db=0.05) == fitted(costs, build, lambda _: 9.0, budget_db=0.0)
     assert fitted(costs, build, lambda _: 9.0, budget_db=0.05).quantised == frozenset()
 
 
 def test_calibration_frames_cover_what_there_is() -> None:
     """Of 100 frames of which 95 are alike, the five others are taken: the first N would miss them."""
-    alike = [np.clip(picture(64, 48, seed=0).astype(int) + shift, 0, 255).astype(np.uint8) for shift in range(-4, 91)]
-    alike = [alike[0] // 2 + shift // 30 for shift in range(95)]
+    alike = [picture(64, 48, seed=0) // 2 + shift // 30 for shift in range(95)]
     rng = np.random.default_rng(0)
     odd = [np.full((48, 64, 3), 250, np.uint8), np.zeros((48, 64, 3), np.uint8)]
     odd += [cv2.GaussianBlur(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), (0, 0), sigma) for sigma in (0.8, 2, 4)]
@@ -141,6 +136,16 @@ def test_traits_tell_sharp_from_blurred_and_dark_from_bright() -> None:
     sharp = read_frames(CALIBRATION)[0]
     assert traits(cv2.GaussianBlur(sharp, (0, 0), 3))[0] < traits(sharp)[0] - 1
     assert traits(sharp // 2)[1] < traits(sharp)[1]
+
+
+def test_of_a_long_video_the_end_counts_as_much_as_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MOST_READ", 10)
+    for count in (3, 10, 11, 95):
+        kept = calibration._spread(iter(range(count)))
+        assert len(kept) <= 10
+        assert kept[0] == 0
+        assert len(set(np.diff(kept))) == 1
+        assert kept[-1] + np.diff(kept)[0] >= count
 
 
 def test_frames_are_read_from_videos_too(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Recipes are complete, can be overridden safely, and their learning rates run as they say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from train.blur import BlurConfig
+from train.config import RECIPES, DataConfig, LossConfig, Recipe, overridden
+from train.schedule import Schedule
+
+
+def rates(recipe: Recipe, losses: list[float]) -> list[float]:
+    """The learning rate of each epoch, of ten steps, under the given validation losses."""
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    schedule, used = Schedule(recipe, optimizer, steps=10 * len(losses)), []
+    for loss in losses:
+        used.append(optimizer.param_groups[0]["lr"])
+        for _ in range(10):
+            optimizer.step()
+            schedule.after_step()
+        schedule.after_epoch(loss)
+    return used
+
+
+def test_two_stage_rates_halve_on_a_plateau_and_fall_to_a_tenth_each_thirty_epochs() -> None:
+    recipe = RECIPES["two_stage"]
+    flat = rates(recipe, [1.0] * 14)
+    assert flat == pytest.approx([5e-4] * 7 + [2.5e-4] * 6 + [1.25e-4])  # the seventh epoch is the sixth bad one
+    falling = rates(recipe, [1 / (epoch + 1) for epoch in range(61)])
+    assert falling == pytest.approx([5e-4] * 30 + [5e-5] * 30 + [5e-6])
+
+
+def test_cosine_rates_warm_up_and_end_at_nothing() -> None:
+    recipe = dataclasses.replace(RECIPES["edge"], warmup_steps=10, learning_rate=1.0)
+    used = rates(recipe, [1.0] * 11)
+    assert used[0] == pytest.approx(0.1)
+    assert used[1] == pytest.approx(1.0, abs=1e-3)
+    assert used[6] == pytest.approx(0.5, abs=0.03)
+    assert used[10] < 0.03
+
+
+def test_recipes_are_complete_and_come_back_from_json() -> None:
+    for name, recipe in RECIPES.items():
+        assert Recipe.from_json(recipe.to_json()) == recipe, name
+    two_stage = RECIPES["two_stage"]
+    assert (two_stage.losses.mse, two_stage.losses.ssim, two_stage.losses.adversarial) == (1.0, 0.3, 0.01)
+    assert (two_stage.batch, two_stage.epochs, two_stage.data.size_px) == (4, 100, (800, 450))
+    assert (RECIPES["deblurgan_v2"].batch, RECIPES["deblurgan_v2"].data.validation) == (8, "test")
+
+
+def test_overrides_reach_every_level() -> None:
+    recipe = overridden(
+        RECIPES["deblurgan_v2"],
+        ["data.blur.length_px=(1, 5)", "losses.l1=2", "batch=2", "options.pretrained=None", "options.width=16"],
+    )
+    assert (recipe.data.blur.length_px, recipe.losses.l1, recipe.batch) == ((1, 5), 2, 2)
+    assert recipe.options == {"pretrained": None, "width": 16}
+    assert recipe.losses.multi_scale_l1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("batch=2.5", "batch must be int, got 2.5"),
+        ("batch=True", "batch must be int"),
+        ("batch", "expected KEY=VALUE"),
+        ("nonsense=1", "KEY one of generator, options"),
+        ("losses.nonsense=1", "KEY one of mse, l1"),
+        ("losses.mse=-1", "must not be negative"),
+        ("losses.mse='much'", "mse must be float"),
+        ("precision=fp64", "precision must be fp32 or bf16 or fp16, got 'fp64'"),
+        ("data.size_px=32", r"size_px must be \(int, int\), got 32"),
+        ("data.size_px=(32, 48)", "crops are square"),
+        ("data.view=resize", "quarter_turns need square crops"),
+        ("data.validation_share=1.5", "between 0 and 1"),
+        ("data.blur.jpeg_share=2", "from 0 to 1"),
+        ("learning_rate=-1", "must not be negative"),
+        ("ema_decay=1.0", "below 1"),
+        ("schedule=plateau", "warmup_steps do not go"),
+        ("tenth_every_epochs=3", "does not go with the cosine"),
+        ("batch.size=4", "batch has no parts"),
+        ("max_steps=0", "max_steps must be at least 1"),
+        ("losses.l1=0", "at least one loss"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(override: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        overridden(RECIPES["edge"], [override])
+
+
+def test_wgan_gp_refuses_batch_normalisation() -> None:
+    with pytest.raises(ValueError, match="normalisation=instance"):
+        overridden(RECIPES["two_stage"], ["losses.adversarial_kind=wgan_gp"])
+    assert LossConfig(l1=1.0).adversarial == 0
+    assert DataConfig(blur=BlurConfig(jpeg_share=0)).blur.jpeg_share == 0

@@ -12,8 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from export.plan import PlanConfig, add_options, config_of
 from export.steps import Steps, digest, folder_digest
+from runtime.engines.nvidia import package
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
+from runtime.sidecar import Flavour
 from runtime.sinks.files import unwritable
 from runtime.spec import Precision
 
@@ -22,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 CALIB_DATA = ROOT / "calib_data"
 REPORT = "report.json"
 STEPS = ".steps"
+TIMING_CACHE = ".timing.cache"
 WORSE_DB = 0.005
 """A new model may be this much worse than the one it replaces: rounding."""
 _PRECISIONS = tuple(name for name in get_args(Precision) if name != "unknown")
@@ -41,6 +45,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--budget-db", type=float, default=0.30, metavar="DB", help="what INT8 may lose (default: 0.30)")
     add("--fp16-budget-db", type=float, default=0.10, metavar="DB", help="what FP16 may lose (default: 0.10)")
     add("--force", action="store_true", help="keep engines beyond their budget, and models worse than before")
+    add("--target", choices=get_args(Flavour), help="build plans as well, with TensorRT or TensorRT-RTX")
+    add_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -50,7 +56,8 @@ def inputs_digest(options: argparse.Namespace) -> str:
     made = [weights.read_bytes(), weights.with_name("config.json").read_bytes()]
     pictures = [folder_digest(path) for path in (options.calib, options.pairs)]
     asked = (options.precision, options.calib_method, options.budget_db, options.fp16_budget_db, options.force)
-    return digest(*made, *pictures, repr(asked), tools_digest())
+    plans = (plan_config(options), package(options.target).__version__) if options.target else ()
+    return digest(*made, *pictures, repr(asked), repr(plans), tools_digest())
 
 
 def weights_path(checkpoint: Path) -> Path:
@@ -69,7 +76,7 @@ def unchanged(out: Path, inputs: str) -> bool:
     before = read_report(out)
     if before.get("inputs_sha256") != inputs:
         return False
-    files = [(out / entry["file"], entry["sha256"]) for entry in before["engines"].values()]
+    files = [(out / name, sha256) for name, sha256 in before["files"].items()]
     return all(path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in files)
 
 
@@ -97,16 +104,15 @@ def export(options: argparse.Namespace) -> str:
         int8_budget_db=options.budget_db,
         fp16_budget_db=options.fp16_budget_db,
         force=options.force,
+        plan=plan_config(options),
+        timing_cache=options.out / TIMING_CACHE,
     )
     steps = Steps(options.out / STEPS, base=tools_digest())
     chain = Chain(options.checkpoint, config, steps)
     inputs = inputs_digest(options)
     result = chain.run()
-    files = {
-        f"{engine.spec.name}.onnx": engine.model.SerializeToString(deterministic=True)
-        for engine in result.engines.values()
-    }
-    report = facts(result, files, inputs_sha256=inputs, pairs_sha256=chain.pairs_sha256)
+    files = result.files()
+    report = facts(result, inputs_sha256=inputs, pairs_sha256=chain.pairs_sha256)
     refuse_worse(report, before, options)
     steps.sweep()
     text = markdown(report, cpu=platform.processor() or platform.machine())
@@ -119,9 +125,8 @@ def export(options: argparse.Namespace) -> str:
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         for file in (*files, PARETO, "report.md", REPORT):  # all are written: from here on only names change
             (folder / file).replace(options.out / file)
-    for entry in before.get("engines", {}).values():
-        if entry["file"] not in files:
-            (options.out / entry["file"]).unlink(missing_ok=True)
+    for file in before.get("files", {}).keys() - files.keys():
+        (options.out / file).unlink(missing_ok=True)
     return text
 
 
@@ -139,8 +144,16 @@ def refuse_worse(report: dict[str, Any], before: dict[str, Any], options: argpar
             )
 
 
+def plan_config(options: argparse.Namespace) -> PlanConfig | None:
+    """Raises UsageError for options of plans that do not go together."""
+    return config_of(options, options.target) if options.target else None
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Raise UsageError or InputError for what can be known before anything is computed."""
+    if options.target:
+        plan_config(options)
+        package(options.target)
     unknown = set(options.precision.split(",")) - set(_PRECISIONS)
     if unknown:
         raise UsageError(f"no such precision: {', '.join(sorted(unknown))}", hint=f"use {', '.join(_PRECISIONS)}")

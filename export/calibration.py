@@ -13,6 +13,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
@@ -80,6 +81,15 @@ def chosen(frames: list[Pixels], count: int) -> list[Pixels]:
         taken.append(int(np.argmax(distance)))
         distance = np.minimum(distance, np.linalg.norm(points - points[taken[-1]], axis=1))
     return [frames[index] for index in sorted(taken)]
+
+
+def planes(engine: onnx.ModelProto, name: str, frames: list[Pixels]) -> list[Planes]:
+    """Frames as the network inside an engine gets them, in the tensor `name`: padded and scaled by the engine itself."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(engine)
+    probe.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run([name], {probe.graph.input[0].name: frame[np.newaxis]})[0] for frame in frames]
 
 
 def ranges(core: onnx.ModelProto, planes: list[Planes], method: Method) -> Ranges:

@@ -1,12 +1,9 @@
 """The pixel contract as graph nodes: uint8[N, H, W, 3] BGR in, the same out.
 
-Whatever runs the engine sees the same padding, scaling, colour order, clipping and rounding,
-and copies bytes instead of floats.
+Whatever runs the engine sees the same padding, scaling, clipping and rounding, and copies bytes instead of floats.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -20,48 +17,43 @@ INPUT, OUTPUT = "blurred", "sharp"
 def with_pixel_interface(
     core: onnx.ModelProto,
     *,
-    channel_order: Literal["BGR", "RGB"],
     pixel_range: tuple[float, float],
     multiple_of: int,
     spec: EngineSpec,
 ) -> onnx.ModelProto:
-    """Wrap a float32[N, 3, H, W] network so that it takes and gives 8-bit frames of any size.
+    """Wrap a float32[N, 3, H, W] BGR network so that it takes and gives 8-bit frames of any size.
 
     Frames are padded to the network's multiple by repeating the last row and column, and
-    cropped back. `spec` goes into the metadata.
+    cropped back. They are floats by then, as TensorRT neither pads nor slices bytes. `spec`
+    goes into the metadata. What was the network's input keeps its name.
     """
     model = onnx.ModelProto()
     model.CopyFrom(core)
     graph = model.graph
     low, high = pixel_range
     build = _Builder()
-    size = build.node("Shape", INPUT, start=1, end=3)
-    padded = INPUT
+    planes = build.node("Transpose", build.node("Cast", INPUT, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    before = build.node("Mul", planes, build.constant(np.float32((high - low) / 255)))
+    if low:
+        before = build.node("Add", before, build.constant(np.float32(low)))
     if multiple_of > 1:
+        size = build.node("Shape", INPUT, start=1, end=3)
         missing = build.node("Mod", build.node("Neg", size), build.constant([multiple_of]))
-        pads = build.node("Concat", build.constant([0] * 5), missing, build.constant([0]), axis=0)
-        padded = build.node("Pad", INPUT, pads, mode="edge")
-    planes = build.node("Transpose", build.node("Cast", padded, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    planes = build.swapped(planes, channel_order)
-    planes = build.node("Mul", planes, build.constant(np.float32((high - low) / 255)))
-    before = build.node("Add", planes, build.constant(np.float32(low))) if low else planes
+        pads = build.node("Concat", build.constant([0] * 6), missing, axis=0)
+        before = build.node("Pad", before, pads, mode="edge")
+    build.nodes[-1].output[0] = graph.input[0].name
     split = len(build.nodes)
 
     after = graph.output[0].name
+    if multiple_of > 1:
+        after = build.node("Slice", after, build.constant([0, 0]), size, build.constant([2, 3]))
     if low:
         after = build.node("Sub", after, build.constant(np.float32(low)))
     codes = build.node("Mul", after, build.constant(np.float32(255 / (high - low))))
     codes = build.node("Clip", codes, build.constant(np.float32(0)), build.constant(np.float32(255)))
-    codes = build.swapped(build.node("Round", codes), channel_order)
-    frames = build.node("Transpose", build.node("Cast", codes, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
-    if multiple_of > 1:
-        build.node("Slice", frames, build.constant([0, 0]), size, build.constant([1, 2]), name=OUTPUT)
-    else:
-        build.node("Identity", frames, name=OUTPUT)
+    frames = build.node("Transpose", build.node("Round", codes), perm=[0, 2, 3, 1])
+    build.node("Cast", frames, to=TensorProto.UINT8, name=OUTPUT)
 
-    core_input = graph.input[0].name
-    for node in graph.node:
-        node.input[:] = [before if name == core_input else name for name in node.input]
     nodes = [*build.nodes[:split], *graph.node, *build.nodes[split:]]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
@@ -93,9 +85,3 @@ class _Builder:
         array = np.asarray(values, np.int64) if isinstance(values, list) else np.asarray(values)
         self.constants.append(numpy_helper.from_array(array, name))
         return name
-
-    def swapped(self, planes: str, channel_order: Literal["BGR", "RGB"]) -> str:
-        """Planes in the network's order from BGR ones, or the other way round."""
-        if channel_order == "BGR":
-            return planes
-        return self.node("Gather", planes, self.constant([2, 1, 0]), axis=1)

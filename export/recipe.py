@@ -15,19 +15,23 @@ import numpy as np
 import onnx
 import torch
 
-from export.calibration import Method, chosen, ranges, read_frames
+from export.calibration import Method, chosen, planes, ranges, read_frames
+from export.channels import in_bgr
 from export.collapse import collapsed, macs_per_pixel
 from export.graph import OPSET, onnx_from_generator
 from export.pixels import with_pixel_interface
+from export.plan import PlanConfig, plan_from_onnx
 from export.precision import Layout, Planes, Ranges, convolutions, fp16, int8, prepared
 from export.sensitivity import fitted, losses_db
 from export.steps import Steps, digest, folder_digest
 from export.verify import Pair, Restorer, Score, blurred_score, read_pairs, require_agreement, restorer, score
+from runtime.engines.nvidia import package
 from runtime.errors import EngineError
 from runtime.frame import Pixels
+from runtime.sidecar import Sidecar, sidecar_path
 from runtime.spec import METADATA_KEY, EngineSpec, Precision
 from train.checkpoint import load_generator, weights_path
-from train.models import Generator, planes, restore
+from train.models import Generator, restore
 
 CALIBRATION_FRAMES = 16
 LEAST_AGREEMENT_DB = 50.0
@@ -35,6 +39,8 @@ LEAST_AGREEMENT_DB = 50.0
 SENSITIVITY_PX = 192
 """Pictures are cropped to this where every layer is tried alone."""
 _TIMED_SIZE = (360, 640)
+_END = b"\0"
+"""Between a sidecar and its plan where both are kept as one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +54,18 @@ class ExportConfig:
     int8_budget_db: float = 0.30
     fp16_budget_db: float = 0.10
     force: bool = False
+    plan: PlanConfig | None = None
+    """Which plans to build from the engines, if any."""
+    timing_cache: Path | None = None
+    """What TensorRT measured; kept for later exports."""
 
 
 @dataclass
 class Engine:
     """One engine of an export, with all that is known of it."""
 
-    model: onnx.ModelProto
+    content: bytes
+    """Of the ONNX file."""
     spec: EngineSpec
     score: Score
     latency_ms: float
@@ -65,6 +76,7 @@ class Export:
     """What an export gives: engines by precision, and what was learned on the way."""
 
     engines: dict[Precision, Engine] = field(default_factory=dict)
+    plans: dict[Precision, tuple[bytes, Sidecar]] = field(default_factory=dict)
     blurred: tuple[float, float] = (0.0, 0.0)
     macs_before: float = 0.0
     macs_after: float = 0.0
@@ -74,6 +86,14 @@ class Export:
     """What a wholly quantised engine loses, by calibration method."""
     method: str = ""
     steps: list[str] = field(default_factory=list)
+
+    def files(self) -> dict[str, bytes]:
+        """What is published, by file name."""
+        made = {f"{engine.spec.name}.onnx": engine.content for engine in self.engines.values()}
+        for content, sidecar in self.plans.values():
+            plan = Path(sidecar.onnx).with_suffix(".plan")
+            made |= {plan.name: content, sidecar_path(plan).name: sidecar.to_json().encode()}
+        return made
 
 
 class Chain:
@@ -92,7 +112,7 @@ class Chain:
     def run(self) -> Export:
         """Make all engines; raises EngineError if one loses more than its budget and `force` is not given."""
         plain = self._step("graph", {}, lambda: onnx_from_generator(self.generator))
-        self.core = self._step("collapse", {}, lambda: prepared(collapsed(plain)))
+        self.core = self._step("collapse", {}, lambda: self._collapsed(plain))
         size = 2 * self.generator.multiple_of
         self.result.macs_before, self.result.macs_after = (
             macs_per_pixel(model, height=size, width=size) for model in (plain, self.core)
@@ -102,8 +122,14 @@ class Chain:
         self.float_psnr_db = float_score.psnr_db
         for precision in self.config.precisions:
             self._add(precision)
+        if self.config.plan:
+            self._build_plans(self.config.plan)
         self.result.steps = self.steps.made
         return self.result
+
+    def _collapsed(self, plain: onnx.ModelProto) -> onnx.ModelProto:
+        core = prepared(collapsed(plain))
+        return in_bgr(core) if self.generator.channel_order == "RGB" else core
 
     def _add(self, precision: Precision) -> None:
         budget_db = {"fp32": 0.0, "fp16": self.config.fp16_budget_db}.get(precision, self.config.int8_budget_db)
@@ -145,7 +171,32 @@ class Chain:
         )
         spec = dataclasses.replace(spec, **facts)
         onnx.helper.set_model_props(wrapped, {METADATA_KEY: spec.to_json()})
-        self.result.engines[precision] = Engine(wrapped, spec, scored, _latency_ms(run))
+        content = wrapped.SerializeToString(deterministic=True)
+        self.result.engines[precision] = Engine(content, spec, scored, _latency_ms(run))
+
+    def _build_plans(self, config: PlanConfig) -> None:
+        """Of every engine but the one in the CPU's layout."""
+        inputs = {"config": repr(config), "version": package(config.flavour).__version__}
+        for precision, engine in self.result.engines.items():
+            if precision == "int8_cpu":
+                continue
+            kept = self.steps(
+                f"plan_{precision}",
+                inputs | {"onnx": digest(engine.content)},
+                lambda engine=engine: self._plan(engine, config),
+            )
+            text, _, plan = kept.partition(_END)
+            self.result.plans[precision] = plan, Sidecar.from_json(text.decode())
+
+    def _plan(self, engine: Engine, config: PlanConfig) -> bytes:
+        plan, sidecar = plan_from_onnx(
+            engine.content,
+            engine.spec,
+            config,
+            name=f"{engine.spec.name}.onnx",
+            timing_cache=self.config.timing_cache,
+        )
+        return sidecar.to_json().encode() + _END + plan
 
     def _int8(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
         """The INT8 core of a layout with as many quantised layers as its budget allows, and their number."""
@@ -203,15 +254,7 @@ class Chain:
 
     def _planes(self) -> list[Planes]:
         """The calibration frames as the core sees them."""
-        low, high = self.generator.pixel_range
-        made = []
-        for frame in self._frames:
-            step = self.generator.multiple_of
-            height, width = (-(-side // step) * step for side in frame.shape[:2])
-            whole = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
-            unit = planes(torch.from_numpy(whole[np.newaxis]), self.generator)
-            made.append((unit * (high - low) + low).contiguous().numpy())
-        return made
+        return planes(self._wrapped(self.core), self.core.graph.input[0].name, self._frames)
 
     def _calibrated_with(self) -> dict[str, object]:
         return {
@@ -236,7 +279,6 @@ class Chain:
     def _wrapped(self, core: onnx.ModelProto) -> onnx.ModelProto:
         return with_pixel_interface(
             core,
-            channel_order=self.generator.channel_order,
             pixel_range=self.generator.pixel_range,
             multiple_of=self.generator.multiple_of,
             spec=EngineSpec(name="deblur"),

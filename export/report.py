@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,13 @@ SCHEMA = 1
 PARETO = "pareto.png"
 
 
-def facts(result: Export, files: dict[str, bytes], *, inputs_sha256: str, pairs_sha256: str) -> dict[str, Any]:
-    """What `report.json` holds. `files`: the engines by file name."""
+def facts(result: Export, *, inputs_sha256: str, pairs_sha256: str) -> dict[str, Any]:
+    """What `report.json` holds."""
     engines = {}
     for precision, engine in result.engines.items():
-        name = f"{engine.spec.name}.onnx"
         engines[precision] = {
-            "file": name,
-            "sha256": hashlib.sha256(files[name]).hexdigest(),
-            "bytes": len(files[name]),
+            "file": f"{engine.spec.name}.onnx",
+            "bytes": len(engine.content),
             "latency_ms_640x360": round(engine.latency_ms, 2),
             "ssim": round(engine.score.ssim, 4),
             "worst_picture": engine.score.worst,
@@ -39,6 +38,11 @@ def facts(result: Export, files: dict[str, bytes], *, inputs_sha256: str, pairs_
         "macs_per_pixel": {"before": result.macs_before, "after": result.macs_after},
         "blurred": {"psnr_db": round(result.blurred[0], 3), "ssim": round(result.blurred[1], 4)},
         "engines": engines,
+        "plans": {
+            precision: {"bytes": len(content)} | dataclasses.asdict(sidecar)
+            for precision, (content, sidecar) in result.plans.items()
+        },
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in result.files().items()},
         "calibration": {"method": result.method, "loss_db": result.methods_db},
         "layer_costs_db": result.costs_db,
     }
@@ -70,6 +74,10 @@ def markdown(report: dict[str, Any], *, cpu: str) -> str:
             f"| {entry['worst_picture']}, {entry['worst_agreement_db']:.1f} |"
         )
     lines += ["", f"![latency and PSNR]({PARETO})"]
+    if report["plans"]:
+        lines += ["", "## Plans", "", "| plan | MB | for | GPUs | sizes | kernels | convolutions |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_plan_row(plan) for plan in report["plans"].values()]
     if report["calibration"]["method"]:
         lines += ["", f"## Calibration: {report['calibration']['method']}", ""]
         lines += [f"- {name}: {loss:.3f} dB" for name, loss in report["calibration"]["loss_db"].items()]
@@ -81,6 +89,16 @@ def markdown(report: dict[str, Any], *, cpu: str) -> str:
         lines += ["", "## What each layer costs when it alone is quantised", "", "| layer | dB |", "|---|---|"]
         lines += [f"| {name} | {loss:.4f} |" for name, loss in report["layer_costs_db"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _plan_row(plan: dict[str, Any]) -> str:
+    (low_width, high_width), (low_height, high_height) = plan["engine"]["width"], plan["engine"]["height"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in plan["convolutions"].items())
+    return (
+        f"| {Path(plan['onnx']).stem}.plan | {plan['bytes'] / 1e6:.2f} | {plan['flavour']} {plan['version']} "
+        f"| {', '.join(plan['compute_capabilities'])} | {low_width}x{low_height} to {high_width}x{high_height} "
+        f"| {plan['kernels'] or ''} | {kinds} |"
+    )
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

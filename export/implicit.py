@@ -1,0 +1,63 @@
+"""Implicit INT8 calibration, which TensorRT had up to version 10: it chooses scales and layers by itself.
+
+Q/DQ engines from `python -m export` are measured against a budget; these are not. Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from runtime.errors import EngineError
+
+Algorithm = Literal["entropy", "minmax"]
+_CLASSES: dict[Algorithm, str] = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
+
+
+def calibrator(
+    trt: Any, algorithm: Algorithm, frames: Iterable[Any], size: tuple[int, int], *, cache: Path | None
+) -> Any:
+    """A TensorRT calibrator over frames uint8[H, W, 3] BGR, resized to `size` (width, height).
+
+    `cache`: the scales go to and come from `CACHE.int8`, so that a second build needs no frames.
+    """
+    base = getattr(trt, _CLASSES[algorithm], None)
+    if base is None:
+        raise EngineError(
+            f"TensorRT {trt.__version__} has no calibrators: from 11 on precision is in the ONNX alone",
+            hint="build deblur_int8.onnx, whose Q/DQ nodes were calibrated by python -m export",
+        )
+    import pycuda.autoprimaryctx  # noqa: F401, PLC0415 - only calibration needs device memory here
+    import pycuda.driver as cuda  # noqa: PLC0415
+
+    width, height = size
+    scales = cache.with_name(cache.name + ".int8") if cache else None
+    remaining = iter(frames)
+
+    class Calibrator(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory = cuda.mem_alloc(width * height * 3)
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: list[str]) -> list[int] | None:
+            frame = next(remaining, None)
+            if frame is None:
+                return None
+            cuda.memcpy_htod(self.memory, np.ascontiguousarray(cv2.resize(frame, (width, height))))
+            return [int(self.memory)]
+
+        def read_calibration_cache(self) -> bytes | None:
+            return scales.read_bytes() if scales and scales.exists() else None
+
+        def write_calibration_cache(self, content: bytes) -> None:
+            if scales:
+                scales.write_bytes(bytes(content))
+
+    return Calibrator()

@@ -1,0 +1,327 @@
+"""`python -m export.plan X.onnx --out X.plan`: an engine file becomes a TensorRT or TensorRT-RTX plan.
+
+Runs on the board itself: it needs the runtime and the builder, neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from export.implicit import Algorithm, calibrator
+from runtime.engines.cuda import probe
+from runtime.engines.nvidia import messages, package
+from runtime.engines.onnx import OnnxEngine
+from runtime.errors import DeblurError, EngineError, OutputError, UsageError
+from runtime.sidecar import Flavour, Sidecar, sidecar_path
+from runtime.sinks.files import partial_name, unwritable
+from runtime.sources import open_source
+from runtime.spec import EngineSpec
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+_LEAST_CAPABILITY = 8.0
+_PIXELS = "pixels."
+"""What nodes of `export.pixels` are called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """For what frames and which machine a plan is built."""
+
+    flavour: Flavour = "tensorrt"
+    min_size: Size = (64, 64)
+    opt_size: Size = (1280, 720)
+    """What it is fastest at."""
+    max_size: Size = (1920, 1088)
+    batch: int = 1
+    """The greatest number of frames at once, and the one it is fastest at."""
+    workspace_mib: int | None = None
+    """Scratch memory that the builder may plan with; all there is, if not given."""
+    dla_core: int | None = None
+    """Deep-learning accelerator of an Orin, for what it can run; the GPU takes the rest."""
+    compute_capabilities: tuple[str, ...] = ()
+    """TensorRT-RTX: of the GPUs to build for, such as 8.9; all from 8.0 on that it knows, if not given: a plan
+    that 7.5 shares computes INT8 convolutions in float. A TensorRT plan is for the GPU that builds it."""
+    calibrator: Algorithm | None = None
+    """TensorRT up to 10: quantise an FP32 engine while building, instead of following Q/DQ nodes."""
+
+    def __post_init__(self) -> None:
+        for axis, name in enumerate(("width", "height")):
+            sizes = [size[axis] for size in (self.min_size, self.opt_size, self.max_size)]
+            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise UsageError(
+                    f"{name} must grow from --min-size to --opt-size to --max-size, got {sizes}",
+                    hint="give all three, or --size",
+                )
+        if self.batch < 1:
+            raise UsageError(f"batch must be at least 1, got {self.batch}", hint="leave out --batch")
+        if self.compute_capabilities and self.flavour == "tensorrt":
+            raise UsageError("TensorRT builds for the GPU it runs on", hint="leave out --compute-capability")
+        if self.flavour == "tensorrt-rtx" and (self.dla_core is not None or self.calibrator):
+            raise UsageError("TensorRT-RTX has neither DLA nor calibrators", hint="leave out --dla and --calibrator")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One kernel of a plan, as the builder reports it."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    """Types of what it reads: Float, Half, Int8, UInt8."""
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    """The ONNX nodes that it computes, or a part of them."""
+
+    @property
+    def convolves(self) -> bool:
+        return self.kind == "correlation" or "Corr" in self.name
+
+
+def plan_from_onnx(
+    content: bytes,
+    spec: EngineSpec,
+    config: PlanConfig,
+    *,
+    name: str,
+    timing_cache: Path | None = None,
+    frames: Iterable[Any] = (),
+) -> tuple[bytes, Sidecar]:
+    """Build the ONNX engine `content`, described by `spec`, of the file `name`: the plan and what stands beside it.
+
+    `timing_cache`: a file that TensorRT keeps its measurements in, made if it is not there.
+    `frames`: uint8[H, W, 3] BGR, for `config.calibrator`. Raises EngineError with the builder's reason.
+    """
+    trt = package(config.flavour)
+    capabilities = config.compute_capabilities
+    if config.flavour == "tensorrt":
+        capabilities = (probe().compute_capability,)
+    log = messages(trt)
+    builder, settings = _with_settings(trt, log, config, timing_cache)
+    network = _parsed(trt, builder, log, content, config, name)
+    profile = builder.create_optimization_profile()
+    counts = (1, config.batch, config.batch)
+    sizes = (config.min_size, config.opt_size, config.max_size)
+    shapes = [(count, height, width, 3) for count, (width, height) in zip(counts, sizes, strict=True)]
+    profile.set_shape(network.get_input(0).name, *shapes)
+    settings.add_optimization_profile(profile)
+    if config.calibrator:
+        settings.set_flag(trt.BuilderFlag.INT8)
+        settings.set_calibration_profile(profile)
+        settings.int8_calibrator = calibrator(trt, config.calibrator, frames, config.opt_size, cache=timing_cache)
+    if config.flavour == "tensorrt-rtx":
+        capabilities = _set_capabilities(trt, settings, capabilities)
+    plan = builder.build_serialized_network(network, settings)
+    if plan is None:
+        raise EngineError(
+            f"{config.flavour} {trt.__version__} did not build it ({log.reason()})",
+            name,
+            hint="give it more --workspace-mib or smaller frames, or report it with this line",
+        )
+    if config.flavour == "tensorrt" and timing_cache:
+        timing_cache.write_bytes(bytes(settings.get_timing_cache().serialize()))
+    made = bytes(plan)
+    layers = read_layers(text for _, text in log.kept)
+    sidecar = Sidecar(
+        engine=dataclasses.replace(
+            spec,
+            width=(config.min_size[0], config.max_size[0]),
+            height=(config.min_size[1], config.max_size[1]),
+        ),
+        batch=(1, config.batch),
+        flavour=config.flavour,
+        version=trt.__version__,
+        compute_capabilities=capabilities,
+        onnx=name,
+        onnx_sha256=hashlib.sha256(content).hexdigest(),
+        plan_sha256=hashlib.sha256(made).hexdigest(),
+        dla_core=config.dla_core,
+        kernels=len(layers) or None,
+        pixel_kernels=sum(is_pixels(layer) for layer in layers) if layers else None,
+        convolutions=dict(Counter(layer.inputs[0] for layer in layers if layer.convolves)),
+    )
+    return made, sidecar
+
+
+def read_layers(log: Iterable[str]) -> list[Layer]:
+    """Kernels from the builder's log, as TensorRT-RTX 1.7 words it; empty where it says nothing that is known."""
+    layers = []
+    for line in "\n".join(log).splitlines():
+        found = re.match(
+            r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: .*"
+            r"Outputs: \[(?P<outputs>.*)\], TacticName: .*Metadata: (?P<nodes>.*)",
+            line,
+        )
+        if found and found["kind"] not in {"shape_call", "signal", "wait"}:  # which compute nothing on pixels
+            inputs, outputs = (tuple(re.findall(r"Datatype: (\w+)", found[key])) for key in ("inputs", "outputs"))
+            nodes = tuple(re.findall(r"\[ONNX Layer: (.*?)\]", found["nodes"]))
+            layers.append(Layer(found["name"], found["kind"], inputs, outputs, nodes))
+    return layers
+
+
+def is_pixels(layer: Layer) -> bool:
+    """Whether a kernel takes or gives 8-bit frames, or does a part of that conversion."""
+    return any(node.startswith(_PIXELS) for node in layer.nodes)
+
+
+def _with_settings(trt: Any, log: Any, config: PlanConfig, timing_cache: Path | None) -> tuple[Any, Any]:
+    builder = trt.Builder(log)
+    settings = builder.create_builder_config()
+    settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the log says which types kernels have
+    if config.workspace_mib:
+        settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib << 20)
+    if config.dla_core is not None:
+        settings.default_device_type = trt.DeviceType.DLA
+        settings.DLA_core = config.dla_core
+        settings.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if config.flavour == "tensorrt" and timing_cache:
+        before = timing_cache.read_bytes() if timing_cache.exists() else b""
+        settings.set_timing_cache(settings.create_timing_cache(before), ignore_mismatch=False)
+    return builder, settings
+
+
+def _parsed(trt: Any, builder: Any, log: Any, content: bytes, config: PlanConfig, name: str) -> Any:
+    """The network, its precision as the graph has it unless a calibrator is to decide."""
+    flags = trt.NetworkDefinitionCreationFlag
+    typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") and not config.calibrator else 0
+    network = builder.create_network(typed)
+    parser = trt.OnnxParser(network, log)
+    # It accepts some files that are no ONNX, as networks without outputs.
+    if not parser.parse(content) or network.num_outputs == 0:
+        reason = parser.get_error(0).desc() if parser.num_errors else "no network in it"
+        raise EngineError(
+            f"{config.flavour} {trt.__version__} cannot read it ({reason})", name, hint="export it again"
+        )
+    return network
+
+
+def _set_capabilities(trt: Any, settings: Any, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Tell TensorRT-RTX which GPUs to build for; returns which."""
+    known = {
+        f"{found[1]}.{found[2]}": getattr(trt.ComputeCapability, found[0])
+        for found in (re.fullmatch(r"SM(\d+)(\d)", each) for each in dir(trt.ComputeCapability))
+        if found
+    }
+    for each in wanted:
+        if each not in known:
+            raise UsageError(
+                f"tensorrt-rtx {trt.__version__} does not run on compute capability {each}",
+                hint=f"give one of {', '.join(sorted(known, key=float))}",
+            )
+    chosen = wanted or tuple(each for each in sorted(known, key=float) if float(each) >= _LEAST_CAPABILITY)
+    settings.num_compute_capabilities = len(chosen)
+    for index, each in enumerate(chosen):
+        settings.set_compute_capability(known[each], index)
+    return chosen
+
+
+def size(text: str) -> Size:
+    """`1280x720` -> (1280, 720)."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1280x720, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What decides a plan, for this command and `python -m export`."""
+    add = parser.add_argument_group("plans").add_argument
+    add("--size", type=size, metavar="WxH", help="frames of this size only: the fastest plan")
+    add("--min-size", type=size, default=PlanConfig.min_size, metavar="WxH", help="smallest frames (default: 64x64)")
+    add("--opt-size", type=size, default=PlanConfig.opt_size, metavar="WxH", help="usual frames (default: 1280x720)")
+    add("--max-size", type=size, default=PlanConfig.max_size, metavar="WxH", help="largest (default: 1920x1088)")
+    add("--batch", type=int, default=1, metavar="N", help="most frames at once (default: 1)")
+    add("--workspace-mib", type=int, metavar="N", help="scratch memory that the builder may plan with")
+    add("--dla", type=int, metavar="CORE", help="use this deep-learning accelerator, the GPU for the rest")
+    add("--compute-capability", default="", metavar="C,...", help="tensorrt-rtx: of the GPUs (default: all from 8.0)")
+
+
+def config_of(options: argparse.Namespace, flavour: Flavour, algorithm: Algorithm | None = None) -> PlanConfig:
+    """Raises UsageError for what does not go together."""
+    sizes = (options.size,) * 3 if options.size else (options.min_size, options.opt_size, options.max_size)
+    return PlanConfig(
+        flavour=flavour,
+        min_size=sizes[0],
+        opt_size=sizes[1],
+        max_size=sizes[2],
+        batch=options.batch,
+        workspace_mib=options.workspace_mib,
+        dla_core=options.dla,
+        compute_capabilities=tuple(each for each in options.compute_capability.split(",") if each),
+        calibrator=algorithm,
+    )
+
+
+def summary(sidecar: Sidecar) -> str:
+    """One line for people."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sidecar.convolutions.items())
+    made = f", {sidecar.kernels} kernels ({kinds} convolutions)" if sidecar.kernels else ""
+    return f"{sidecar.flavour} {sidecar.version}, GPUs {', '.join(sidecar.compute_capabilities)}{made}"
+
+
+def build(options: argparse.Namespace) -> Sidecar:
+    """What the command does; raises DeblurError."""
+    if options.out.suffix != ".plan":
+        raise UsageError("a plan is called .plan", options.out, hint=f"use --out {options.out.stem}.plan")
+    config = config_of(options, options.target, options.calibrator)
+    engine = OnnxEngine(options.onnx, provider="cpu")  # which also proves that the file is whole
+    frames = (frame.pixels for frame in open_source(str(options.calib))) if config.calibrator else ()
+    plan, sidecar = plan_from_onnx(
+        options.onnx.read_bytes(),
+        engine.spec,
+        config,
+        name=options.onnx.name,
+        timing_cache=options.timing_cache,
+        frames=frames,
+    )
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        # A kill between the two renames leaves a plan that its sidecar does not match: refused, never run.
+        for path, content in ((options.out, plan), (sidecar_path(options.out), sidecar.to_json().encode())):
+            partial_name(path).write_bytes(content)
+            partial_name(path).replace(path)
+    except OSError as error:
+        raise unwritable(options.out, error) from error
+    return sidecar
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m export.plan", description=__doc__)
+    add = parser.add_argument
+    add("onnx", type=Path, help="an engine that python -m export wrote")
+    add("--out", type=Path, required=True, metavar="X.plan", help="the plan; X.plan.json is written beside it")
+    add("--target", choices=get_args(Flavour), default="tensorrt", help="which builder (default: tensorrt)")
+    add("--timing-cache", type=Path, metavar="FILE", help="what TensorRT measured, kept for the next build")
+    add("--calibrator", choices=get_args(Algorithm), help="TensorRT up to 10: quantise while building")
+    add("--calib", type=Path, metavar="DIR|VIDEO", help="frames for --calibrator")
+    add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    if bool(options.calibrator) != bool(options.calib):
+        print("error: --calibrator and --calib belong together; give both or none", file=sys.stderr)
+        return UsageError.exit_code
+    try:
+        print(f"{options.out}: {summary(build(options))}")
+    except DeblurError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:  # the timing cache
+        print(f"error: {unwritable(options.out, error)}", file=sys.stderr)
+        return OutputError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What stands beside a plan: `NAME.plan.json`, so that a plan stays a bare plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from runtime.errors import EngineError
+from runtime.spec import EngineSpec
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+_MISSING = "a plan says nothing about itself; build it again with python -m export.plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """Where a plan comes from, and where it runs."""
+
+    engine: EngineSpec
+    """Of the ONNX file: what it loses in dB was measured there. Height and width are the plan's own range."""
+    batch: tuple[int, int]
+    """Least and greatest number of frames at once."""
+    flavour: Flavour
+    version: str
+    """Of TensorRT or TensorRT-RTX; a plan runs on no other."""
+    compute_capabilities: tuple[str, ...]
+    """Of the GPUs that it runs on, such as 8.7."""
+    onnx: str
+    """Name of the ONNX file that it was built from, beside the plan."""
+    onnx_sha256: str
+    plan_sha256: str
+    dla_core: int | None = None
+    kernels: int | None = None
+    """What the builder made of the network, where it says so."""
+    pixel_kernels: int | None = None
+    """Those that convert pixels and do nothing else but join in."""
+    convolutions: dict[str, int] = field(default_factory=dict)
+    """Number of convolutions by the type that they read: Float, Half, Int8."""
+
+    def __post_init__(self) -> None:
+        if self.flavour not in get_args(Flavour):
+            raise ValueError(f"flavour must be one of {get_args(Flavour)}, got {self.flavour!r}")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Sidecar:
+        """The inverse of `to_json`; fields of later versions are passed over. Raises ValueError."""
+        values: Any = json.loads(text)
+        if not isinstance(values, dict) or not isinstance(values.get("engine"), dict):
+            raise ValueError("expected a JSON object with an engine in it")  # noqa: TRY004 - a bad value
+        known = {each.name for each in dataclasses.fields(cls)}
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known}
+        values["engine"] = EngineSpec.from_json(json.dumps(values["engine"]))
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+def sidecar_path(plan: Path) -> Path:
+    return plan.with_name(plan.name + ".json")
+
+
+def read_sidecar(plan: Path, content: bytes) -> Sidecar:
+    """The sidecar of a plan whose bytes are `content`; raises EngineError if it is missing or does not match."""
+    path = sidecar_path(plan)
+    try:
+        sidecar = Sidecar.from_json(path.read_text())
+    except FileNotFoundError as error:
+        raise EngineError("no sidecar beside the plan", path, hint=_MISSING) from error
+    except (OSError, ValueError) as error:
+        raise EngineError(f"sidecar cannot be read ({error})", path, hint=_MISSING) from error
+    if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256:
+        raise EngineError(
+            "plan is not the one that its sidecar describes (SHA-256 differs)",
+            plan,
+            hint=f"copy both files again, or python -m export.plan {sidecar.onnx} --out {plan.name}",
+        )
+    return sidecar

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import platform
+import re
 import sys
 import tempfile
 from importlib.metadata import version
@@ -37,6 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("checkpoint", type=Path, metavar="RUN", help="folder that python -m train wrote")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
+    add("--name", default="deblur", help="what the files are called: NAME_fp32.onnx and so on (default: deblur)")
     add("--precision", default=",".join(_PRECISIONS), metavar="P,...", help="of fp32,fp16,int8,int8_cpu (default: all)")
     add("--calib", type=Path, default=CALIB_DATA / "calibration", metavar="DIR|VIDEO", help="frames to calibrate with")
     methods = ("auto", "minmax", "entropy", "percentile")
@@ -55,7 +57,14 @@ def inputs_digest(options: argparse.Namespace) -> str:
     weights = weights_path(options.checkpoint)
     made = [weights.read_bytes(), weights.with_name("config.json").read_bytes()]
     pictures = [folder_digest(path) for path in (options.calib, options.pairs)]
-    asked = (options.precision, options.calib_method, options.budget_db, options.fp16_budget_db, options.force)
+    asked = (
+        options.name,
+        options.precision,
+        options.calib_method,
+        options.budget_db,
+        options.fp16_budget_db,
+        options.force,
+    )
     plans = (plan_config(options), package(options.target).__version__) if options.target else ()
     return digest(*made, *pictures, repr(asked), repr(plans), tools_digest())
 
@@ -97,6 +106,7 @@ def export(options: argparse.Namespace) -> str:
 
     before = read_report(options.out)
     config = ExportConfig(
+        name=options.name,
         precisions=tuple(options.precision.split(",")),
         calibration=options.calib,
         calibration_method=options.calib_method,
@@ -157,6 +167,10 @@ def check_options(options: argparse.Namespace) -> None:
     unknown = set(options.precision.split(",")) - set(_PRECISIONS)
     if unknown:
         raise UsageError(f"no such precision: {', '.join(sorted(unknown))}", hint=f"use {', '.join(_PRECISIONS)}")
+    if not re.fullmatch(r"[\w-]+", options.name):
+        raise UsageError(
+            f"a name is made of letters, digits, _ and -, got {options.name!r}", hint="give another --name"
+        )
     for name in ("calib", "pairs"):
         if not getattr(options, name).exists():
             raise InputError(f"no such --{name}", getattr(options, name), hint="check the path")

@@ -84,7 +84,7 @@ def chosen(frames: list[Pixels], count: int) -> list[Pixels]:
 
 
 def planes(engine: onnx.ModelProto, name: str, frames: list[Pixels]) -> list[Planes]:
-    """Frames as the network inside an engine gets them, in the tensor `name`: padded and scaled by the engine itself."""
+    """Frames as the network inside an engine gets them, in the tensor `name`: the engine itself pads and scales."""
     probe = onnx.ModelProto()
     probe.CopyFrom(engine)
     probe.graph.output.append(onnx.ValueInfoProto(name=name))

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from export.implicit import Algorithm, calibrator
+from runtime.arguments import Size, size
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import messages, package
-from runtime.engines.onnx import OnnxEngine
+from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError, OutputError, UsageError
 from runtime.sidecar import Flavour, Sidecar, sidecar_path
 from runtime.sinks.files import partial_name, unwritable
 from runtime.sources import open_source
 from runtime.spec import EngineSpec
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
 _LEAST_CAPABILITY = 8.0
 _PIXELS = "pixels."
 """What nodes of `export.pixels` are called."""
@@ -102,24 +101,23 @@ def plan_from_onnx(
     `frames`: uint8[H, W, 3] BGR, for `config.calibrator`. Raises EngineError with the builder's reason.
     """
     trt = package(config.flavour)
-    capabilities = config.compute_capabilities
-    if config.flavour == "tensorrt":
-        capabilities = (probe().compute_capability,)
+    capabilities = (probe().compute_capability,) if config.flavour == "tensorrt" else _capabilities(trt, config)
     log = messages(trt)
-    builder, settings = _with_settings(trt, log, config, timing_cache)
-    network = _parsed(trt, builder, log, content, config, name)
+    builder = trt.Builder(log)
+    network = builder.create_network(_network_flags(trt, config))
+    parser = trt.OnnxParser(network, log)
+    # It accepts some files that are no ONNX, as networks without outputs.
+    if not parser.parse(content) or network.num_outputs == 0:
+        reason = parser.get_error(0).desc() if parser.num_errors else "no network in it"
+        raise EngineError(f"{config.flavour} {trt.__version__} cannot read it ({reason})", name, hint="export it again")
+    settings = _settings(trt, builder, config, timing_cache)
     profile = builder.create_optimization_profile()
-    counts = (1, config.batch, config.batch)
-    sizes = (config.min_size, config.opt_size, config.max_size)
-    shapes = [(count, height, width, 3) for count, (width, height) in zip(counts, sizes, strict=True)]
-    profile.set_shape(network.get_input(0).name, *shapes)
+    profile.set_shape(network.get_input(0).name, *_shapes(config))
     settings.add_optimization_profile(profile)
     if config.calibrator:
         settings.set_flag(trt.BuilderFlag.INT8)
         settings.set_calibration_profile(profile)
         settings.int8_calibrator = calibrator(trt, config.calibrator, frames, config.opt_size, cache=timing_cache)
-    if config.flavour == "tensorrt-rtx":
-        capabilities = _set_capabilities(trt, settings, capabilities)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
         raise EngineError(
@@ -131,12 +129,9 @@ def plan_from_onnx(
         timing_cache.write_bytes(bytes(settings.get_timing_cache().serialize()))
     made = bytes(plan)
     layers = read_layers(text for _, text in log.kept)
+    widths, heights = zip(config.min_size, config.max_size, strict=True)
     sidecar = Sidecar(
-        engine=dataclasses.replace(
-            spec,
-            width=(config.min_size[0], config.max_size[0]),
-            height=(config.min_size[1], config.max_size[1]),
-        ),
+        engine=dataclasses.replace(spec, width=widths, height=heights),
         batch=(1, config.batch),
         flavour=config.flavour,
         version=trt.__version__,
@@ -173,8 +168,13 @@ def is_pixels(layer: Layer) -> bool:
     return any(node.startswith(_PIXELS) for node in layer.nodes)
 
 
-def _with_settings(trt: Any, log: Any, config: PlanConfig, timing_cache: Path | None) -> tuple[Any, Any]:
-    builder = trt.Builder(log)
+def _network_flags(trt: Any, config: PlanConfig) -> int:
+    """Precision is what the graph says, unless a calibrator is to decide."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") and not config.calibrator else 0
+
+
+def _settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: Path | None) -> Any:
     settings = builder.create_builder_config()
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the log says which types kernels have
     if config.workspace_mib:
@@ -183,53 +183,40 @@ def _with_settings(trt: Any, log: Any, config: PlanConfig, timing_cache: Path | 
         settings.default_device_type = trt.DeviceType.DLA
         settings.DLA_core = config.dla_core
         settings.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    if config.flavour == "tensorrt" and timing_cache:
+    if config.flavour == "tensorrt-rtx":
+        chosen = _capabilities(trt, config)
+        settings.num_compute_capabilities = len(chosen)
+        for index, each in enumerate(chosen):
+            settings.set_compute_capability(_known_capabilities(trt)[each], index)
+    elif timing_cache:
         before = timing_cache.read_bytes() if timing_cache.exists() else b""
         settings.set_timing_cache(settings.create_timing_cache(before), ignore_mismatch=False)
-    return builder, settings
+    return settings
 
 
-def _parsed(trt: Any, builder: Any, log: Any, content: bytes, config: PlanConfig, name: str) -> Any:
-    """The network, its precision as the graph has it unless a calibrator is to decide."""
-    flags = trt.NetworkDefinitionCreationFlag
-    typed = 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") and not config.calibrator else 0
-    network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, log)
-    # It accepts some files that are no ONNX, as networks without outputs.
-    if not parser.parse(content) or network.num_outputs == 0:
-        reason = parser.get_error(0).desc() if parser.num_errors else "no network in it"
-        raise EngineError(
-            f"{config.flavour} {trt.__version__} cannot read it ({reason})", name, hint="export it again"
-        )
-    return network
+def _shapes(config: PlanConfig) -> list[tuple[int, int, int, int]]:
+    """Least, usual and greatest shape of the frames."""
+    counts = (1, config.batch, config.batch)
+    sizes = (config.min_size, config.opt_size, config.max_size)
+    return [(count, height, width, 3) for count, (width, height) in zip(counts, sizes, strict=True)]
 
 
-def _set_capabilities(trt: Any, settings: Any, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Tell TensorRT-RTX which GPUs to build for; returns which."""
-    known = {
-        f"{found[1]}.{found[2]}": getattr(trt.ComputeCapability, found[0])
-        for found in (re.fullmatch(r"SM(\d+)(\d)", each) for each in dir(trt.ComputeCapability))
-        if found
-    }
-    for each in wanted:
+def _capabilities(trt: Any, config: PlanConfig) -> tuple[str, ...]:
+    """The GPUs that TensorRT-RTX is to build for."""
+    known = sorted(_known_capabilities(trt), key=float)
+    for each in config.compute_capabilities:
         if each not in known:
             raise UsageError(
                 f"tensorrt-rtx {trt.__version__} does not run on compute capability {each}",
-                hint=f"give one of {', '.join(sorted(known, key=float))}",
+                hint=f"give one of {', '.join(known)}",
             )
-    chosen = wanted or tuple(each for each in sorted(known, key=float) if float(each) >= _LEAST_CAPABILITY)
-    settings.num_compute_capabilities = len(chosen)
-    for index, each in enumerate(chosen):
-        settings.set_compute_capability(known[each], index)
-    return chosen
+    return config.compute_capabilities or tuple(each for each in known if float(each) >= _LEAST_CAPABILITY)
 
 
-def size(text: str) -> Size:
-    """`1280x720` -> (1280, 720)."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1280x720, got {text!r}")
-    return int(found[1]), int(found[2])
+def _known_capabilities(trt: Any) -> dict[str, Any]:
+    """`8.9` -> ComputeCapability.SM89."""
+    names = (re.fullmatch(r"SM(\d+)(\d)", each) for each in dir(trt.ComputeCapability))
+    return {f"{found[1]}.{found[2]}": getattr(trt.ComputeCapability, found[0]) for found in names if found}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -273,11 +260,11 @@ def build(options: argparse.Namespace) -> Sidecar:
     if options.out.suffix != ".plan":
         raise UsageError("a plan is called .plan", options.out, hint=f"use --out {options.out.stem}.plan")
     config = config_of(options, options.target, options.calibrator)
-    engine = OnnxEngine(options.onnx, provider="cpu")  # which also proves that the file is whole
+    spec = inspect(options.onnx)  # which also proves that the file is whole
     frames = (frame.pixels for frame in open_source(str(options.calib))) if config.calibrator else ()
     plan, sidecar = plan_from_onnx(
         options.onnx.read_bytes(),
-        engine.spec,
+        spec,
         config,
         name=options.onnx.name,
         timing_cache=options.timing_cache,

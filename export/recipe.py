@@ -47,6 +47,8 @@ _END = b"\0"
 class ExportConfig:
     """What is exported, and what it may lose."""
 
+    name: str = "deblur"
+    """Of the engines, before their precision."""
     precisions: tuple[Precision, ...]
     calibration: Path
     calibration_method: Method | Literal["auto"] = "auto"
@@ -118,7 +120,7 @@ class Chain:
             macs_per_pixel(model, height=size, width=size) for model in (plain, self.core)
         )
         float_score = self._score(self.core)
-        require_agreement(float_score, least_db=LEAST_AGREEMENT_DB, name="deblur_fp32")
+        require_agreement(float_score, least_db=LEAST_AGREEMENT_DB, name=f"{self.config.name}_fp32")
         self.float_psnr_db = float_score.psnr_db
         for precision in self.config.precisions:
             self._add(precision)
@@ -133,6 +135,7 @@ class Chain:
 
     def _add(self, precision: Precision) -> None:
         budget_db = {"fp32": 0.0, "fp16": self.config.fp16_budget_db}.get(precision, self.config.int8_budget_db)
+        name = f"{self.config.name}_{precision}"
         facts: dict[str, object] = {}
         if precision == "fp32":
             core = self.core
@@ -150,12 +153,12 @@ class Chain:
         if beyond and not self.config.force:
             raise EngineError(
                 f"loses {loss_db:.2f} dB, its budget is {budget_db:.2f}; worst picture {scored.worst}",
-                f"deblur_{precision}",
+                name,
                 hint="give frames of your camera with --calib, a larger --budget-db, or --force to keep it",
             )
         options = ", ".join(f"{name}={value}" for name, value in self.settings["options"].items())
         spec = EngineSpec(
-            name=f"deblur_{precision}",
+            name=name,
             generator=f"{self.settings['generator']}({options})",
             precision=precision,
             weights_sha256=self.weights_sha256,

@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
     add("--show", action="store_true", help="show the frames in a window; the default without --out")
     add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: auto)")
+    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
     add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
     add("-n", dest="overwrite", action="store_false", help="never replace an existing output")

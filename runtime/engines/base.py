@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
@@ -20,13 +21,34 @@ class Engine(Protocol):
         ...
 
     def infer(self, batch: Pixels) -> Pixels:
-        """Sharpen uint8[N, H, W, 3] BGR; the result has the same shape.
+        """Sharpen uint8[N, H, W, 3] BGR; the result has the same shape and is the caller's to keep.
 
-        Raises EngineError if H or W is outside the engine's range, OutOfMemoryError if memory
-        does not suffice.
+        Raises EngineError if H or W is outside the engine's range or it has been closed,
+        OutOfMemoryError if memory does not suffice.
         """
         ...
 
     def close(self) -> None:
         """Release memory; safe to call twice."""
         ...
+
+
+def require_accepted(spec: EngineSpec, batch: Pixels) -> None:
+    """Raise EngineError if an engine is not for frames of this size."""
+    height, width = batch.shape[1:3]
+    if not spec.accepts(width=width, height=height):
+        low, high = zip(spec.width, spec.height, strict=True)
+        raise EngineError(
+            f"frame of {width}x{height} is outside the engine's range {low[0]}x{low[1]} to {high[0]}x{high[1]}",
+            spec.name,
+            hint="scale the source, or export for its size",
+        )
+
+
+def closed(spec: EngineSpec) -> EngineError:
+    return EngineError("engine has been closed", spec.name, hint="open it again")
+
+
+def first_line(error: Exception) -> str:
+    """What a library says is wrong, or else the error's name."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from export.channels import in_bgr
 from export.graph import onnx_from_generator
 from export.pixels import with_pixel_interface
 from runtime.engines import open_engine
@@ -47,9 +48,9 @@ def lively_edge() -> Generator:
 
 
 def wrapped(generator: Generator, path: Path) -> Path:
+    core = onnx_from_generator(generator)
     model = with_pixel_interface(
-        onnx_from_generator(generator),
-        channel_order=generator.channel_order,
+        in_bgr(core) if generator.channel_order == "RGB" else core,
         pixel_range=generator.pixel_range,
         multiple_of=generator.multiple_of,
         spec=EngineSpec(name="wrapped", precision="fp32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from export import precision, recipe
 from export.__main__ import main
 from export.sensitivity import Fitted
 from runtime.engines import BUNDLED, open_engine
-from tests.conftest import picture
+from runtime.sidecar import read_sidecar
+from tests.conftest import ROOT, picture
 from tests.export.test_collapse import REDUCED
 from train.checkpoint import publish
 from train.config import RECIPES, overridden
@@ -37,13 +39,8 @@ def write_run(folder: Path, *, name: str = "edge", seed: int = 0, scale: float =
     return generator
 
 
-def write_bundled_run(folder: Path) -> None:
-    """The trained weights of the bundled engine, as a checkpoint."""
-    generator = create_generator("edge")
-    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(BUNDLED).graph.initializer}
-    generator.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in generator.state_dict()})
-    folder.mkdir()
-    publish(generator, RECIPES["edge"].to_json(), folder)
+BUNDLED_RUN = BUNDLED.with_name("deblur_edge")
+"""The checkpoint that the bundled engines were made from."""
 
 
 @pytest.fixture
@@ -155,13 +152,10 @@ def test_a_model_worse_than_the_one_it_replaces_is_refused(
 def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
     fault: str, tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_run(tmp_path / "run", scale=4)
+    write_run(tmp_path / "run", name="two_stage_cnn" if fault == "swapped channels" else "edge", scale=4)
     words = "differs from PyTorch"
     if fault == "swapped channels":
-        original = recipe.with_pixel_interface
-        monkeypatch.setattr(
-            recipe, "with_pixel_interface", lambda *a, **k: original(*a, **k | {"channel_order": "RGB"})
-        )
+        monkeypatch.setattr(recipe, "in_bgr", lambda core: core)
     elif fault == "wrong scale":
         original = recipe.with_pixel_interface
         monkeypatch.setattr(
@@ -190,7 +184,6 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One layer's range is spoilt after calibration: the search gives that layer back to float."""
-    write_bundled_run(tmp_path / "run")
     original = recipe.ranges
 
     def spoilt(core: onnx.ModelProto, planes: object, method: str) -> precision.Ranges:
@@ -200,7 +193,7 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
         return found | {convs[2].input[0]: (low / 300, high / 300)}
 
     monkeypatch.setattr(recipe, "ranges", spoilt)
-    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
+    arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
     arguments += ["--precision", "fp32,int8", "--calib-method", "minmax"]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -214,6 +207,48 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
     assert engines(tmp_path / "other") == []
 
 
+def test_bundled_engines_are_what_their_checkpoint_gives(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--name", "deblur_edge", "--precision", "fp32,int8_cpu"]
+    assert main([str(BUNDLED_RUN), *arguments]) == 0
+    frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
+    for name in ("deblur_edge_fp32.onnx", "deblur_edge_int8_cpu.onnx"):
+        made, bundled = (open_engine(folder / name, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
+        assert np.abs(made.infer(frame).astype(int) - bundled.infer(frame)).max() <= 1
+        assert made.spec.weights_sha256 == bundled.spec.weights_sha256
+        assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < 0.02
+
+
+def test_plans_come_with_the_engines_and_only_where_something_changed(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "run"), "--out", str(out), "--pairs", str(pairs), "--calib-method", "minmax"]
+    plans = ["--target", "tensorrt-rtx", "--size", "64x48"]
+    assert main([*arguments, *plans]) == 0
+    report = json.loads((out / "report.json").read_text())
+    for name in ("fp32", "fp16", "int8"):
+        plan = out / f"deblur_{name}.plan"
+        sidecar = read_sidecar(plan, plan.read_bytes())
+        onnx_file = out / sidecar.onnx
+        assert hashlib.sha256(onnx_file.read_bytes()).hexdigest() == sidecar.onnx_sha256
+        assert sidecar.engine.loss_db == open_engine(onnx_file, provider="cpu").spec.loss_db
+        assert report["plans"][name]["kernels"] == sidecar.kernels
+    assert set(report["plans"]) == {"fp32", "fp16", "int8"}
+    assert "| deblur_int8.plan |" in (out / "report.md").read_text()
+    made: list[str] = []
+    monkeypatch.setattr(recipe.Chain, "run", _noting(recipe.Chain.run, made))
+    assert main([*arguments, *plans[:-1], "96x64"]) == 0
+    assert made == ["plan_fp32", "plan_fp16", "plan_int8"]
+    made.clear()
+    (out / "deblur_fp16.plan").write_bytes(b"damaged")
+    assert main([*arguments, *plans[:-1], "96x64"]) == 0
+    assert made == []
+    assert (out / "deblur_fp16.plan").stat().st_size > 10_000
+    assert main(arguments) == 0  # without plans, those of before would be of other engines
+    assert not list(out.glob("*.plan*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -224,6 +259,8 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
         (["{run}", "--calib", "{tmp}/none"], 3, "no such --calib"),
         (["{run}", "--calib", "{tmp}/unlike/blur", "--precision", "int8"], 2, "frames to calibrate with"),
         (["{run}", "--precision", "fp32,int4"], 2, "no such precision: int4"),
+        (["{run}", "--name", "a/b"], 2, "a name is made of letters"),
+        (["{run}", "--target", "tensorrt-rtx", "--opt-size", "1x1"], 2, "width must grow"),
         (["{run}", "--out", "{tmp}/file/out"], 6, "cannot write output"),
     ],
 )

@@ -1,0 +1,161 @@
+"""Plans are really built, by TensorRT-RTX, which needs no GPU for it; what it makes of the graphs is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from export.calibration import planes, ranges
+from export.channels import in_bgr
+from export.collapse import collapsed
+from export.graph import onnx_from_generator
+from export.pixels import with_pixel_interface
+from export.plan import PlanConfig, main, plan_from_onnx
+from export.precision import convolutions, fp16, int8, prepared
+from runtime.engines import BUNDLED
+from runtime.engines.cuda import probe
+from runtime.errors import EngineError
+from runtime.sidecar import Sidecar, read_sidecar
+from runtime.spec import EngineSpec
+from tests.conftest import ROOT, picture
+from tests.export.test_collapse import REDUCED
+from train.models import create_generator
+
+FP32 = BUNDLED.with_name("deblur_edge_fp32.onnx")
+RTX = ["--target", "tensorrt-rtx"]
+OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"]}
+
+
+def has_gpu() -> bool:
+    try:
+        probe()
+    except EngineError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def cores() -> dict[tuple[str, str], onnx.ModelProto]:
+    """Engines of every network and precision, every convolution that may be quantised in 8 bits."""
+    made = {}
+    for name, options in OPTIONS.items():
+        torch.manual_seed(0)
+        generator = create_generator(name, **options).eval()
+        core = prepared(collapsed(onnx_from_generator(generator)))
+        if generator.channel_order == "RGB":
+            core = in_bgr(core)
+        interface = {"pixel_range": generator.pixel_range, "multiple_of": generator.multiple_of}
+        wrapped = with_pixel_interface(core, spec=EngineSpec(name=name), **interface)
+        frames = planes(wrapped, core.graph.input[0].name, [picture(64, 64, seed=seed) for seed in range(2)])
+        found = ranges(core, frames, "minmax")
+        made[name, "fp32"] = wrapped
+        for precision, rewritten in (
+            ("fp16", fp16(core, frames)),
+            ("int8", int8(core, found, "int8", quantised=convolutions(core))),
+        ):
+            made[name, precision] = with_pixel_interface(rewritten, spec=EngineSpec(name=name), **interface)
+    return made
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_kernels_are_what_the_graph_asks_for(
+    name: str, precision: str, cores: dict[tuple[str, str], onnx.ModelProto]
+) -> None:
+    model = cores[name, precision]
+    config = PlanConfig(flavour="tensorrt-rtx", min_size=(320, 192), opt_size=(320, 192), max_size=(320, 192))
+    plan, sidecar = plan_from_onnx(model.SerializeToString(), EngineSpec(name=name), config, name="x.onnx")
+    total = sum(node.op_type == "Conv" for node in model.graph.node)
+    expected = {"fp32": {"Float": total}, "fp16": {"Half": total}, "int8": {"Float": 2, "Int8": total - 2}}
+    assert sidecar.convolutions == expected[precision]
+    assert sidecar.pixel_kernels == 2  # one before, one after
+    assert sidecar.plan_sha256 == hashlib.sha256(plan).hexdigest()
+
+
+def test_any_size_up_to_the_greatest(tmp_path: Path) -> None:
+    out = tmp_path / "a.plan"
+    assert main([str(FP32), "--out", str(out), *RTX, "--max-size", "2000x1400", "--batch", "2"]) == 0
+    sidecar = read_sidecar(out, out.read_bytes())
+    assert (sidecar.engine.width, sidecar.engine.height, sidecar.batch) == ((64, 2000), (64, 1400), (1, 2))
+
+
+def test_the_command_writes_a_plan_and_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "deblur_fp32.plan"
+    arguments = [str(FP32), "--out", str(out), *RTX, "--size", "64x48", "--compute-capability", "8.9,12.0"]
+    assert main(arguments) == 0
+    assert "GPUs 8.9, 12.0" in capsys.readouterr().out
+    assert sorted(path.name for path in out.parent.iterdir()) == ["deblur_fp32.plan", "deblur_fp32.plan.json"]
+    sidecar = Sidecar.from_json(out.with_name("deblur_fp32.plan.json").read_text())
+    assert sidecar.flavour == "tensorrt-rtx"
+    assert sidecar.compute_capabilities == ("8.9", "12.0")
+    assert (sidecar.engine.width, sidecar.engine.height) == ((64, 64), (48, 48))
+    assert sidecar.engine.loss_db == 0.0
+    assert sidecar.onnx == FP32.name
+    assert sidecar.onnx_sha256 == hashlib.sha256(FP32.read_bytes()).hexdigest()
+    assert Sidecar.from_json(sidecar.to_json()) == sidecar
+    before = out.read_bytes()
+    assert main(arguments) == 0
+    assert out.read_bytes() == before
+
+
+def test_it_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules['torch'] = sys.modules['onnx'] = sys.modules['train'] = None
+from export.plan import main
+sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "64x48"]!r}))
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert (tmp_path / "a.plan").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{tmp}/none.onnx", *RTX], 4, "doesn't exist"),
+        (["{tmp}/junk.onnx", *RTX], 4, "not an engine that ONNX Runtime can load"),
+        (["{cpu}", *RTX], 4, "Non-zero zero point"),
+        (["{fp32}", *RTX, "--workspace-mib", "1"], 4, "within workspace limit"),
+        (["{fp32}", *RTX, "--compute-capability", "9.0"], 2, "does not run on compute capability 9.0; give one of 7.5"),
+        (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must grow from --min-size"),
+        (["{fp32}", *RTX, "--batch", "0"], 2, "batch must be at least 1"),
+        (["{fp32}", *RTX, "--dla", "0"], 2, "neither DLA nor calibrators"),
+        (["{fp32}", "--compute-capability", "8.9"], 2, "builds for the GPU it runs on"),
+        (["{fp32}", *RTX, "--calibrator", "entropy"], 2, "belong together"),
+        (["{fp32}", *RTX, "--out", "{tmp}/a.engine"], 2, "a plan is called .plan"),
+        (["{fp32}", *RTX, "--out", "{tmp}/junk.onnx/a.plan"], 6, "cannot write output"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_code(
+    arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"not onnx")
+    names = {"tmp": tmp_path, "cpu": BUNDLED, "fp32": FP32}
+    assert main(["--out", str(tmp_path / "a.plan"), *(each.format(**names) for each in arguments)]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert list(tmp_path.iterdir()) == [tmp_path / "junk.onnx"]
+
+
+@pytest.mark.skipif(has_gpu(), reason="this machine has an NVIDIA driver")
+def test_without_a_driver_tensorrt_is_not_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its builder ends the process there; a stand-in shows that it is not called."""
+    monkeypatch.setattr("export.plan.package", lambda flavour: object())
+    assert main([str(FP32), "--out", str(tmp_path / "a.plan")]) == 4
+    assert "no NVIDIA driver is installed here" in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([str(FP32), "--out", str(tmp_path / "a.plan")])
+    error = capsys.readouterr().err
+    assert code == 4
+    assert "tensorrt cannot be imported" in error or "no NVIDIA driver" in error

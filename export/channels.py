@@ -18,6 +18,8 @@ Order = NDArray[np.intp]
 _SWAP: Order = np.array([2, 1, 0])
 _ALIKE = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
 """Operators that compute each channel by itself, in the same way."""
+_SPATIAL = {"AveragePool", "MaxPool", "Resize"}
+"""As `_ALIKE`, but only their first input has channels."""
 
 
 class _CannotFoldError(Exception):
@@ -73,6 +75,8 @@ class _Swap:
             self._set(node, 1, self._values(node.input[1])[:, order])
         elif node.op_type == "Concat" and helper.get_node_attr_value(node, "axis") == 1:
             self.orders[node.output[0]] = self._joined(node)
+        elif node.op_type in _SPATIAL and order is not None:
+            self.orders[node.output[0]] = order
         elif node.op_type in _ALIKE:
             order = next(self.orders[name] for name in node.input if name in self.orders)
             for index, name in enumerate(node.input):
@@ -107,6 +111,8 @@ class _Swap:
         if node.op_type == "Conv" and self._is_plain(node):
             for index, weights in enumerate(node.input[1:], start=1):
                 self._set(node, index, self._values(weights)[order])
+        elif node.op_type in _SPATIAL:
+            self._reorder_maker(node.input[0], order)
         elif node.op_type in _ALIKE:
             for index, source in enumerate(node.input):
                 if source in self.constants:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -32,6 +34,14 @@ class EngineError(DeblurError):
     """The model or engine is missing, damaged, of another contract, or not for this machine."""
 
     exit_code = 4
+
+
+class UnfitPlanError(EngineError):
+    """A plan that runs elsewhere; `rebuild` holds the arguments of python that build it for this machine."""
+
+    def __init__(self, what: str, path: Path, *, rebuild: list[str]) -> None:
+        self.rebuild = rebuild
+        super().__init__(what, path, hint=f"build it here with --rebuild, or python {shlex.join(rebuild)}")
 
 
 class SourceLostError(DeblurError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread
 from time import perf_counter
@@ -10,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from runtime.channel import Channel
-from runtime.engines.base import Engine
+from runtime.engines.base import Engine, Overlapping
 from runtime.frame import Frame, Pixels
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source
@@ -123,10 +124,29 @@ class Pipeline:
                 self.frames_read += 1
 
     def _infer(self) -> None:
+        if isinstance(self._engine, Overlapping) and self._engine.slots > 1:
+            self._infer_overlapping(self._engine)
+            return
         while (frame := self._captured.get()) is not None:
             with self.latencies["engine"].measure():
                 pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
             self._restored.put((frame, pixels))
+
+    def _infer_overlapping(self, engine: Overlapping) -> None:
+        """Keep all slots busy while there are frames; never hold a result back for want of a next frame."""
+        under_way: deque[tuple[Frame, float]] = deque()
+        while True:
+            frame = self._captured.get(wait=not under_way) if len(under_way) < engine.slots else None
+            if frame is not None:
+                under_way.append((frame, perf_counter()))
+                engine.submit(frame.pixels[np.newaxis])
+            elif under_way:
+                pixels = engine.collect()[0]
+                frame, start = under_way.popleft()
+                self.latencies["engine"].add(1e3 * (perf_counter() - start))
+                self._restored.put((frame, pixels))
+            else:
+                return
 
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from runtime.errors import EngineError
+from runtime.errors import UnfitPlanError
 from runtime.spec import EngineSpec
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-_MISSING = "a plan says nothing about itself; build it again with python -m export.plan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,17 @@ class Sidecar:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
+    def rebuild(self, plan: Path) -> list[str]:
+        """Arguments of python that build a plan like this one from the ONNX file beside it."""
+        least, greatest = (f"{self.engine.width[end]}x{self.engine.height[end]}" for end in (0, 1))
+        sizes = ["--min-size", least, "--opt-size", greatest, "--max-size", greatest]
+        return [
+            *("-m", "export.plan", str(plan.with_name(self.onnx)), "--out", str(plan), "--target", self.flavour),
+            *(["--size", least] if least == greatest else sizes),
+            *(["--batch", str(self.batch[1])] if self.batch[1] > 1 else []),
+            *(["--dla", str(self.dla_core)] if self.dla_core is not None else []),
+        ]
+
     @classmethod
     def from_json(cls, text: str) -> Sidecar:
         """The inverse of `to_json`; fields of later versions are passed over. Raises ValueError."""
@@ -68,18 +78,19 @@ def sidecar_path(plan: Path) -> Path:
 
 
 def read_sidecar(plan: Path, content: bytes) -> Sidecar:
-    """The sidecar of a plan whose bytes are `content`; raises EngineError if it is missing or does not match."""
+    """The sidecar of a plan whose bytes are `content`; raises UnfitPlanError if it is missing or does not match."""
     path = sidecar_path(plan)
+    again = ["-m", "export.plan", str(plan.with_suffix(".onnx")), "--out", str(plan)]
+    foreign = content[4:5] == b"{" and int.from_bytes(content[:4], "little") < len(content)
+    if foreign:
+        raise UnfitPlanError("plan has the metadata of another tool in front of it", plan, rebuild=again)
     try:
         sidecar = Sidecar.from_json(path.read_text())
     except FileNotFoundError as error:
-        raise EngineError("no sidecar beside the plan", path, hint=_MISSING) from error
+        raise UnfitPlanError("plan has no sidecar beside it", path, rebuild=again) from error
     except (OSError, ValueError) as error:
-        raise EngineError(f"sidecar cannot be read ({error})", path, hint=_MISSING) from error
+        raise UnfitPlanError(f"sidecar cannot be read ({error})", path, rebuild=again) from error
     if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256:
-        raise EngineError(
-            "plan is not the one that its sidecar describes (SHA-256 differs)",
-            plan,
-            hint=f"copy both files again, or python -m export.plan {sidecar.onnx} --out {plan.name}",
-        )
+        what = "plan is not the one that its sidecar describes (SHA-256 differs)"
+        raise UnfitPlanError(what, plan, rebuild=sidecar.rebuild(plan))
     return sidecar

@@ -8,7 +8,10 @@ import traceback
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from runtime.engines import BUNDLED, PROVIDERS, Engine, open_engine
+from runtime.arguments import size
+from runtime.engines import BUNDLED, MODES, PROVIDERS, Engine, open_engine
+from runtime.engines.tiled import OVERLAP_PX, TiledEngine
+from runtime.engines.watched import WatchedEngine
 from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
@@ -35,6 +38,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--show", action="store_true", help="show the frames in a window; the default without --out")
     add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
     add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
+    add("--mode", choices=MODES, default="latency", help="of a plan: one frame at a time, or several (throughput)")
+    add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")
+    add("--tile", type=size, metavar="WxH", help="work in tiles of this size (default: only on frames that need it)")
+    add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")
+    add("--watch-engine", action="store_true", help="change to a new engine when the file is replaced")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
     add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
     add("-n", dest="overwrite", action="store_false", help="never replace an existing output")
@@ -58,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace, interruption: Interruption) -> None:
     """Open the three parts, run the pipeline and report; raises what `main` makes a line of."""
     with ExitStack() as opened:
-        engine = open_engine(options.engine, provider=options.provider, threads=options.threads)
+        engine = _open_engine(options)
         opened.callback(engine.close)
         source = open_source(options.source)  # the pipeline closes it, in the thread that reads it
         _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
@@ -79,6 +87,20 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
                 _report(options, pipeline, engine, source, sink)
             raise
         _report(options, pipeline, engine, source, sink)
+
+
+def _open_engine(options: argparse.Namespace) -> Engine:
+    def open_it() -> Engine:
+        engine = open_engine(
+            options.engine,
+            provider=options.provider,
+            threads=options.threads,
+            mode=options.mode,
+            rebuild=options.rebuild,
+        )
+        return TiledEngine(engine, tile=options.tile, overlap_px=options.overlap, say=_say)
+
+    return WatchedEngine(options.engine, open_it, say=_say) if options.watch_engine else open_it()
 
 
 def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None) -> Sink:

@@ -17,13 +17,31 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from runtime.engines.cuda import probe
+from runtime.errors import EngineError
+
+
+def _has_gpu() -> bool:
+    try:
+        probe()
+    except EngineError:
+        return False
+    return True
+
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+HAS_GPU = _has_gpu()
+without_gpu = pytest.mark.skipif(HAS_GPU, reason="this machine has an NVIDIA driver")
 DEMO_CLIP = ROOT / "benchmarks" / "clips" / "demo_blurred.mp4"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot try; on CI everything is there, and nothing may be skipped."""
+    """Skip what this machine cannot try; on CI everything but a GPU is there, and nothing else may be skipped."""
+    if not (HAS_GPU or os.environ.get("DEBLUR_REQUIRE_GPU") == "1"):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU; DEBLUR_REQUIRE_GPU=1 makes this a failure"))
     if os.environ.get("CI"):
         return
     for item in items:

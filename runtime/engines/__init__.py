@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,8 @@ import numpy as np
 from runtime.engines.base import Engine
 from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
-from runtime.errors import EngineError
+from runtime.engines.tensorrt import MODES, Mode, TensorRtEngine
+from runtime.errors import EngineError, UnfitPlanError
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -21,25 +24,37 @@ BUNDLED = Path(__file__).parent.parent / "models" / "deblur_edge_int8_cpu.onnx"
 _TRIAL = (180, 320)
 
 
-def open_engine(path: Path = BUNDLED, *, provider: Provider = "auto", threads: int = 0) -> Engine:
-    """Open an engine file.
+def open_engine(
+    path: Path = BUNDLED,
+    *,
+    provider: Provider = "auto",
+    threads: int = 0,
+    mode: Mode = "latency",
+    rebuild: bool = False,
+) -> Engine:
+    """Open an engine file: `.onnx`, or a `.plan` or `.engine` with its sidecar.
 
     `provider`: what runs an ONNX file; `auto` takes CUDA where ONNX Runtime has it, else
     whichever of ONNX Runtime and OpenVINO is installed and faster, which is tried and told in
-    `backend`. `threads`: of the CPU for one frame; 0 for all cores. Raises EngineError with
-    what is wrong and what to do.
+    `backend`. `threads`: of the CPU for one frame; 0 for all cores. `mode`: of a plan.
+    `rebuild`: a plan that does not fit this machine is built again from its ONNX file. Raises
+    EngineError with what is wrong and what to do.
     """
     hint = "check the path, or leave out --engine for the bundled one"
     if not path.exists():
         raise EngineError("no such engine", path, hint=hint)
     if not path.is_file():
         raise EngineError("engine is not a file", path, hint=hint)
-    if path.suffix.lower() != ".onnx":
+    if path.suffix.lower() not in {".onnx", ".plan", ".engine"}:
         raise EngineError(
-            f"engines of kind {path.suffix or 'without suffix'} are not known", path, hint="give an .onnx file"
+            f"engines of kind {path.suffix or 'without suffix'} are not known",
+            path,
+            hint="give an .onnx file or a .plan",
         )
     if path.stat().st_size == 0:
         raise EngineError("engine is empty", path, hint="export it again")
+    if path.suffix.lower() != ".onnx":
+        return _plan(path, mode=mode, rebuild=rebuild)
     if provider == "openvino":
         return OpenVinoEngine(path, threads=threads)
     if provider != "auto":
@@ -49,6 +64,17 @@ def open_engine(path: Path = BUNDLED, *, provider: Provider = "auto", threads: i
     if find_spec("openvino") is None:
         return OnnxEngine(path, threads=threads)
     return _faster(path, threads)
+
+
+def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
+    try:
+        return TensorRtEngine(path, mode=mode)
+    except UnfitPlanError as error:
+        if not rebuild:
+            raise
+        if subprocess.run([sys.executable, *error.rebuild], check=False).returncode:  # noqa: S603 - our own command
+            raise EngineError(f"{error.what}, and it could not be built again", path, hint="see above") from error
+    return TensorRtEngine(path, mode=mode)
 
 
 def _faster(path: Path, threads: int) -> Engine:
@@ -85,4 +111,4 @@ def _trial_ms(engine: Engine) -> float:
     return 1000 * min(times[1:])
 
 
-__all__ = ["BUNDLED", "PROVIDERS", "Engine", "Provider", "open_engine"]
+__all__ = ["BUNDLED", "MODES", "PROVIDERS", "Engine", "Mode", "Provider", "open_engine"]

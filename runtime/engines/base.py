@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.errors import EngineError
 from runtime.frame import Pixels
@@ -30,6 +30,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release memory; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Overlapping(Engine, Protocol):
+    """An engine with several batches under way, so that copies of one overlap the work on another."""
+
+    @property
+    def slots(self) -> int:
+        """How many."""
+        ...
+
+    def submit(self, batch: Pixels) -> None:
+        """Start work on a batch; raises as `infer` does. No more than `slots` at once."""
+        ...
+
+    def collect(self) -> Pixels:
+        """The result of the batch that was submitted first."""
         ...
 
 

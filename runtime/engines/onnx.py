@@ -41,22 +41,23 @@ class OnnxEngine:
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        session = _session(path, _ORT_NAMES[provider], options)
+        session = _session(path, _ORT_NAMES[provider], options, _settings(provider, path))
         if session.get_providers()[0] != _ORT_NAMES[provider]:
             raise EngineError(
                 f"ONNX Runtime could not start {provider}", path, hint="install what it needs, or use --provider cpu"
             )
         self.spec = _spec(session, path)
         self.backend = f"ONNX Runtime {ort.__version__} {_ORT_NAMES[provider].removesuffix('ExecutionProvider')}"
-        self._input = session.get_inputs()[0].name
-        self._session: ort.InferenceSession | None = session
+        self._runner: _Bound | _Plain | None = _Plain(session)
+        if provider in {"cuda", "tensorrt"}:
+            self._runner = _Bound(session, "cuda")
 
     def infer(self, batch: Pixels) -> Pixels:
-        if self._session is None:
+        if self._runner is None:
             raise closed(self.spec)
         require_accepted(self.spec, batch)
         try:
-            (result,) = self._session.run(None, {self._input: batch})
+            return self._runner.run(batch)
         except Exception as error:  # ONNX Runtime has a class of its own for each status code
             height, width = batch.shape[1:3]
             message = first_line(error)
@@ -67,10 +68,45 @@ class OnnxEngine:
             raise EngineError(
                 f"engine failed on a frame of {width}x{height} ({message})", self.spec.name, hint="export it again"
             ) from error
-        return np.asarray(result, np.uint8)
 
     def close(self) -> None:
-        self._session = None
+        self._runner = None
+
+
+class _Plain:
+    """ONNX Runtime moves frames as it likes."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+
+    def run(self, batch: Pixels) -> Pixels:
+        (result,) = self._session.run(None, {self._input: batch})
+        return np.asarray(result, np.uint8)
+
+
+class _Bound:
+    """Frames at fixed places in a device's memory, made anew when their shape changes."""
+
+    def __init__(self, session: ort.InferenceSession, device: str) -> None:
+        self._session, self._device = session, device
+        self._shape: tuple[int, ...] = ()
+
+    def run(self, batch: Pixels) -> Pixels:
+        if batch.shape != self._shape:
+            self._place(batch.shape)
+        self._input.update_inplace(np.ascontiguousarray(batch))
+        self._session.run_with_iobinding(self._binding)
+        return np.array(self._output.numpy(), np.uint8)
+
+    def _place(self, shape: tuple[int, ...]) -> None:
+        self._input, self._output = (
+            ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.uint8, self._device, 0) for _ in range(2)
+        )
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, self._input)
+        self._binding.bind_ortvalue_output(self._session.get_outputs()[0].name, self._output)
+        self._shape = shape
 
 
 def has_provider(provider: OrtProvider) -> bool:
@@ -84,13 +120,30 @@ def inspect(path: Path) -> EngineSpec:
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing is run
-    return _spec(_session(path, _ORT_NAMES["cpu"], options), path)
+    return _spec(_session(path, _ORT_NAMES["cpu"], options, {}), path)
 
 
-def _session(path: Path, provider: str, options: ort.SessionOptions) -> ort.InferenceSession:
+def _settings(provider: OrtProvider, path: Path) -> dict[str, str]:
+    """Of ONNX Runtime's providers for GPUs."""
+    if provider == "cuda":
+        return {"use_tf32": "0", "prefer_nhwc": "1"}  # FP32 is to be FP32
+    if provider == "tensorrt":
+        cache = str(path.with_name(f".{path.name}.tensorrt"))
+        half = str(int(inspect(path).precision == "fp16"))
+        return {
+            "trt_fp16_enable": half,
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": cache,
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": cache,
+        }
+    return {}
+
+
+def _session(path: Path, provider: str, options: ort.SessionOptions, settings: dict[str, str]) -> ort.InferenceSession:
     options.log_severity_level = 4  # what is wrong reaches the user as one line, not as a log
     try:
-        return ort.InferenceSession(str(path), options, providers=[provider])
+        return ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # as above
         raise EngineError(
             f"not an engine that ONNX Runtime can load ({first_line(error)})", path, hint="export it again"

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from export.channels import in_bgr
 from export.collapse import collapsed
@@ -58,6 +59,7 @@ FOLDED = {
     "normalised": lambda net, x: x + net.last(net.first((x - net.mean) / (2 * net.mean))),
     "scaled residual": lambda net, x: torch.tanh(x + net.mean * net.last(net.first(x))),
     "joined": lambda net, x: x + net.wide(torch.cat([net.first(x), x], dim=1)),
+    "enlarged": lambda net, x: x + F.interpolate(net.last(net.first(F.max_pool2d(x, 2))), scale_factor=2),
     "shared": lambda net, x: x + net.last(net.first(x)) + 0.5 * net.last(torch.relu(net.first(x))),
     "twice": lambda net, x: net.last(net.first(net.last(net.first(x)))),
 }

@@ -19,25 +19,15 @@ from export.pixels import with_pixel_interface
 from export.plan import PlanConfig, main, plan_from_onnx
 from export.precision import convolutions, fp16, int8, prepared
 from runtime.engines import BUNDLED
-from runtime.engines.cuda import probe
-from runtime.errors import EngineError
 from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, picture, without_gpu
 from tests.export.test_collapse import REDUCED
 from train.models import create_generator
 
 FP32 = BUNDLED.with_name("deblur_edge_fp32.onnx")
 RTX = ["--target", "tensorrt-rtx"]
 OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"]}
-
-
-def has_gpu() -> bool:
-    try:
-        probe()
-    except EngineError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +134,7 @@ def test_bad_input_gets_one_line_and_its_code(
     assert list(tmp_path.iterdir()) == [tmp_path / "junk.onnx"]
 
 
-@pytest.mark.skipif(has_gpu(), reason="this machine has an NVIDIA driver")
+@without_gpu
 def test_without_a_driver_tensorrt_is_not_touched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

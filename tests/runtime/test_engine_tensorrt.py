@@ -1,0 +1,312 @@
+"""Plans: what is refused before TensorRT is touched, and the logic around it, with stand-ins that compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.engines import BUNDLED, open_engine
+from runtime.engines.tensorrt import TensorRtEngine
+from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
+from runtime.sidecar import Sidecar, read_sidecar, sidecar_path
+from tests.conftest import ROOT, picture, without_gpu
+from tests.standin import HostCuda, put_in_place, write_plan
+
+
+def frame(seed: int = 0, *, width: int = 24, height: int = 16) -> np.ndarray:
+    return picture(width, height, seed=seed)[None]
+
+
+# What is refused
+
+
+@pytest.fixture
+def plan(invert: Path, tmp_path: Path) -> Path:
+    return write_plan(invert, tmp_path)
+
+
+def refusal(plan: Path) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        open_engine(plan)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", ["truncated", "bit flipped", "junk"])
+def test_a_damaged_plan_is_never_loaded(plan: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.engines.tensorrt.package", lambda _: pytest.fail("it was touched"))
+    whole = plan.read_bytes()
+    flipped = bytes([whole[0] ^ 1]) + whole[1:]
+    plan.write_bytes({"truncated": whole[:99], "bit flipped": flipped, "junk": b"junk" * 99}[kind])
+    error = refusal(plan)
+    assert "SHA-256 differs" in str(error)
+    assert isinstance(error, UnfitPlanError)
+    assert error.rebuild[:4] == ["-m", "export.plan", str(plan.with_name("invert.onnx")), "--out"]
+
+
+def test_no_plan_and_no_sidecar(plan: Path) -> None:
+    sidecar_path(plan).unlink()
+    assert "plan has no sidecar beside it" in str(refusal(plan))
+    plan.write_bytes(b"")
+    assert "engine is empty" in str(refusal(plan))
+    plan.unlink()
+    assert "no such engine" in str(refusal(plan))
+    plan.mkdir()
+    assert "not a file" in str(refusal(plan))
+
+
+def test_a_plan_that_may_not_be_read(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "plan cannot be read (Permission denied)" in str(refusal(plan))
+
+
+def test_metadata_of_another_tool_in_front_is_recognised(plan: Path) -> None:
+    text = json.dumps({"stride": 32, "task": "detect"}).encode()
+    plan.write_bytes(len(text).to_bytes(4, "little") + text + plan.read_bytes())
+    assert "metadata of another tool in front" in str(refusal(plan))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"engine": {}}', '{"engine": {"name": "a", "height": [9, 1]}}', "\0"])
+def test_a_damaged_sidecar(plan: Path, text: str) -> None:
+    sidecar_path(plan).write_text(text)
+    assert "sidecar cannot be read" in str(refusal(plan))
+
+
+def test_a_sidecar_of_a_later_version_is_understood(plan: Path) -> None:
+    values = json.loads(sidecar_path(plan).read_text())
+    sidecar_path(plan).write_text(json.dumps(values | {"new": 1, "engine": values["engine"] | {"new": 1}}))
+    assert read_sidecar(plan, plan.read_bytes()).flavour == "tensorrt-rtx"
+
+
+def test_another_version_names_both_and_the_command(
+    invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place(monkeypatch)
+    text = str(refusal(write_plan(invert, tmp_path, version="1.5.0")))
+    assert "built by tensorrt-rtx 1.5.0, here is 1.7.1.116" in text
+    assert f"python -m export.plan {tmp_path}/invert.onnx --out {tmp_path}/invert.plan --target tensorrt-rtx" in text
+
+
+def test_another_gpu_names_both(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch)
+    text = str(refusal(write_plan(invert, tmp_path, compute_capabilities=("8.6", "12.0"))))
+    assert "plan is for compute capability 8.6, 12.0, stand-in has 8.9" in text
+    assert made[0][0].closed
+
+
+def test_what_tensorrt_says_is_the_error(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch)
+    plan.write_bytes(b"a plan of nobody")
+    values = Sidecar.from_json(sidecar_path(plan).read_text())
+    whole = dataclasses.replace(values, plan_sha256=hashlib.sha256(plan.read_bytes()).hexdigest())
+    sidecar_path(plan).write_text(whole.to_json())
+    assert "cannot load the plan (magic tag does not match" in str(refusal(plan))
+    assert made[0][0].closed
+
+
+def test_a_package_that_is_not_installed(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert "tensorrt-rtx cannot be imported" in str(refusal(plan))
+
+
+@without_gpu
+def test_without_a_driver_the_onnx_file_is_named(plan: Path) -> None:
+    text = str(refusal(plan))
+    assert "no NVIDIA driver is installed here" in text
+    assert "run invert.onnx instead" in text
+
+
+@without_gpu
+def test_the_real_runtime_calls_a_real_plan_unusable_here() -> None:
+    """`get_engine_validity` answers without a GPU; deserialising is never reached."""
+    import tensorrt_rtx
+
+    from export.plan import PlanConfig, plan_from_onnx
+    from runtime.engines.nvidia import messages
+    from runtime.engines.onnx import inspect
+
+    size = (64, 48)
+    config = PlanConfig(flavour="tensorrt-rtx", min_size=size, opt_size=size, max_size=size)
+    content, _ = plan_from_onnx(
+        BUNDLED.with_name("deblur_edge_fp32.onnx").read_bytes(), inspect(BUNDLED), config, name=""
+    )
+    runtime = tensorrt_rtx.Runtime(messages(tensorrt_rtx))
+    for plan in (content, b"junk" * 99):
+        assert runtime.get_engine_validity(plan)[0] == tensorrt_rtx.EngineValidity.INVALID
+
+
+# What runs
+
+
+def test_a_graph_is_captured_once_a_shape(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch)
+    engine = TensorRtEngine(plan)
+    cuda, trt = made[0]
+    for seed in range(5):
+        assert np.array_equal(engine.infer(frame(seed)), 255 - frame(seed))
+    assert trt.executions == 2  # warm, captured; then the graph alone
+    assert cuda.launched == 5
+    assert "CUDA graph" in engine.backend
+    larger = frame(1, width=40, height=33)
+    assert np.array_equal(engine.infer(larger), 255 - larger)
+    assert np.array_equal(engine.infer(frame(7)), 255 - frame(7))
+    assert trt.executions == 6
+    engine.close()
+    assert cuda.closed
+
+
+def test_without_graphs_every_frame_is_queued(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
+    engine = TensorRtEngine(plan)
+    for seed in range(3):
+        assert np.array_equal(engine.infer(frame(seed)), 255 - frame(seed))
+    assert made[0][0].launched == 0
+    assert "CUDA graph" not in engine.backend
+
+
+def test_an_integrated_gpu_copies_nothing(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch, lambda: HostCuda(integrated=True))
+    engine = TensorRtEngine(plan)
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    assert made[0][0].copies == 0
+
+
+def test_several_batches_under_way_come_back_in_order(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_place(monkeypatch)
+    engine = TensorRtEngine(plan, mode="throughput")
+    assert engine.slots == 3
+    for seed in range(3):
+        engine.submit(frame(seed))
+    for seed in range(20):
+        assert np.array_equal(engine.collect(), 255 - frame(seed))
+        engine.submit(frame(seed + 3))
+    with pytest.raises(EngineError, match="collect what was submitted first"):
+        engine.infer(frame())
+    engine.close()  # with work under way
+
+
+def test_a_batch_beyond_the_plans_is_worked_on_in_parts(
+    invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place(monkeypatch)
+    batch = np.concatenate([frame(seed) for seed in range(7)])
+    for mode in ("latency", "throughput"):
+        engine = TensorRtEngine(write_plan(invert, tmp_path, batch=2), mode=mode)
+        assert np.array_equal(engine.infer(batch), 255 - batch)
+        engine.close()
+
+
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+def test_a_failure_in_the_middle_leaves_nothing_behind(
+    plan: Path, fail_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warm run, the capture, and frames after them fail; later frames work again."""
+    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
+    engine = TensorRtEngine(plan)
+    cuda, trt = made[0]
+    trt.fail_at = fail_at
+    failures = 0
+    for seed in range(4):
+        try:
+            assert np.array_equal(engine.infer(frame(seed)), 255 - frame(seed))
+        except EngineError as error:
+            assert "plan failed on a frame" in str(error)
+            failures += 1
+    assert failures == 1
+    engine.close()
+    assert cuda.closed
+
+
+def test_a_shape_that_the_plan_refuses(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch)
+    engine = TensorRtEngine(plan)
+    made[0][1].refuse_shapes = True
+    with pytest.raises(EngineError, match="plan refuses frames of shape"):
+        engine.infer(frame())
+    engine.close()
+
+
+def test_too_little_memory_is_told_and_released(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch, lambda: HostCuda(memory_bytes=4000))
+    engine = TensorRtEngine(plan)
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    with pytest.raises(OutOfMemoryError):
+        engine.infer(frame(width=64, height=64))
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    engine.close()
+    assert made[0][0].closed
+
+
+def test_memory_is_reported(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_place(monkeypatch)
+    engine = TensorRtEngine(plan, mode="throughput")
+    engine.infer(frame())
+    assert engine.device_memory_bytes == 3 * (1 << 20) + 2 * frame().size
+    assert engine.backend == "tensorrt-rtx 1.7.1.116 on stand-in, 3 slots, CUDA graph, 3 MiB"
+
+
+def test_what_rtx_compiled_is_kept_beside_the_plan(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put_in_place(monkeypatch)
+    cache = plan.with_name("invert.plan.cache")
+    TensorRtEngine(plan).close()
+    assert cache.read_bytes() == b"compiled"
+    TensorRtEngine(plan).close()
+    assert made[1][1].cache == b"compiled"
+
+
+# Building again
+
+
+def test_rebuild_builds_a_plan_that_fits_and_goes_on(
+    invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place(monkeypatch)
+    plan = write_plan(invert, tmp_path, version="1.5.0")
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        write_plan(invert, tmp_path)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("runtime.engines.subprocess.run", run)
+    engine = open_engine(plan, rebuild=True)
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    assert asked == [[sys.executable, *Sidecar.from_json(sidecar_path(plan).read_text()).rebuild(plan)]]
+    open_engine(plan, rebuild=True)  # which fits now
+    assert len(asked) == 1
+
+
+@without_gpu
+def test_the_command_that_is_named_is_one_that_works(tmp_path: Path) -> None:
+    """What a refusal tells to type, typed: by the real builder, from a plan that was truncated."""
+    onnx = tmp_path / "deblur_edge_fp32.onnx"
+    shutil.copy(BUNDLED.with_name(onnx.name), onnx)
+    plan = write_plan(onnx, tmp_path)
+    plan.write_bytes(plan.read_bytes()[:1000])
+    with pytest.raises(UnfitPlanError) as caught:
+        open_engine(plan)
+    limits = ["--max-size", "640x360", "--opt-size", "320x180"]  # of a machine that is not this one
+    subprocess.run([sys.executable, *caught.value.rebuild, *limits], cwd=ROOT, check=True)
+    assert read_sidecar(plan, plan.read_bytes()).version == version("tensorrt-rtx")
+    assert "no NVIDIA driver" in str(refusal(plan))
+
+
+def test_a_rebuild_that_fails_is_told(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plan.write_bytes(b"junk")
+    with pytest.raises(EngineError, match="and it could not be built again"):
+        open_engine(plan, rebuild=True)
+    assert "error: " in capfd.readouterr().err  # invert.onnx is not beside it

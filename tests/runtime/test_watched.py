@@ -1,0 +1,167 @@
+"""A new engine takes over between two frames: none lost, none late, and a bad one never."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from runtime.engines import Engine, open_engine
+from runtime.engines import watched as module
+from runtime.engines.tensorrt import TensorRtEngine
+from runtime.engines.watched import WatchedEngine
+from runtime.sources import open_source
+from runtime.video import main
+from tests.conftest import picture, write_clip, write_engine
+from tests.standin import put_in_place, write_plan
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.05)
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    (tmp_path / "new").mkdir()
+    return write_engine(tmp_path / "new" / "identity.onnx", nodes=[helper.make_node("Identity", ["x0"], ["y"])])
+
+
+@pytest.fixture
+def path(invert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(invert, tmp_path / "engine.onnx"))
+
+
+def replace(path: Path, by: Path | bytes) -> None:
+    """As an export does: the new file gets the name when it is whole."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(by if isinstance(by, bytes) else by.read_bytes())
+    fresh.replace(path)
+
+
+def until(condition: Callable[[], bool], engine: Engine, frame: np.ndarray) -> Iterator[np.ndarray]:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        yield engine.infer(frame)
+        time.sleep(0.005)
+
+
+def opener(path: Path) -> Callable[[], Engine]:
+    return lambda: open_engine(path, provider="cpu")
+
+
+def test_the_new_engine_takes_over(path: Path, identity: Path) -> None:
+    said: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=said.append)
+    frame = picture(32, 24)[None]
+    assert np.array_equal(engine.infer(frame), 255 - frame)
+    replace(path, identity)
+    results = list(until(lambda: bool(said), engine, frame))
+    inverted = [np.array_equal(result, 255 - frame) for result in results]
+    same = [np.array_equal(result, frame) for result in results]
+    assert inverted == [not each for each in same]
+    assert inverted == sorted(inverted, reverse=True)  # the old ones first
+    assert np.array_equal(engine.infer(frame), frame)
+    assert said[0].startswith("engine replaced: engine, ")
+    engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["junk", "float", "gone"])
+def test_a_bad_new_engine_is_told_and_the_old_one_goes_on(path: Path, tmp_path: Path, kind: str) -> None:
+    said: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=said.append)
+    frame = picture(32, 24)[None]
+    if kind == "gone":
+        path.unlink()
+    else:
+        replace(path, b"junk" if kind == "junk" else write_engine(tmp_path / "f.onnx", kind=TensorProto.FLOAT))
+    for result in until(lambda: bool(said), engine, frame):
+        assert np.array_equal(result, 255 - frame)
+    assert said[0].startswith("warning: the new engine is not used: ")
+    assert np.array_equal(engine.infer(frame), 255 - frame)
+    engine.close()
+
+
+def test_one_that_fails_on_the_frames_in_use_is_not_taken(path: Path, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node(
+            "Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.UINT8, [1, 7, 1, 3], [0] * 21)
+        ),
+        helper.make_node("Add", ["x0", "c"], ["y"]),
+    ]
+    said: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=said.append)
+    frame = picture(32, 24)[None]
+    engine.infer(frame)
+    replace(path, write_engine(tmp_path / "bad.onnx", nodes=nodes))
+    for result in until(lambda: bool(said), engine, frame):
+        assert np.array_equal(result, 255 - frame)
+    assert "engine failed on a frame of 32x24" in said[0]
+    engine.close()
+
+
+def test_batches_under_way_are_the_old_engines(
+    path: Path, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = put_in_place(monkeypatch)
+    plan = write_plan(path, tmp_path)
+    said: list[str] = []
+    engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=said.append)
+    frames = [picture(32, 24, seed=seed)[None] for seed in range(4)]
+    engine.submit(frames[0])
+    engine.submit(frames[1])
+    fresh = write_plan(identity, tmp_path / "new")
+    replace(plan.with_name(plan.name + ".json"), fresh.with_name(fresh.name + ".json"))
+    replace(plan, fresh)
+    end = time.monotonic() + 10
+    while engine._next is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    engine.submit(frames[2])
+    assert np.array_equal(engine.collect(), 255 - frames[0])
+    engine.submit(frames[3])
+    assert np.array_equal(engine.collect(), 255 - frames[1])
+    assert np.array_equal(engine.collect(), frames[2])
+    assert np.array_equal(engine.collect(), frames[3])
+    engine.close()
+    assert all(cuda.closed for cuda, _ in made)
+
+
+def test_through_the_command_line_no_frame_is_lost(
+    path: Path, identity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is replaced while a clip runs: every frame is there, first inverted, then as it was."""
+    count = 120
+    write_clip(tmp_path / "long.mp4", pts=[512 * index for index in range(count)])
+    frames_seen = 0
+    original = WatchedEngine.infer
+
+    def infer(self: WatchedEngine, batch: np.ndarray) -> np.ndarray:
+        nonlocal frames_seen
+        frames_seen += 1
+        if frames_seen == 20:
+            replace(path, identity)
+        time.sleep(0.02)
+        return original(self, batch)
+
+    monkeypatch.setattr(WatchedEngine, "infer", infer)
+    arguments = ["--engine", path, "--source", tmp_path / "long.mp4", "--out", tmp_path / "out.mp4", "--watch-engine"]
+    assert main([*map(str, arguments), "--provider", "cpu"]) == 0
+    shown = capsys.readouterr().err
+    assert "engine replaced: " in shown
+    assert f"{count} read, {count} written, 0 dropped" in shown
+    restored, source = (list(open_source(str(tmp_path / name))) for name in ("out.mp4", "long.mp4"))
+    assert [frame.pts for frame in restored] == [frame.pts for frame in source]
+    same = [
+        np.abs(out.pixels.astype(int) - into.pixels).mean() < 12 for out, into in zip(restored, source, strict=True)
+    ]
+    assert not any(same[:20])
+    assert all(same[-20:])
+    assert same == sorted(same)

@@ -17,8 +17,8 @@ from export.plan import PlanConfig, add_options, config_of
 from export.steps import Steps, digest, folder_digest
 from runtime.engines.nvidia import package
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
+from runtime.files import unwritable
 from runtime.sidecar import Flavour
-from runtime.sinks.files import unwritable
 from runtime.spec import Precision
 
 WEIGHTS = "generator.safetensors"

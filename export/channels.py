@@ -53,7 +53,8 @@ class _Swap:
         self.takers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.graph.node:
             for name in dict.fromkeys(node.input):
-                self.takers.setdefault(name, []).append(node)
+                if node.op_type != "Shape":  # which sees no channel's values
+                    self.takers.setdefault(name, []).append(node)
         self.orders: dict[str, Order] = {self.graph.input[0].name: _SWAP}
 
     def fold(self) -> None:

@@ -22,8 +22,8 @@ from runtime.engines.cuda import probe
 from runtime.engines.nvidia import messages, package
 from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError, OutputError, UsageError
+from runtime.files import partial_name, unwritable
 from runtime.sidecar import Flavour, Sidecar, sidecar_path
-from runtime.sinks.files import partial_name, unwritable
 from runtime.sources import open_source
 from runtime.spec import EngineSpec
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.sinks.files import partial_name
+from runtime.files import partial_name
 
 
 def digest(*parts: bytes | str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO
 
+from runtime.files import unwritable
 from runtime.pipeline import STAGES, Pipeline
-from runtime.sinks.files import unwritable
 
 SCHEMA = 1
 """Version of the JSON; it grows when a field changes its meaning or goes away."""

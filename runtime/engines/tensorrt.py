@@ -12,9 +12,9 @@ from runtime.engines.base import closed, require_accepted
 from runtime.engines.cuda import Buffer, Cuda, Device, open_cuda
 from runtime.engines.nvidia import messages, package
 from runtime.errors import EngineError, UnfitPlanError
+from runtime.files import partial_name
 from runtime.frame import Pixels
 from runtime.sidecar import Sidecar, read_sidecar
-from runtime.sinks.files import partial_name
 
 Mode = Literal["latency", "throughput"]
 """`latency`: one frame at a time; `throughput`: copies of one frame while another is computed."""

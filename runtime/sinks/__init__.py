@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.errors import UsageError
+from runtime.files import partial_name
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
-from runtime.sinks.files import partial_name
 from runtime.sinks.images import ImageSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 
 from runtime.errors import OutputError
+from runtime.files import PendingFile, unwritable
 from runtime.frame import Frame
-from runtime.sinks.files import PendingFile, unwritable
 
 
 class ImageSink:

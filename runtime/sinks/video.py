@@ -9,9 +9,9 @@ import cv2
 from av.error import FFmpegError
 
 from runtime.colour import tag_bt709, video_frame_from_bgr
+from runtime.files import PendingFile, unwritable
 from runtime.frame import Frame
 from runtime.sinks.audio import AudioCopy
-from runtime.sinks.files import PendingFile, unwritable
 from runtime.sources.base import SourceInfo
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})

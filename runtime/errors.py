@@ -62,6 +62,12 @@ class OutOfMemoryError(DeblurError):
     exit_code = 7
 
 
+class NumbersError(DeblurError):
+    """NaN, or numbers that cannot be right, where that is not to be passed over."""
+
+    exit_code = 8
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path on one line: quoted where it holds line breaks or other unprintable characters."""
     text = os.fspath(path)

@@ -13,6 +13,7 @@ import numpy as np
 from runtime.channel import Channel
 from runtime.engines.base import Engine, Overlapping
 from runtime.frame import Frame, Pixels
+from runtime.guard import OutputGuard
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source
 from runtime.timing import Latencies
@@ -38,6 +39,7 @@ class Pipeline:
         engine: Engine,
         sink: Sink,
         *,
+        guard: OutputGuard | None = None,
         side_by_side: bool = False,
         on_frame: Callable[[Pipeline], None] = lambda _: None,
     ) -> None:
@@ -49,6 +51,7 @@ class Pipeline:
         self.kept: str | None = None
         """Where the output is, once the run is over."""
         self._source, self._engine, self._sink = source, engine, sink
+        self._guard = guard
         self._side_by_side = side_by_side
         self._on_frame = on_frame
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
@@ -60,6 +63,16 @@ class Pipeline:
     @property
     def frames_dropped(self) -> int:
         return self._captured.dropped
+
+    @property
+    def frames_passed(self) -> int:
+        """Frames that went on as they were, because the engine's output could not be right."""
+        return self._guard.passed if self._guard else 0
+
+    @property
+    def passed_because(self) -> str:
+        """Why the first of them did."""
+        return self._guard.first_reason if self._guard else ""
 
     @property
     def fps(self) -> float:
@@ -74,12 +87,12 @@ class Pipeline:
         """
         self._start = perf_counter()
         workers = [
-            Thread(target=self._guard, args=(body, channel), name=body.__name__, daemon=True)
+            Thread(target=self._watched, args=(body, channel), name=body.__name__, daemon=True)
             for body, channel in ((self._read, self._captured), (self._infer, self._restored))
         ]
         for worker in workers:
             worker.start()
-        self._guard(self._write, self._restored)
+        self._watched(self._write, self._restored)
         for worker in workers:
             worker.join(_JOIN_SECONDS)
         try:
@@ -96,7 +109,7 @@ class Pipeline:
         self._stopped = True
         self._captured.close()
 
-    def _guard(self, body: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
+    def _watched(self, body: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
         try:
             body()
         except BaseException as error:  # noqa: BLE001 - `run` raises it
@@ -130,7 +143,10 @@ class Pipeline:
         while (frame := self._captured.get()) is not None:
             with self.latencies["engine"].measure():
                 pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
-            self._restored.put((frame, pixels))
+            self._pass_on(frame, pixels)
+
+    def _pass_on(self, frame: Frame, pixels: Pixels) -> None:
+        self._restored.put((frame, self._guard(frame.pixels, pixels) if self._guard else pixels))
 
     def _infer_overlapping(self, engine: Overlapping) -> None:
         """Keep all slots busy while there are frames; never hold a result back for want of a next frame."""
@@ -144,7 +160,7 @@ class Pipeline:
                 pixels = engine.collect()[0]
                 frame, start = under_way.popleft()
                 self.latencies["engine"].add(1e3 * (perf_counter() - start))
-                self._restored.put((frame, pixels))
+                self._pass_on(frame, pixels)
             else:
                 return
 

@@ -70,6 +70,7 @@ def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
             "read": pipeline.frames_read,
             "written": pipeline.frames_written,
             "dropped": pipeline.frames_dropped,
+            "passed": pipeline.frames_passed,
         },
         "seconds": round(pipeline.seconds, 3),
         "fps": round(pipeline.fps, 3),

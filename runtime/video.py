@@ -13,13 +13,16 @@ from runtime.engines import BUNDLED, MODES, PROVIDERS, Engine, open_engine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
+from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sources import Source, open_source
 
-_EPILOG = "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 130/143 interrupted"
+_EPILOG = (
+    "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
+)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -43,6 +46,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--tile", type=size, metavar="WxH", help="work in tiles of this size (default: only on frames that need it)")
     add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")
     add("--watch-engine", action="store_true", help="change to a new engine when the file is replaced")
+    add("--guard", choices=("on", "off"), default="on", help="pass on frames whose result is impossible (default: on)")
+    add("--strict", action="store_true", help="end with 8 at such a frame instead")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
     add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
     add("-n", dest="overwrite", action="store_false", help="never replace an existing output")
@@ -75,7 +80,8 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
         sink = _open_sink(options, source, window)
         opened.callback(sink.close, complete=False)
         progress = Progress(expected=source.info.frame_count)
-        pipeline = Pipeline(source, engine, sink, side_by_side=options.side_by_side, on_frame=progress)
+        guard = OutputGuard(strict=options.strict) if options.guard == "on" else None
+        pipeline = Pipeline(source, engine, sink, guard=guard, side_by_side=options.side_by_side, on_frame=progress)
         interruption.on_signal = pipeline.stop
         if window:
             window.on_quit = pipeline.stop
@@ -122,6 +128,8 @@ def _may_replace(path: Path, *, overwrite: bool | None) -> bool:
 
 def _report(options: argparse.Namespace, pipeline: Pipeline, engine: Engine, source: Source, sink: Sink) -> None:
     warnings = source.warnings + sink.warnings
+    if pipeline.frames_passed:
+        warnings.append(f"{pipeline.frames_passed} frames passed on as they were: {pipeline.passed_because}")
     for warning in warnings:
         _say(f"warning: {warning}")
     if pipeline.frames_read:

@@ -1,0 +1,80 @@
+"""Frames that cannot be right: the original goes on, counted, or the run ends with 8."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from runtime.engines import BUNDLED, open_engine
+from runtime.guard import OutputGuard, fault
+from runtime.sources import open_source
+from runtime.video import main
+from tests.conftest import DEMO_CLIP, ROOT, picture
+
+FRAME = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))
+
+
+@pytest.fixture(params=[np.nan, np.inf], ids=["nan", "inf"])
+def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The bundled FP32 engine with one weight gone wrong, as a half-precision overflow leaves it."""
+    model = onnx.load(BUNDLED.with_name("deblur_edge_fp32.onnx"))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [48])
+    values = numpy_helper.to_array(bias).copy()
+    values[3] = request.param
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    onnx.save(model, tmp_path / "broken.onnx")
+    return tmp_path / "broken.onnx"
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_nan_passes_the_original_on(
+    provider: str, broken: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--engine", str(broken), "--provider", provider, "--source", str(clip)]
+    stats = tmp_path / "stats.json"
+    assert main([*arguments, "--out", str(tmp_path / "frames"), "--stats", str(stats)]) == 0
+    assert "warning: 10 frames passed on as they were" in capsys.readouterr().err
+    assert json.loads(stats.read_text())["frames"]["passed"] == 10
+    for path, frame in zip(sorted((tmp_path / "frames").iterdir()), open_source(str(clip)), strict=True):
+        assert np.array_equal(cv2.imread(str(path)), frame.pixels)
+    assert main([*arguments, "--out", "null", "--strict"]) == 8
+    assert "as NaN gives" in capsys.readouterr().err
+
+
+def test_nan_in_a_part_of_the_frame_is_found() -> None:
+    hurt = FRAME.copy()
+    hurt[40:60, 40:60] = 0
+    assert "blank" in fault(FRAME, hurt)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda frame: np.where(frame > 128, 255, frame), "is saturated"),
+        (lambda frame: frame + np.array([40, 0, 0]), "blue moved by +"),
+        (lambda frame: frame - np.array([0, 0, 30]), "red moved by -"),
+    ],
+)
+def test_saturation_and_casts_are_found(spoil: object, words: str) -> None:
+    assert words in fault(FRAME, np.clip(spoil(FRAME.astype(int)), 0, 255).astype(np.uint8))
+
+
+def test_what_may_be_right_is_left_alone() -> None:
+    engine = open_engine(provider="cpu")
+    guard = OutputGuard(strict=True)
+    for index, frame in enumerate(open_source(str(DEMO_CLIP))):
+        if index % 10 == 0:
+            restored = engine.infer(frame.pixels[None])[0]
+            assert guard(frame.pixels, restored) is restored
+    for value in (0, 255):
+        flat = np.full((40, 40, 3), value, np.uint8)
+        assert not fault(flat, flat)
+    for size in ((1, 1), (3, 2)):
+        assert not fault(picture(*size), picture(*size))
+    assert guard.passed == 0

@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
 
-.PHONY: help setup setup-dev demo test test-all lint format bench clean
+.PHONY: help setup setup-dev demo test test-all lint format bench gpu-check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
@@ -61,6 +61,9 @@ format: setup-dev ## style, applied
 
 bench: setup ## frames per second and latencies of the bundled engine, nothing written
 	$(BIN)/python -m runtime.video --source $(DEMO_SOURCE) --out null --stats out/bench.json
+
+gpu-check: setup ## builds, runs and measures plans on an NVIDIA GPU: one page with a verdict
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean: ## remove the environment and all output
 	rm -rf .venv out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

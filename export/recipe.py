@@ -24,7 +24,17 @@ from export.plan import PlanConfig, plan_from_onnx
 from export.precision import Layout, Planes, Ranges, convolutions, fp16, int8, prepared
 from export.sensitivity import fitted, losses_db
 from export.steps import Steps, digest, folder_digest
-from export.verify import Pair, Restorer, Score, blurred_score, read_pairs, require_agreement, restorer, score
+from export.verify import (
+    Pair,
+    Restorer,
+    Score,
+    blurred_score,
+    read_pairs,
+    require_agreement,
+    restorer,
+    score,
+    tile_costs_db,
+)
 from runtime.engines.nvidia import package
 from runtime.errors import EngineError
 from runtime.frame import Pixels
@@ -82,6 +92,8 @@ class Export:
     blurred: tuple[float, float] = (0.0, 0.0)
     macs_before: float = 0.0
     macs_after: float = 0.0
+    tile_costs_db: dict[int, float] = field(default_factory=dict)
+    """What the float engine loses where pictures are taken in tiles, by overlap in pixels."""
     costs_db: dict[str, float] = field(default_factory=dict)
     """What each quantised layer costs alone, the costliest first."""
     methods_db: dict[str, float] = field(default_factory=dict)
@@ -122,6 +134,7 @@ class Chain:
         float_score = self._score(self.core)
         require_agreement(float_score, least_db=LEAST_AGREEMENT_DB, name=f"{self.config.name}_fp32")
         self.float_psnr_db = float_score.psnr_db
+        self.result.tile_costs_db = tile_costs_db(restorer(self._wrapped(self.core)), self.pairs)
         for precision in self.config.precisions:
             self._add(precision)
         if self.config.plan:

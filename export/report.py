@@ -44,6 +44,7 @@ def facts(result: Export, *, inputs_sha256: str, pairs_sha256: str) -> dict[str,
         },
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in result.files().items()},
         "calibration": {"method": result.method, "loss_db": result.methods_db},
+        "tile_costs_db": result.tile_costs_db,
         "layer_costs_db": result.costs_db,
     }
 
@@ -74,6 +75,8 @@ def markdown(report: dict[str, Any], *, cpu: str) -> str:
             f"| {entry['worst_picture']}, {entry['worst_agreement_db']:.1f} |"
         )
     lines += ["", f"![latency and PSNR]({PARETO})"]
+    costs = ", ".join(f"{loss:.3f} dB at {overlap} px" for overlap, loss in report["tile_costs_db"].items())
+    lines += ["", f"In tiles of about half a picture's width and height, blended over an overlap, FP32 loses {costs}."]
     if report["plans"]:
         lines += ["", "## Plans", "", "| plan | MB | for | GPUs | sizes | kernels | convolutions |"]
         lines += ["|---|---|---|---|---|---|---|"]

@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from runtime.engines.tiled import LEAST_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db, ssim
 from runtime.sources.images import is_picture, read_picture
+from runtime.spec import EngineSpec
 
+TILE_OVERLAPS_PX = (0, 16, 32)
 IDENTICAL_DB = 99.0
 """Stands for an infinite PSNR, in files that have no infinity."""
 Restorer = Callable[[Pixels], Pixels]
@@ -67,6 +70,36 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
         if pair.blurred.shape != pair.sharp.shape:
             raise InputError("the pictures of a pair differ in size", path, hint="scale them alike, or remove the pair")
         yield pair
+
+
+class RestorerEngine:
+    """A restorer as an engine of the runtime."""
+
+    backend = "ONNX Runtime"
+
+    def __init__(self, restore: Restorer) -> None:
+        self.spec = EngineSpec(name="restorer")
+        self.infer = restore
+
+    def close(self) -> None: ...
+
+
+def tile_costs_db(restore: Restorer, pairs: list[Pair]) -> dict[int, float]:
+    """PSNR lost where pictures are taken in four or more tiles instead of whole, by overlap in pixels."""
+    whole = np.mean([_psnr_db(restore, pair) for pair in pairs])
+    costs = {}
+    for overlap_px in TILE_OVERLAPS_PX:
+        losses = []
+        for pair in pairs:
+            height, width = (max(side // 2 + overlap_px, LEAST_TILE_PX) for side in pair.blurred.shape[:2])
+            tiled = TiledEngine(RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
+            losses.append(_psnr_db(tiled.infer, pair))
+        costs[overlap_px] = float(whole - np.mean(losses))
+    return costs
+
+
+def _psnr_db(restore: Restorer, pair: Pair) -> float:
+    return min(psnr_db(restore(pair.blurred[np.newaxis])[0], pair.sharp), IDENTICAL_DB)
 
 
 def score(restore: Restorer, pairs: list[Pair], reference: list[Pixels]) -> Score:

@@ -179,7 +179,7 @@ class _Slot:
         self._forget_graph()
         self._shape = ()
         self._size = int(np.prod(shape))
-        if not self._buffers or len(self._buffers[0].host) < self._size:
+        if len(self._buffers) < 2 or len(self._buffers[0].host) < self._size:
             while self._buffers:
                 self._buffers.pop().free()
             for _ in range(2):

@@ -95,6 +95,7 @@ def test_engines_describe_themselves_and_the_report_tells_all(
     assert report["calibration"]["method"] in report["calibration"]["loss_db"]
     assert len(report["layer_costs_db"]) == 4
     assert report["macs_per_pixel"]["before"] >= report["macs_per_pixel"]["after"] > 0
+    assert set(report["tile_costs_db"]) == {"0", "16", "32"}
     text = (out / "report.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert all(name in text for name in NAMES)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from runtime.engines import open_engine
 from runtime.errors import EngineError
 from runtime.spec import METADATA_KEY
+from tests.conftest import write_engine
 
 
 def test_engine_without_metadata_runs(invert: Path) -> None:
@@ -54,3 +55,20 @@ def test_damaged_engines_are_refused_in_one_line(tmp_path: Path, invert: Path, k
 def test_missing_provider_is_refused_not_replaced(invert: Path) -> None:
     with pytest.raises(EngineError, match="provider tensorrt is not in this build"):
         open_engine(invert, provider="tensorrt")
+
+
+def test_weights_outside_the_engines_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    outside = helper.make_tensor("c", TensorProto.UINT8, [1], bytes(1), raw=True)
+    outside.ClearField("raw_data")
+    outside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../secret.bin"), ("offset", "0"), ("length", "1")):
+        outside.external_data.add(key=key, value=value)
+    model = onnx.load(write_engine(tmp_path / "a.onnx", nodes=[helper.make_node("Add", ["x0", "c"], ["y"])]))
+    model.graph.initializer.append(outside)
+    path = tmp_path / "inner" / "outside.onnx"
+    path.write_bytes(model.SerializeToString())
+    for provider in ("cpu", "openvino"):
+        with pytest.raises(EngineError, match="not an engine that ONNX Runtime can load"):
+            open_engine(path, provider=provider)

@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from runtime.engines import BUNDLED, open_engine
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.sidecar import Sidecar, read_sidecar, sidecar_path
+from runtime.video import main
 from tests.conftest import ROOT, picture, without_gpu
 from tests.standin import HostCuda, put_in_place, write_plan
 
@@ -248,6 +250,28 @@ def test_too_little_memory_is_told_and_released(plan: Path, monkeypatch: pytest.
     assert np.array_equal(engine.infer(frame()), 255 - frame())
     engine.close()
     assert made[0][0].closed
+
+
+@pytest.mark.parametrize(("memory_bytes", "code"), [(640 * 360 * 3, 0), (10_000, 7)])
+def test_too_little_memory_through_the_command_line(
+    memory_bytes: int,
+    code: int,
+    plan: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half the size is tried once; what is still too much ends with 7."""
+    put_in_place(monkeypatch, lambda: HostCuda(memory_bytes=memory_bytes))
+    source, out = tmp_path / "source.png", tmp_path / "out.png"
+    cv2.imwrite(str(source), picture(640, 360))
+    assert main(["--engine", str(plan), "--source", str(source), "--out", str(out), "--guard", "off"]) == code
+    shown = capsys.readouterr().err
+    assert "warning: not enough memory for 640x360, taken in tiles of half that size" in shown
+    if code == 0:
+        assert np.array_equal(cv2.imread(str(out)), 255 - picture(640, 360))
+    else:
+        assert "error: not enough GPU memory" in shown
 
 
 def test_memory_is_reported(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

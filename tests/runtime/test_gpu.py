@@ -1,0 +1,107 @@
+"""On a real GPU: what the stand-ins say, said by the thing itself. Skipped without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from runtime.engines import BUNDLED, open_engine
+from runtime.engines.cuda import open_cuda, probe
+from runtime.engines.tensorrt import Mode
+from runtime.errors import EngineError
+from runtime.metrics import psnr_db
+from tests.conftest import picture
+
+pytestmark = pytest.mark.gpu
+LEAST_DB = {"fp32": 55.0, "fp16": 45.0}
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from benchmarks.gpu_check import flavour_here
+    from export.plan import main
+
+    onnx = BUNDLED.with_name(f"deblur_edge_{request.param}.onnx")
+    out = tmp_path_factory.mktemp("plans") / f"{onnx.stem}.plan"
+    limits = ["--min-size", "16x16", "--opt-size", "320x180", "--max-size", "640x480", "--batch", "2"]
+    assert main([str(onnx), "--out", str(out), "--target", flavour_here(), *limits]) == 0
+    return out
+
+
+def test_the_driver_answers() -> None:
+    device = probe()
+    assert float(device.compute_capability) >= 5
+    with pytest.raises(EngineError, match="number 99 was wanted"):
+        probe(99)
+
+
+def test_memory_copies_and_graphs() -> None:
+    cuda = open_cuda()
+    with cuda.active():
+        buffer, stream = cuda.buffer(1000), cuda.stream()
+        buffer.host[:] = 7
+        cuda.upload(buffer, 1000, stream)
+        cuda.wait(stream)
+        if not cuda.device.integrated:
+            buffer.host[:] = 0
+
+        def work() -> None:
+            cuda.download(buffer, 1000, stream)
+
+        graph = cuda.capture(stream, work)
+        if graph is None:
+            work()
+        else:
+            cuda.launch(graph, stream)
+            cuda.drop_graph(graph)
+        cuda.wait(stream)
+        assert (buffer.host == 7).all()
+        buffer.free()
+        cuda.drop_stream(stream)
+    cuda.close()
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize(("width", "height"), [(320, 180), (333, 217), (16, 16), (640, 480)])
+def test_a_plan_gives_what_the_cpu_gives(plan: Path, mode: Mode, width: int, height: int) -> None:
+    frames = [picture(width, height, seed=seed)[None] for seed in range(5)]
+    reference = open_engine(BUNDLED.with_name(f"{plan.stem}.onnx"), provider="cpu")
+    engine = open_engine(plan, mode=mode)
+    least_db = LEAST_DB[engine.spec.precision]
+    for frame in frames:
+        assert psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) > least_db
+    both = engine.infer(np.concatenate(frames[:3]))
+    assert psnr_db(both[2], reference.infer(frames[2])[0]) > least_db
+    engine.close()
+
+
+def test_frames_and_memory(plan: Path) -> None:
+    engine = open_engine(plan)
+    frame = picture(320, 180)[None]
+    for _ in range(100):
+        engine.infer(frame)
+    before = psutil.Process().memory_info().rss
+    for _ in range(1000):
+        engine.infer(frame)
+    assert psutil.Process().memory_info().rss - before < 16 << 20
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="has been closed"):
+        engine.infer(frame)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_onnx_runtimes_gpu_providers(provider: str) -> None:
+    from runtime.engines.onnx import has_provider
+
+    if not has_provider(provider):
+        pytest.skip(f"ONNX Runtime was built without {provider}")
+    path = BUNDLED.with_name("deblur_edge_fp32.onnx")
+    frame = picture(333, 217)[None]
+    expected = open_engine(path, provider="cpu").infer(frame)
+    engine = open_engine(path, provider=provider)
+    for _ in range(3):
+        assert psnr_db(engine.infer(frame)[0], expected[0]) > 55

@@ -9,7 +9,9 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from runtime.arguments import size
-from runtime.engines import BUNDLED, MODES, PROVIDERS, Engine, open_engine
+from runtime.engines import BUNDLED, MODES, PROVIDERS, Engine, Provider, open_engine
+from runtime.engines.onnx import OnnxEngine
+from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
@@ -96,14 +98,19 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
 
 
 def _open_engine(options: argparse.Namespace) -> Engine:
+    provider: Provider = options.provider
+
     def open_it() -> Engine:
+        nonlocal provider
         engine = open_engine(
             options.engine,
-            provider=options.provider,
+            provider=provider,
             threads=options.threads,
             mode=options.mode,
             rebuild=options.rebuild,
         )
+        if isinstance(engine, OnnxEngine | OpenVinoEngine):
+            provider = engine.provider  # tried once; while frames run beside it, a trial would mislead
         return TiledEngine(engine, tile=options.tile, overlap_px=options.overlap, say=_say)
 
     return WatchedEngine(options.engine, open_it, say=_say) if options.watch_engine else open_it()

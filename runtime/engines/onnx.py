@@ -46,6 +46,7 @@ class OnnxEngine:
             raise EngineError(
                 f"ONNX Runtime could not start {provider}", path, hint="install what it needs, or use --provider cpu"
             )
+        self.provider = provider
         self.spec = _spec(session, path)
         self.backend = f"ONNX Runtime {ort.__version__} {_ORT_NAMES[provider].removesuffix('ExecutionProvider')}"
         self._runner: _Bound | _Plain | None = _Plain(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class OpenVinoEngine:
     bfloat16, where the CPU has it. `threads=0` uses every core. Raises EngineError if OpenVINO
     is not installed, the file is damaged, or does not fit the contract.
     """
+
+    provider: Final = "openvino"
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         try:

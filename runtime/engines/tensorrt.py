@@ -73,7 +73,8 @@ class TensorRtEngine:
     @property
     def backend(self) -> str:
         graphs = ", CUDA graph" if any(slot.graph is not None for slot in self._slots) else ""
-        return f"{self._name}, {self.slots} slots{graphs}, {self.device_memory_bytes >> 20} MiB"
+        slots = "one slot" if self.slots == 1 else f"{self.slots} slots"
+        return f"{self._name}, {slots}{graphs}, {self.device_memory_bytes >> 20} MiB"
 
     @property
     def device_memory_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread
@@ -29,8 +30,9 @@ class Pipeline:
     """Runs every frame of a source through an engine into a sink.
 
     A file source waits for the engine, so no frame of it is dropped; a live source drops the
-    oldest frame that waits. `read`, `engine` and `write` are the times of the three stages,
-    `total` is from a frame's capture to the end of its write, waits in the queues included.
+    oldest frame that waits, and any older than `max_latency_ms` when its turn comes. `read`,
+    `engine` and `write` are the times of the three stages, `total` is from a frame's capture to
+    the end of its write, waits in the queues included.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Pipeline:
         sink: Sink,
         *,
         guard: OutputGuard | None = None,
+        max_latency_ms: float | None = None,
         side_by_side: bool = False,
         on_frame: Callable[[Pipeline], None] = lambda _: None,
     ) -> None:
@@ -52,6 +55,8 @@ class Pipeline:
         """Where the output is, once the run is over."""
         self._source, self._engine, self._sink = source, engine, sink
         self._guard = guard
+        self._max_latency_s = max_latency_ms / 1e3 if max_latency_ms and live else math.inf
+        self._too_old = 0
         self._side_by_side = side_by_side
         self._on_frame = on_frame
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
@@ -62,7 +67,13 @@ class Pipeline:
 
     @property
     def frames_dropped(self) -> int:
-        return self._captured.dropped
+        """Frames of a live source that were passed over for newer ones, or were too old."""
+        return self._source.dropped + self._captured.dropped + self._too_old
+
+    @property
+    def reconnects(self) -> int:
+        """How often a live source was opened again."""
+        return self._source.reconnects
 
     @property
     def frames_passed(self) -> int:
@@ -108,6 +119,8 @@ class Pipeline:
         """Take no more frames, finish those under way, and end; safe in a signal handler's thread."""
         self._stopped = True
         self._captured.close()
+        if self._source.info.is_live:
+            self._source.close()  # which may be waiting for a frame that does not come
 
     def _watched(self, body: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
         try:
@@ -140,10 +153,17 @@ class Pipeline:
         if isinstance(self._engine, Overlapping) and self._engine.slots > 1:
             self._infer_overlapping(self._engine)
             return
-        while (frame := self._captured.get()) is not None:
+        while (frame := self._next_frame()) is not None:
             with self.latencies["engine"].measure():
                 pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
             self._pass_on(frame, pixels)
+
+    def _next_frame(self, *, wait: bool = True) -> Frame | None:
+        while (frame := self._captured.get(wait=wait)) is not None:
+            if perf_counter() - frame.captured_at <= self._max_latency_s:
+                return frame
+            self._too_old += 1
+        return None
 
     def _pass_on(self, frame: Frame, pixels: Pixels) -> None:
         self._restored.put((frame, self._guard(frame.pixels, pixels) if self._guard else pixels))
@@ -152,7 +172,7 @@ class Pipeline:
         """Keep all slots busy while there are frames; never hold a result back for want of a next frame."""
         under_way: deque[tuple[Frame, float]] = deque()
         while True:
-            frame = self._captured.get(wait=not under_way) if len(under_way) < engine.slots else None
+            frame = self._next_frame(wait=not under_way) if len(under_way) < engine.slots else None
             if frame is not None:
                 under_way.append((frame, perf_counter()))
                 engine.submit(frame.pixels[np.newaxis])

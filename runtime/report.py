@@ -71,6 +71,7 @@ def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
             "written": pipeline.frames_written,
             "dropped": pipeline.frames_dropped,
             "passed": pipeline.frames_passed,
+            "reconnects": pipeline.reconnects,
         },
         "seconds": round(pipeline.seconds, 3),
         "fps": round(pipeline.fps, 3),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 import traceback
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -20,7 +22,7 @@ from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
-from runtime.sources import Source, open_source
+from runtime.sources import LiveOptions, Source, Watch, open_source
 
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
@@ -48,6 +50,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--tile", type=size, metavar="WxH", help="work in tiles of this size (default: only on frames that need it)")
     add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")
     add("--watch-engine", action="store_true", help="change to a new engine when the file is replaced")
+    add("--camera-size", type=size, metavar="WxH", help="asked of a camera")
+    add("--camera-fps", type=float, metavar="F", help="asked of a camera")
+    add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: tcp)")
+    add("--timeout-s", type=float, default=10.0, metavar="S", help="open a live source again after so long a silence")
+    add("--frozen-s", type=float, default=60.0, metavar="S", help="or with one picture alone for so long (0: never)")
+    add(
+        "--max-reconnects",
+        type=int,
+        metavar="N",
+        help="end with 5 after so many failed tries in a row (default: never)",
+    )
+    add("--max-latency-ms", type=float, metavar="MS", help="drop frames of a live source that waited longer")
     add("--guard", choices=("on", "off"), default="on", help="pass on frames whose result is impossible (default: on)")
     add("--strict", action="store_true", help="end with 8 at such a frame instead")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
@@ -75,7 +89,9 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
     with ExitStack() as opened:
         engine = _open_engine(options)
         opened.callback(engine.close)
-        source = open_source(options.source)  # the pipeline closes it, in the thread that reads it
+        source = open_source(
+            options.source, _live_options(options)
+        )  # the pipeline closes it, in the thread that reads it
         _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         _say(f"source  {source.info.name}")
         window = WindowSink() if options.show or options.out is None else None
@@ -83,7 +99,15 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
         opened.callback(sink.close, complete=False)
         progress = Progress(expected=source.info.frame_count)
         guard = OutputGuard(strict=options.strict) if options.guard == "on" else None
-        pipeline = Pipeline(source, engine, sink, guard=guard, side_by_side=options.side_by_side, on_frame=progress)
+        pipeline = Pipeline(
+            source,
+            engine,
+            sink,
+            guard=guard,
+            max_latency_ms=options.max_latency_ms,
+            side_by_side=options.side_by_side,
+            on_frame=progress,
+        )
         interruption.on_signal = pipeline.stop
         if window:
             window.on_quit = pipeline.stop
@@ -95,6 +119,13 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
                 _report(options, pipeline, engine, source, sink)
             raise
         _report(options, pipeline, engine, source, sink)
+
+
+def _live_options(options: argparse.Namespace) -> LiveOptions:
+    watch = Watch(timeout_s=options.timeout_s, frozen_s=options.frozen_s, max_reconnects=options.max_reconnects)
+    return LiveOptions(
+        camera_size=options.camera_size, camera_fps=options.camera_fps, transport=options.transport, watch=watch
+    )
 
 
 def _open_engine(options: argparse.Namespace) -> Engine:
@@ -180,4 +211,10 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if any(thread is not threading.current_thread() for thread in threading.enumerate()):
+        # One is stuck in a library that blocks for ever; the interpreter would crash in taking itself down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

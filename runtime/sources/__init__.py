@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import glob
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.arguments import Size
 from runtime.errors import InputError
 from runtime.sources.base import Source, SourceInfo
-from runtime.sources.camera import CameraSource
+from runtime.sources.camera import CameraFeed, csi_feed
 from runtime.sources.images import ImageSource, is_picture
+from runtime.sources.live import Feed, LiveSource, Watch
+from runtime.sources.network import NetworkFeed, Transport
+from runtime.sources.urls import is_url, redacted, with_secrets
 from runtime.sources.video import VideoSource
 
 
-def open_source(text: str) -> Source:
-    """Open a camera by index, or a video, a picture, a folder of pictures, or a pattern of them.
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """Of cameras and streams."""
 
-    A path that exists is taken as it is, even if it looks like a pattern or a number. Raises
-    InputError (or SourceLostError, for a camera) with what is wrong and what to do.
+    camera_size: Size | None = None
+    camera_fps: float | None = None
+    transport: Transport = "tcp"
+    watch: Watch = field(default_factory=Watch)
+
+
+def open_source(text: str, live: LiveOptions | None = None) -> Source:
+    """Open a file, a folder or a pattern of pictures, a stream by its address, or a camera.
+
+    A camera is an index, a device such as `/dev/video0`, or `csi://0`. An address may hold
+    `${NAME}` from the environment, or stand in a file: `@FILE`. A path that exists is taken as it is, even if it
+    looks like a pattern or a number. Raises InputError (or SourceLostError, for what is live)
+    with what is wrong and what to do.
     """
+    live = live or LiveOptions()
+    text = with_secrets(text)
+    if feed := _feed(text, live):
+        return LiveSource(redacted(text) if is_url(text) else f"camera {text}", feed, live.watch)
     path = Path(text)
     if path.is_dir():
         return _pictures([file for file in path.iterdir() if is_picture(file)], path)
@@ -25,12 +48,24 @@ def open_source(text: str) -> Source:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a file with pictures in it")
         return ImageSource([path], name=text) if is_picture(path) else VideoSource(path)
-    if text.isdecimal():
-        return CameraSource(int(text))
     if glob.has_magic(text):
         found = (Path(file) for file in glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute ones
         return _pictures([file for file in found if is_picture(file)], path)
     raise InputError("no such file", path, hint="check the path")
+
+
+def _feed(text: str, live: LiveOptions) -> Callable[[], Feed] | None:
+    """What opens a connection to a live source; None for files."""
+    size, fps = live.camera_size, live.camera_fps
+    if is_url(text):
+        return lambda: NetworkFeed(text, transport=live.transport, timeout_s=live.watch.open_s)
+    if found := re.fullmatch(r"csi://(\d+)", text):
+        return lambda: csi_feed(int(found[1]), size=size, fps=fps)
+    if text.isdecimal() and not Path(text).exists():
+        return lambda: CameraFeed(int(text), size=size, fps=fps)
+    if Path(text).is_char_device():
+        return lambda: CameraFeed(text, size=size, fps=fps)
+    return None
 
 
 def _pictures(paths: list[Path], where: Path) -> ImageSource:
@@ -39,4 +74,4 @@ def _pictures(paths: list[Path], where: Path) -> ImageSource:
     return ImageSource(paths, name=str(where))
 
 
-__all__ = ["Source", "SourceInfo", "open_source"]
+__all__ = ["LiveOptions", "Source", "SourceInfo", "Watch", "open_source"]

@@ -42,8 +42,18 @@ class Source(Protocol):
         """What was skipped or mended so far, a sentence each."""
         ...
 
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one replaced before they were taken; files have none."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was opened again."""
+        ...
+
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:
-        """Release files and devices; safe to call twice."""
+        """Release files and devices; safe to call twice, and for a live source from any thread."""
         ...

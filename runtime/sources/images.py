@@ -38,6 +38,8 @@ class ImageSource:
     skipped and named in `warnings`.
     """
 
+    dropped = reconnects = 0
+
     def __init__(self, paths: list[Path], *, name: str) -> None:
         self._paths = sorted(paths, key=natural_order)
         self.warnings: list[str] = []

@@ -43,6 +43,8 @@ class VideoSource:
     can be decoded; damage further on is skipped and counted in `warnings`.
     """
 
+    dropped = reconnects = 0
+
     def __init__(self, path: Path) -> None:
         self._corrupt = 0
         self._out_of_order = 0

@@ -23,6 +23,8 @@ from runtime.spec import EngineSpec
 class Numbers:
     """A source of tiny frames that count upwards."""
 
+    dropped = reconnects = 0
+
     def __init__(self, count: int, *, is_live: bool = False, every_seconds: float = 0.0, fail_at: int = -1) -> None:
         self.info = SourceInfo(name="numbers", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=is_live)
         self.warnings: list[str] = []

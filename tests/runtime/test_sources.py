@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import DeblurError, InputError, SourceLostError
+from runtime.errors import DeblurError, InputError
 from runtime.sources import open_source
-from runtime.sources.camera import CameraSource
 from runtime.sources.images import natural_order
 from runtime.sources.video import VideoSource
 from tests.conftest import SHARED, picture, write_clip
@@ -188,24 +187,6 @@ def test_names_with_line_breaks_and_other_scripts(tmp_path: Path) -> None:
 def test_natural_order() -> None:
     names = ["b1", "a10", "a9", "a", "10", "9"]
     assert sorted(map(Path, names), key=natural_order) == [Path(name) for name in ("9", "10", "a", "a9", "a10", "b1")]
-
-
-def test_camera_stamps_arrivals_and_reports_loss(clip: Path) -> None:
-    camera = CameraSource(0, open_capture=lambda _: cv2.VideoCapture(str(clip)))
-    assert camera.info.is_live
-    assert camera.info.frame_rate == 25
-    frames = iter(camera)
-    pts = [frame.pts for frame in islice(frames, 10)]
-    assert pts == sorted(pts)
-    assert pts[0] == 0
-    with pytest.raises(SourceLostError):
-        next(frames)
-    camera.close()
-
-
-def test_camera_that_is_not_there() -> None:
-    with pytest.raises(SourceLostError):
-        CameraSource(97)
 
 
 @pytest.mark.needs_shared_data

@@ -1,0 +1,59 @@
+"""Network streams through PyAV, with as little buffering as it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
+from typing import Literal
+
+import av
+from av.error import FFmpegError
+
+from runtime.colour import bgr_from_video_frame
+from runtime.errors import SourceLostError
+from runtime.frame import Pixels
+from runtime.sources.urls import redacted
+
+Transport = Literal["tcp", "udp"]
+_USUAL_RATE = Fraction(25)
+_LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
+
+
+class NetworkFeed:
+    """One connection to `url` (rtsp, rtmp, http, udp and what else FFmpeg knows); raises SourceLostError.
+
+    `transport`: of RTSP. Its own timeouts are only a second line: they have been seen to take
+    twice as long, or for ever.
+    """
+
+    def __init__(self, url: str, *, transport: Transport = "tcp", timeout_s: float = 10.0) -> None:
+        options = dict(_LOW_LATENCY)
+        if url.lower().startswith("rtsp"):
+            options["rtsp_transport"] = transport
+        if url.lower().startswith("udp"):
+            options |= {"overrun_nonfatal": "1", "fifo_size": "50000"}
+        try:
+            self._container = av.open(url, options=options, timeout=timeout_s)
+        except (FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or redacted(str(error))
+            raise SourceLostError(str(reason), redacted(url), hint="check the address") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise SourceLostError("there is no video in it", redacted(url), hint="check the address")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "SLICE"  # threads over frames would each hold one back
+        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
+
+    def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                continue  # what arrived damaged
+            for frame in frames:
+                assert isinstance(frame, av.VideoFrame)
+                yield partial(bgr_from_video_frame, frame)
+
+    def close(self) -> None:
+        self._container.close()

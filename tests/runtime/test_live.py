@@ -1,0 +1,380 @@
+"""Live sources, with real servers where there is one: silence, ends, resets, other sizes, frozen pictures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from runtime.engines.base import Engine
+from runtime.errors import SourceLostError, UsageError
+from runtime.frame import Pixels
+from runtime.pipeline import Pipeline
+from runtime.sources import LiveOptions, Watch, open_source
+from runtime.sources.camera import CameraFeed, PipedFeed
+from runtime.sources.live import LiveSource
+from runtime.sources.urls import is_url, redacted, with_secrets
+from runtime.spec import EngineSpec
+from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
+from tests.runtime.test_pipeline import Kept
+
+QUICK = Watch(timeout_s=0.3, open_s=0.3, first_wait_s=0.01, longest_wait_s=0.05)
+
+
+class Played:
+    """A feed that plays a list, 20 ms each: a number is a frame of that gray, "stall" blocks, "break" raises."""
+
+    def __init__(self, items: list[int | str], log: list[str], *, fps: float = 1000) -> None:
+        self.frame_rate = Fraction(fps)
+        self._items, self._log = items, log
+        log.append("open")
+
+    def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        for item in self._items:
+            time.sleep(0.02)
+            if item == "stall":
+                threading.Event().wait(5)
+            elif item == "break":
+                raise OSError("cable\npulled")
+            else:
+                yield lambda item=item: np.full((8, 8, 3), item, np.uint8)
+
+    def close(self) -> None:
+        self._log.append("close")
+
+
+def played(*connections: list[int | str], watch: Watch = QUICK) -> tuple[LiveSource, list[str]]:
+    """A source whose connections play these lists, one after the other, then refuse."""
+    log: list[str] = []
+    waiting = iter(connections)
+
+    def open_feed() -> Played:
+        items = next(waiting, None)
+        if items is None:
+            raise SourceLostError("refused", "played", hint="")
+        return Played(items, log)
+
+    return LiveSource("played", open_feed, watch), log
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("stall", "no frame for 0.3 s"), ("break", "cable pulled"), ("end", "end of stream")],
+)
+def test_a_lost_connection_is_opened_again(fault: str, reason: str) -> None:
+    source, log = played([1, 2, fault] if fault != "end" else [1, 2], [3, 4, 5])
+    frames = list(islice(source, 5))
+    assert [frame.pixels[0, 0, 0] for frame in frames] == [1, 2, 3, 4, 5]
+    pts = [frame.pts for frame in frames]
+    assert pts[0] == 0
+    assert pts == sorted(pts)
+    assert source.reconnects == 1
+    assert source.warnings == [f"connected again 1 times: {reason}"]
+    source.close()
+    assert log.count("open") == 2
+
+
+def test_tries_in_a_row_are_counted_and_end() -> None:
+    source, _ = played([1, 2], watch=Watch(timeout_s=0.3, open_s=0.3, first_wait_s=0.01, max_reconnects=3))
+    with pytest.raises(SourceLostError, match=r"did not come back in 3 tries \(refused\)") as caught:
+        list(source)
+    assert caught.value.exit_code == 5
+    assert source.reconnects == 4
+
+
+def test_a_picture_that_is_frozen() -> None:
+    frozen: list[int | str] = [7] * 100
+    source, _ = played(frozen, [1, 2, 3], watch=Watch(timeout_s=1, frozen_s=0.2, first_wait_s=0.01))
+    assert next(frame for frame in source if frame.pixels[0, 0, 0] < 7)
+    assert source.warnings == ["connected again 1 times: the same picture for 0.2 s"]
+    source.close()
+
+
+def test_a_rate_that_runs_away() -> None:
+    class Fast(Played):
+        def __init__(self, log: list[str]) -> None:
+            super().__init__([], log, fps=2)
+
+        def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+            for index in range(10_000):
+                time.sleep(0.002)
+                yield lambda index=index: np.full((8, 8, 3), index % 256, np.uint8)
+
+    source = LiveSource("fast", lambda: Fast([]), QUICK)
+    frames = iter(source)
+    end = time.monotonic() + 10
+    while not source.reconnects:
+        assert time.monotonic() < end
+        next(frames)
+    assert source.warnings == ["connected again 1 times: more than 3 times its frame rate"]
+    source.close()
+
+
+@pytest.mark.parametrize(("items", "words"), [(["stall"], "no frame for 0.3 s"), ([], "end of stream")])
+def test_mute_from_the_start_ends_at_once(items: list[int | str], words: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(SourceLostError, match=words):
+        played(items)
+    assert time.monotonic() - began < 2
+
+
+def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
+    source, _ = played(list(range(50)))
+    frames = iter(source)
+    first = next(frames)
+    time.sleep(0.5)
+    second = next(frames)
+    assert second.pixels[0, 0, 0] - first.pixels[0, 0, 0] - 1 == source.dropped > 5
+    source.close()
+
+
+class Steady:
+    """A feed of numbered frames at a rate, for so long."""
+
+    def __init__(self, fps: float, seconds: float) -> None:
+        self.frame_rate = Fraction(fps).limit_denominator()
+        self.given = 0
+        self._fps, self._seconds = fps, seconds
+
+    def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        start = time.perf_counter()
+        while (now := time.perf_counter() - start) < self._seconds:
+            time.sleep(max(0.0, self.given / self._fps - now))
+            self.given += 1
+            yield partial(np.full, (8, 8, 3), self.given % 251, np.uint8)
+        threading.Event().wait(60)
+
+    def close(self) -> None: ...
+
+
+class Busy(Engine):
+    """An engine that takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    spec, backend = EngineSpec(name="busy"), "test"
+
+    def infer(self, batch: Pixels) -> Pixels:
+        time.sleep(self.seconds)
+        return batch
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_latency_is_bounded_however_slow_the_engine(seconds: float) -> None:
+    """60 frames a second into an engine that does 10: p99 under two frame times and the engine's own."""
+    feed = Steady(60, seconds)
+    source = LiveSource("steady", lambda: feed, Watch(timeout_s=1, open_s=1, max_reconnects=0))
+    sink = Kept()
+    pipeline = Pipeline(source, Busy(0.1), sink)
+    with pytest.raises(SourceLostError):
+        pipeline.run()
+    assert pipeline.latencies["total"].percentile_ms(99) < 100 + 2 * 1000 / 60 + 15  # a scheduler's grain on top
+    assert pipeline.frames_dropped + pipeline.frames_written == pytest.approx(feed.given, abs=2)  # those under way
+    assert pipeline.frames_written == pytest.approx(10 * seconds, rel=0.15)
+
+
+def test_frames_that_waited_too_long_are_dropped() -> None:
+    source = LiveSource("steady", lambda: Steady(100, 1), Watch(timeout_s=0.5, open_s=1, max_reconnects=0))
+    sink = Kept()
+    pipeline = Pipeline(source, Busy(0.05), sink, max_latency_ms=0.001)
+    with pytest.raises(SourceLostError):
+        pipeline.run()
+    assert pipeline.frames_written == 0
+    assert pipeline.frames_dropped > 50
+
+
+# Cameras
+
+
+def test_a_camera_stamps_arrivals(clip: Path) -> None:
+    feed = CameraFeed(0, size=(64, 48), fps=25, open_capture=lambda _: cv2.VideoCapture(str(clip)))
+    assert feed.frame_rate == 25
+    assert sum(pixels().shape == (48, 64, 3) for pixels in feed) == 10
+    feed.close()
+
+
+@pytest.mark.parametrize("text", ["97", "/dev/null"])
+def test_a_camera_that_is_not_there(text: str) -> None:
+    with pytest.raises(SourceLostError, match="camera does not open"):
+        open_source(text)
+
+
+def test_a_pipeline_in_a_child_process() -> None:
+    try:
+        feed = PipedFeed(
+            "videotestsrc num-buffers=5 pattern=red ! videoconvert", size=(32, 24), frame_rate=Fraction(30)
+        )
+    except SourceLostError as error:
+        pytest.skip(str(error))
+    frames = []
+    with pytest.raises(SourceLostError, match=r"gst-launch-1\.0: "):
+        frames.extend(pixels() for pixels in feed)
+    feed.close()
+    assert len(frames) == 5
+    assert frames[0].shape == (24, 32, 3)
+    assert (frames[0][0, 0] == [0, 0, 255]).all()
+
+
+def test_without_gstreamer_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(SourceLostError, match=r"neither OpenCV with GStreamer nor gst-launch-1\.0 is here"):
+        open_source("csi://0")
+
+
+# Addresses
+
+
+def test_passwords_are_not_shown() -> None:
+    url = "rtsp://admin:p%40ss@10.0.0.7:554/live?token=abc&channel=1"
+    assert redacted(url) == "rtsp://***@10.0.0.7:554/live?token=***&channel=1"
+    assert redacted(f"cannot open {url}!") == "cannot open rtsp://***@10.0.0.7:554/live?token=***&channel=1!"
+    assert redacted("rtsp://10.0.0.7/live") == "rtsp://10.0.0.7/live"
+    assert is_url("RTSP://a/b")
+    assert not is_url("a.mp4")
+
+
+def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
+    assert with_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
+    (tmp_path / "address").write_text("rtsp://u:${CAMERA_PASSWORD}@h/y\n")
+    assert with_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
+    assert with_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
+    with pytest.raises(UsageError, match="is not in the environment"):
+        with_secrets("rtsp://${NO_SUCH_NAME}@h/x")
+    with pytest.raises(UsageError, match="cannot be read from its file"):
+        with_secrets("@/nowhere/address")
+
+
+def test_a_password_reaches_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
+    with pytest.raises(SourceLostError) as caught:
+        open_source(f"rtsp://admin:${{CAMERA_PASSWORD}}@127.0.0.1:{free_port()}/live")
+    assert "hidden" not in str(caught.value)
+    assert "***@127.0.0.1" in str(caught.value)
+
+
+# A real server
+
+
+@pytest.fixture
+def server() -> Iterator[RtspServer]:
+    require_rtsp_server()
+    made = RtspServer()
+    yield made
+    made.kill()
+
+
+LIVE = LiveOptions(watch=Watch(timeout_s=3, first_wait_s=0.1, longest_wait_s=0.5))
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp(server: RtspServer, transport: str) -> None:
+    source = open_source(server.url, LiveOptions(transport=transport, watch=LIVE.watch))
+    frames = list(islice(source, 10))
+    source.close()
+    assert source.info.frame_rate == 25
+    assert all(frame.size == (160, 120) for frame in frames)
+    seconds = frames[-1].pts_seconds - frames[0].pts_seconds
+    assert 0.1 < seconds < 3
+
+
+def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServer) -> None:
+    source = open_source(server.url, LIVE)
+    frames = iter(source)
+    assert next(frames).size == (160, 120)
+    server.kill()
+    server.start(size=(96, 64))
+    sizes = {next(frames).size for _ in range(40)}
+    assert (96, 64) in sizes
+    assert source.reconnects >= 1
+    source.close()
+
+
+def test_a_server_that_stalls(server: RtspServer) -> None:
+    source = open_source(server.url, LiveOptions(watch=Watch(timeout_s=1, first_wait_s=0.1, longest_wait_s=0.5)))
+    frames = iter(source)
+    next(frames)
+    server.stall()
+    threading.Timer(2.5, server.go_on).start()
+    began = time.monotonic()
+    for _ in range(80):
+        next(frames)
+    assert source.reconnects >= 1
+    assert time.monotonic() - began < 30
+    source.close()
+
+
+def test_connections_that_are_held_back_or_reset(server: RtspServer) -> None:
+    proxy = Proxy(server.port)
+    url = server.url.replace(str(server.port), str(proxy.port))
+    source = open_source(url, LiveOptions(watch=Watch(timeout_s=1, first_wait_s=0.1, longest_wait_s=0.5)))
+    frames = iter(source)
+    next(frames)
+    proxy.cut()
+    for _ in range(60):
+        next(frames)
+    after_cut = source.reconnects
+    assert after_cut >= 1
+    proxy.hold()
+    threading.Timer(2.0, proxy.flow).start()
+    wait_frames = islice(frames, 60)
+    assert sum(1 for _ in wait_frames) == 60
+    assert source.reconnects > after_cut
+    source.close()
+    proxy.close()
+
+
+def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_path: Path) -> None:
+    """Through the command line: the run survives, the file plays, the reconnects are counted."""
+    import json
+    import signal
+    import subprocess
+    import sys
+
+    from tests.conftest import ROOT
+
+    out, stats = tmp_path / "out.mp4", tmp_path / "stats.json"
+    arguments = ["--source", server.url, "--out", str(out), "--stats", str(stats), "--timeout-s", "3"]
+    command = [sys.executable, "-m", "runtime.video", *arguments, "--provider", "cpu"]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = psutil.Process(child.pid)
+    partial = out.with_name("out.partial.mp4")
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
+    figures = []
+    for _ in range(20):
+        server.kill()
+        server.start()
+        before = partial.stat().st_size
+        wait_until(lambda before=before: partial.stat().st_size > before)
+        figures.append((process.memory_info().rss >> 20, process.num_threads(), process.num_fds()))
+    child.send_signal(signal.SIGINT)
+    assert child.wait(20) == 130
+    values = json.loads(stats.read_text())
+    assert values["frames"]["reconnects"] >= 20
+    assert sum(1 for _ in open_source(str(out))) == values["frames"]["written"] > 50
+    early, late = np.array(figures[5:10]), np.array(figures[15:])
+    assert (late.max(axis=0) <= early.max(axis=0) + np.array([24, 4, 4])).all(), figures
+
+
+def test_pictures_are_what_the_server_shows() -> None:
+    require_rtsp_server()
+    server = RtspServer(pattern="red")
+    try:
+        source = open_source(server.url, LIVE)
+        frame = next(iter(source))
+        source.close()
+    finally:
+        server.kill()
+    assert np.abs(frame.pixels.astype(int) - [0, 0, 255]).mean() < 6

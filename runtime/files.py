@@ -21,16 +21,15 @@ class PendingFile:
         self.partial = partial_name(final)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise unwritable(final, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise OutputError(
-                "another run is writing this output", final, hint="wait for it, or give another --out"
-            ) from error
+        self._lock = _locked(self.partial, final)
+
+    def set_aside(self, path: Path) -> None:
+        """Give what is there another name, and go on with an empty file."""
+        self.partial.replace(path)
+        os.close(self._lock)
+        self._lock = _locked(self.partial, self.final)
 
     def close(self, *, complete: bool) -> Path | None:
         """Publish the file, or leave it under its partial name; where it is, None if empty."""
@@ -46,6 +45,21 @@ class PendingFile:
             raise unwritable(self.final, error) from error
         finally:
             os.close(self._lock)
+
+
+def _locked(partial: Path, final: Path) -> int:
+    try:
+        lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise unwritable(final, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise OutputError(
+            "another run is writing this output", final, hint="wait for it, or give another --out"
+        ) from error
+    return lock
 
 
 def partial_name(final: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import threading
@@ -22,7 +23,9 @@ from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
+from runtime.sinks.video import VideoSink
 from runtime.sources import LiveOptions, Source, Watch, open_source
+from runtime.sources.video import VideoSource
 
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
@@ -65,6 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--guard", choices=("on", "off"), default="on", help="pass on frames whose result is impossible (default: on)")
     add("--strict", action="store_true", help="end with 8 at such a frame instead")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
+    add("--resume", action="store_true", help="finish the video that an earlier run with the same options left")
     add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
     add("-n", dest="overwrite", action="store_false", help="never replace an existing output")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -86,6 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, interruption: Interruption) -> None:
     """Open the three parts, run the pipeline and report; raises what `main` makes a line of."""
+    if options.resume and options.out and Path(options.out).is_file():
+        _say(f"output  {options.out} is finished")
+        return
     with ExitStack() as opened:
         engine = _open_engine(options)
         opened.callback(engine.close)
@@ -95,8 +102,10 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
         _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         _say(f"source  {source.info.name}")
         window = WindowSink() if options.show or options.out is None else None
-        sink = _open_sink(options, source, window)
+        sink = _open_sink(options, source, window, job=_job(options, engine, source))
         opened.callback(sink.close, complete=False)
+        if options.resume:
+            _resume(source, sink)
         progress = Progress(expected=source.info.frame_count)
         guard = OutputGuard(strict=options.strict) if options.guard == "on" else None
         pipeline = Pipeline(
@@ -147,13 +156,29 @@ def _open_engine(options: argparse.Namespace) -> Engine:
     return WatchedEngine(options.engine, open_it, say=_say) if options.watch_engine else open_it()
 
 
-def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None) -> Sink:
+def _job(options: argparse.Namespace, engine: Engine, source: Source) -> str:
+    """What decides the frames of an output; another run with the same makes the same."""
+    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
+    what = (files, engine.spec.to_json(), engine.backend.split(" (")[0], options.side_by_side, options.guard)
+    return f"deblur {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
+
+
+def _resume(source: Source, sink: Sink) -> None:
+    if not isinstance(sink, VideoSink) or not isinstance(source, VideoSource):
+        raise UsageError("only a video into a video can be resumed", hint="leave out --resume, or --show")
+    done = sink.resume()
+    if done:
+        source.skip(done)
+    _say(f"resume  after {done} frames")
+
+
+def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None, *, job: str) -> Sink:
     sinks: list[Sink] = [window] if window else []
     if options.out is not None:
         blocking = in_the_way(options.out)
-        if blocking and not _may_replace(blocking, overwrite=options.overwrite):
+        if blocking and not options.resume and not _may_replace(blocking, overwrite=options.overwrite):
             raise UsageError("output exists", blocking, hint="add -y to replace it, or give another --out")
-        sinks.append(open_sink(options.out, source.info))
+        sinks.append(open_sink(options.out, source.info, job=job))
     return sinks[0] if len(sinks) == 1 else Tee(sinks)
 
 

@@ -18,12 +18,12 @@ NULL = "null"
 """The output that keeps nothing."""
 
 
-def open_sink(text: str, source: SourceInfo) -> Sink:
+def open_sink(text: str, source: SourceInfo, *, job: str = "") -> Sink:
     """Open a video file, a picture, a folder of pictures, or `null`, by its name.
 
-    Raises UsageError if the name says none of these or the output is the source, OutputError
-    if it cannot be written. Whether it may replace what is there is the caller's to ask:
-    see `in_the_way`.
+    `job`: what makes the frames, for `VideoSink.resume`. Raises UsageError if the name says none
+    of these or the output is the source, OutputError if it cannot be written. Whether it may
+    replace what is there is the caller's to ask: see `in_the_way`.
     """
     if text == NULL:
         return NullSink()
@@ -32,7 +32,7 @@ def open_sink(text: str, source: SourceInfo) -> Sink:
     if _is_source(path, source):
         raise UsageError("output is the source", path, hint="give another --out")
     if suffix in video.SUFFIXES:
-        return VideoSink(path, source)
+        return VideoSink(path, source, job=job)
     if suffix in PICTURE_SUFFIXES:
         if source.frame_count != 1:
             raise UsageError("one picture cannot hold several frames", path, hint="give a folder or a video as --out")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 from av.error import FFmpegError
+from av.packet import Packet
 
 from runtime.colour import tag_bt709, video_frame_from_bgr
+from runtime.errors import UsageError
 from runtime.files import PendingFile, unwritable
 from runtime.frame import Frame
 from runtime.sinks.audio import AudioCopy
@@ -16,11 +22,16 @@ from runtime.sources.base import SourceInfo
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 
-_ENCODER = {"crf": "18", "preset": "veryfast"}
+# Without mbtree: with it x264 does not always make the same bits twice, seen on small pictures.
+_ENCODER = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
 _FRAGMENT_SECONDS = 1
 """A killed run loses what it wrote since the last fragment."""
 _LONGEST_GOP = 250
 """Frames in a fragment at most: some containers state rates that no camera has."""
+_CHUNK_GOPS = 5
+"""An encoder that starts anew every so often makes the same bits whether or not a run was stopped between."""
+_JOB_KEY = "comment"
+"""Of the container's metadata: what run a file is of."""
 
 
 class VideoSink:
@@ -29,10 +40,17 @@ class VideoSink:
     Until `close` the file is fragmented, so that it plays whatever happens to the process;
     then it becomes an ordinary one with its index. Frames of odd width or height are stored
     as 4:4:4, the only H.264 that keeps them; frames of another size than the first are scaled.
+
+    `job` says what makes the frames; a file that an earlier run of the same job left unfinished
+    is taken over by `resume`.
     """
 
-    def __init__(self, path: Path, source: SourceInfo) -> None:
+    def __init__(self, path: Path, source: SourceInfo, *, job: str = "") -> None:
         self._path = path
+        self._job = job
+        self._encoder: av.VideoCodecContext | None = None
+        self._in_chunk = 0
+        self._last_dts: int | None = None
         self._source = source
         self._warnings: list[str] = []
         self._scaled = 0
@@ -45,6 +63,38 @@ class VideoSink:
     def warnings(self) -> list[str]:
         scaled = [f"{self._scaled} frames changed size and were scaled to the first"] if self._scaled else []
         return self._warnings + (self._audio.warnings if self._audio else []) + scaled
+
+    def resume(self) -> int:
+        """Take over what an unfinished run of the same job left; how many frames of the source that holds.
+
+        Raises UsageError if it is of another job.
+        """
+        before = self._path.with_name(f"{self._path.stem}.before{self._path.suffix}")
+        held = max(((_held(path), path) for path in (before, self._file.partial)), key=lambda each: each[0].frames)
+        if not held[0].frames:
+            return 0
+        if held[0].job != self._job:
+            raise UsageError(
+                "the unfinished output is of another job", held[1], hint="give the same options, or remove it"
+            )
+        if held[1] != before:  # a copy would do, but this takes no space
+            self._file.set_aside(before)
+        try:
+            return self._copy(before)
+        except (FFmpegError, OSError) as error:
+            raise unwritable(self._path, error) from error
+
+    def _copy(self, before: Path) -> int:
+        """The whole chunks of an unfinished file into the new one."""
+        with av.open(str(before)) as unfinished:
+            stream = unfinished.streams.video[0]
+            self._start(stream.width, stream.height)
+            whole = _held(before).frames // self._chunk_frames * self._chunk_frames
+            for packet in islice(_packets(unfinished), whole):
+                if self._audio and packet.pts is not None and packet.time_base:
+                    self._audio.copy_until(float(packet.pts * packet.time_base))
+                self._mux([packet])
+        return whole
 
     def write(self, frame: Frame) -> None:
         try:
@@ -66,10 +116,14 @@ class VideoSink:
                 raise unwritable(self._path, error) from error
         else:
             kept = self._file.close(complete=complete)
+            if complete:
+                self._path.with_name(f"{self._path.stem}.before{self._path.suffix}").unlink(missing_ok=True)
         return str(kept) if kept else None
 
     def _open(self, first: Frame) -> None:
-        width, height = first.size
+        self._start(*first.size)
+
+    def _start(self, width: int, height: int) -> None:
         even = width % 2 == 0 and height % 2 == 0
         if not even:
             self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")
@@ -79,10 +133,9 @@ class VideoSink:
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p" if even else "yuv444p"
         self._stream.time_base = self._source.time_base
-        encoder = self._stream.codec_context
-        encoder.time_base = self._source.time_base
-        encoder.gop_size = max(1, min(_LONGEST_GOP, round(_FRAGMENT_SECONDS * self._source.frame_rate)))
-        tag_bt709(encoder)
+        self._set_up(self._stream.codec_context)  # which only describes the stream; chunks are encoded apart
+        if self._job:
+            container.metadata[_JOB_KEY] = self._job
         if self._source.audio:
             self._audio = AudioCopy(self._source.audio, container)
 
@@ -97,19 +150,87 @@ class VideoSink:
         picture.pts, picture.time_base = frame.pts, frame.time_base
         if self._audio:
             self._audio.copy_until(frame.pts_seconds)
-        self._container.mux(self._stream.encode(picture))
+        if self._encoder is None:
+            self._encoder = av.CodecContext.create("libx264", "w")
+            self._encoder.options = dict(_ENCODER)
+            self._encoder.width, self._encoder.height = self._stream.width, self._stream.height
+            self._encoder.pix_fmt, self._encoder.framerate = self._stream.pix_fmt, self._source.frame_rate
+            self._encoder.flags |= av.codec.context.Flags.global_header
+            self._set_up(self._encoder)
+        self._mux(self._encoder.encode(picture))
+        self._in_chunk += 1
+        if self._in_chunk == self._chunk_frames:
+            self._end_chunk()
+
+    def _set_up(self, encoder: av.VideoCodecContext) -> None:
+        encoder.time_base = self._source.time_base
+        encoder.gop_size = self._gop_frames
+        tag_bt709(encoder)
+
+    @property
+    def _gop_frames(self) -> int:
+        return max(1, min(_LONGEST_GOP, round(_FRAGMENT_SECONDS * self._source.frame_rate)))
+
+    @property
+    def _chunk_frames(self) -> int:
+        return _CHUNK_GOPS * self._gop_frames
+
+    def _end_chunk(self) -> None:
+        if self._encoder is not None:
+            self._mux(self._encoder.encode(None))
+            self._encoder, self._in_chunk = None, 0
+
+    def _mux(self, packets: list[Packet[Any]]) -> None:
+        assert self._container is not None
+        for packet in packets:
+            packet.stream = self._stream
+            assert packet.dts is not None
+            if self._last_dts is not None and packet.dts <= self._last_dts:  # at an uneven rate a chunk may begin so
+                packet.dts = self._last_dts + 1
+            self._last_dts = packet.dts
+            self._container.mux(packet)
 
     def _finish(self, *, with_rest_of_sound: bool) -> None:
         if self._container is None:
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._end_chunk()
             if self._audio and with_rest_of_sound:
                 self._audio.copy_until(None)
         finally:
             if self._audio:
                 self._audio.close()
             self._container.close()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Of an unfinished file: how many frames it holds, and of which job."""
+
+    frames: int = 0
+    job: str = ""
+
+
+def _held(path: Path) -> _Held:
+    try:
+        with av.open(str(path)) as container:
+            frames = sum(1 for _ in _packets(container))
+            return _Held(frames, container.metadata.get(_JOB_KEY, container.metadata.get(_JOB_KEY.upper(), "")))
+    except (FFmpegError, ValueError, OSError, IndexError):
+        return _Held()  # nothing in it, or nothing there
+
+
+def _packets(container: av.container.InputContainer) -> Iterator[Packet[Any]]:
+    """What is whole of the pictures, in the order of decoding."""
+    packets = container.demux(container.streams.video[0])
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, FFmpegError):
+            return
+        if packet.dts is None or packet.is_corrupt:
+            return
+        yield packet
 
 
 def _container_options(path: Path, source: SourceInfo) -> dict[str, str]:

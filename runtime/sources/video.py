@@ -46,6 +46,7 @@ class VideoSource:
     dropped = reconnects = 0
 
     def __init__(self, path: Path) -> None:
+        self._to_skip = 0
         self._corrupt = 0
         self._out_of_order = 0
         try:
@@ -88,6 +89,10 @@ class VideoSource:
             yield replace(first, captured_at=perf_counter())
         yield from self._frames
 
+    def skip(self, count: int) -> None:
+        """Leave out the first frames: they are decoded, but not converted. Before the first is taken."""
+        self._to_skip, self._first = count - 1, None
+
     def close(self) -> None:
         self._container.close()
 
@@ -102,6 +107,9 @@ class VideoSource:
                 self._out_of_order += 1
                 pts = last_pts + 1
             last_pts = pts
+            if self._to_skip > 0:
+                self._to_skip -= 1
+                continue
             pixels = _turned(bgr_from_video_frame(frame), frame.rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 

@@ -166,7 +166,7 @@ def _job(options: argparse.Namespace, engine: Engine, source: Source) -> str:
 def _resume(source: Source, sink: Sink) -> None:
     if not isinstance(sink, VideoSink) or not isinstance(source, VideoSource):
         raise UsageError("only a video into a video can be resumed", hint="leave out --resume, or --show")
-    done = sink.resume()
+    done = sink.resume(source.start)
     if done:
         source.skip(done)
     _say(f"resume  after {done} frames")

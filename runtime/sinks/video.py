@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
+from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 from av.packet import Packet
 
@@ -30,6 +33,8 @@ _LONGEST_GOP = 250
 """Frames in a fragment at most: some containers state rates that no camera has."""
 _CHUNK_GOPS = 5
 """An encoder that starts anew every so often makes the same bits whether or not a run was stopped between."""
+_REORDERED = 3
+"""Frames at most that H.264 keeps back."""
 _JOB_KEY = "comment"
 """Of the container's metadata: what run a file is of."""
 
@@ -50,7 +55,8 @@ class VideoSink:
         self._job = job
         self._encoder: av.VideoCodecContext | None = None
         self._in_chunk = 0
-        self._last_dts: int | None = None
+        self._last_dts: Fraction | None = None
+        """Of what was written, in seconds."""
         self._source = source
         self._warnings: list[str] = []
         self._scaled = 0
@@ -64,10 +70,10 @@ class VideoSink:
         scaled = [f"{self._scaled} frames changed size and were scaled to the first"] if self._scaled else []
         return self._warnings + (self._audio.warnings if self._audio else []) + scaled
 
-    def resume(self) -> int:
+    def resume(self, start: Fraction) -> int:
         """Take over what an unfinished run of the same job left; how many frames of the source that holds.
 
-        Raises UsageError if it is of another job.
+        `start`: the time of the source's first frame, in seconds. Raises UsageError if it is of another job.
         """
         before = self._path.with_name(f"{self._path.stem}.before{self._path.suffix}")
         held = max(((_held(path), path) for path in (before, self._file.partial)), key=lambda each: each[0].frames)
@@ -80,20 +86,30 @@ class VideoSink:
         if held[1] != before:  # a copy would do, but this takes no space
             self._file.set_aside(before)
         try:
-            return self._copy(before)
+            return self._copy(before, start)
         except (FFmpegError, OSError) as error:
             raise unwritable(self._path, error) from error
 
-    def _copy(self, before: Path) -> int:
+    def _copy(self, before: Path, start: Fraction) -> int:
         """The whole chunks of an unfinished file into the new one."""
         with av.open(str(before)) as unfinished:
             stream = unfinished.streams.video[0]
             self._start(stream.width, stream.height)
             whole = _held(before).frames // self._chunk_frames * self._chunk_frames
+            # Muxers take H.264 as encoders give it, which is not how files hold it.
+            as_encoded = BitStreamFilterContext("h264_mp4toannexb", stream)
+            shift = None
             for packet in islice(_packets(unfinished), whole):
-                if self._audio and packet.pts is not None and packet.time_base:
+                assert packet.pts is not None
+                assert packet.time_base
+                if packet.dts is None:  # Matroska's first
+                    packet.dts = packet.pts - _REORDERED
+                if shift is None:  # Matroska begins at zero, with whatever comes first
+                    shift = round(start / packet.time_base) - packet.pts
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                if self._audio:
                     self._audio.copy_until(float(packet.pts * packet.time_base))
-                self._mux([packet])
+                self._mux(as_encoded.filter(packet))
         return whole
 
     def write(self, frame: Frame) -> None:
@@ -185,9 +201,10 @@ class VideoSink:
         for packet in packets:
             packet.stream = self._stream
             assert packet.dts is not None
-            if self._last_dts is not None and packet.dts <= self._last_dts:  # at an uneven rate a chunk may begin so
-                packet.dts = self._last_dts + 1
-            self._last_dts = packet.dts
+            assert packet.time_base
+            if self._last_dts is not None and packet.dts * packet.time_base <= self._last_dts:
+                packet.dts = math.floor(self._last_dts / packet.time_base) + 1  # a chunk at an uneven rate
+            self._last_dts = packet.dts * packet.time_base
             self._container.mux(packet)
 
     def _finish(self, *, with_rest_of_sound: bool) -> None:
@@ -228,7 +245,7 @@ def _packets(container: av.container.InputContainer) -> Iterator[Packet[Any]]:
             packet = next(packets)
         except (StopIteration, FFmpegError):
             return
-        if packet.dts is None or packet.is_corrupt:
+        if packet.pts is None or packet.is_corrupt:  # the one that ends the stream, or is cut off
             return
         yield packet
 

@@ -89,6 +89,12 @@ class VideoSource:
             yield replace(first, captured_at=perf_counter())
         yield from self._frames
 
+    @property
+    def start(self) -> Fraction:
+        """The time of the first frame in seconds, before it is taken."""
+        assert self._first is not None
+        return self._first.pts * self._first.time_base
+
     def skip(self, count: int) -> None:
         """Leave out the first frames: they are decoded, but not converted. Before the first is taken."""
         self._to_skip, self._first = count - 1, None

@@ -19,6 +19,7 @@ from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import ROOT, write_clip
+from tests.rig import wait_until
 
 COUNT = 260
 Contents = tuple[list[tuple[Fraction, str]], list[bytes]]
@@ -26,7 +27,7 @@ Contents = tuple[list[tuple[Fraction, str]], list[bytes]]
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """260 frames at an uneven rate about 10, so that a chunk is some 50 frames; a second of sound."""
+    """260 frames at an uneven rate about 10, so that a run has several chunks; a second of sound."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     pts = np.cumsum(np.random.default_rng(0).choice([1000, 1280, 1500], COUNT)).tolist()
     write_clip(path, size=(320, 192), pts=pts, audio="aac")
@@ -57,10 +58,14 @@ def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, Content
     return request.param, made
 
 
-def run_and_kill(arguments: list[str], seconds: float) -> None:
+def run_and_kill(arguments: list[str], out: Path, seconds: float) -> None:
+    """Kill a run so long after it began to write."""
+    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+    before = partial.stat().st_mtime_ns if partial.exists() else 0
     child = subprocess.Popen(
         [sys.executable, "-m", "runtime.video", *arguments, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL
     )
+    wait_until(lambda: child.poll() is not None or (partial.exists() and partial.stat().st_mtime_ns > before))
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -80,7 +85,7 @@ def test_killed_at_random_points_it_is_finished_alike(
         out = tmp_path / f"{index}{suffix}"
         arguments = command(long_clip, out)
         for _ in range(2):
-            run_and_kill(arguments, chance.uniform(1.0, 3.0))
+            run_and_kill(arguments, out, chance.uniform(0.5, 3.5))
         assert main([*arguments, "--resume"]) == 0
         shown = capsys.readouterr().err
         if "is finished" not in shown:
@@ -107,7 +112,7 @@ def test_only_whole_chunks_are_taken_over(long_clip: Path, tmp_path: Path) -> No
     unfinished(long_clip, out, 130)
     source = open_source(str(long_clip))
     sink = VideoSink(out, source.info, job="deblur test")
-    done = sink.resume()
+    done = sink.resume(source.start)
     assert done % sink._chunk_frames == 0
     assert 0 < done <= 130
     source.skip(done)

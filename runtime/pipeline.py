@@ -15,6 +15,7 @@ from runtime.channel import Channel
 from runtime.engines.base import Engine, Overlapping
 from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
+from runtime.sharpness import blur
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source
 from runtime.timing import Latencies
@@ -30,9 +31,10 @@ class Pipeline:
     """Runs every frame of a source through an engine into a sink.
 
     A file source waits for the engine, so no frame of it is dropped; a live source drops the
-    oldest frame that waits, and any older than `max_latency_ms` when its turn comes. `read`,
-    `engine` and `write` are the times of the three stages, `total` is from a frame's capture to
-    the end of its write, waits in the queues included.
+    oldest frame that waits, and any older than `max_latency_ms` when its turn comes. Frames with
+    less `blur` than `skip_sharp` go on untouched. `read`, `engine` and `write` are the times of
+    the three stages, `total` is from a frame's capture to the end of its write, waits in the
+    queues included.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Pipeline:
         *,
         guard: OutputGuard | None = None,
         max_latency_ms: float | None = None,
+        skip_sharp: float = 0.0,
         side_by_side: bool = False,
         on_frame: Callable[[Pipeline], None] = lambda _: None,
     ) -> None:
@@ -57,6 +60,9 @@ class Pipeline:
         self._guard = guard
         self._max_latency_s = max_latency_ms / 1e3 if max_latency_ms and live else math.inf
         self._too_old = 0
+        self._skip_sharp = skip_sharp
+        self.frames_skipped = 0
+        """Frames that were sharp already and went on untouched."""
         self._side_by_side = side_by_side
         self._on_frame = on_frame
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
@@ -154,9 +160,17 @@ class Pipeline:
             self._infer_overlapping(self._engine)
             return
         while (frame := self._next_frame()) is not None:
+            if self._is_sharp(frame):
+                self._restored.put((frame, frame.pixels))
+                continue
             with self.latencies["engine"].measure():
                 pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
             self._pass_on(frame, pixels)
+
+    def _is_sharp(self, frame: Frame) -> bool:
+        sharp = self._skip_sharp > 0 and blur(frame.pixels) < self._skip_sharp
+        self.frames_skipped += sharp
+        return sharp
 
     def _next_frame(self, *, wait: bool = True) -> Frame | None:
         while (frame := self._captured.get(wait=wait)) is not None:
@@ -170,15 +184,20 @@ class Pipeline:
 
     def _infer_overlapping(self, engine: Overlapping) -> None:
         """Keep all slots busy while there are frames; never hold a result back for want of a next frame."""
-        under_way: deque[tuple[Frame, float]] = deque()
+        under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
         while True:
             frame = self._next_frame(wait=not under_way) if len(under_way) < engine.slots else None
-            if frame is not None:
-                under_way.append((frame, perf_counter()))
+            if frame is not None and self._is_sharp(frame):
+                under_way.append((frame, perf_counter(), frame.pixels))
+            elif frame is not None:
+                under_way.append((frame, perf_counter(), None))
                 engine.submit(frame.pixels[np.newaxis])
             elif under_way:
+                frame, start, pixels = under_way.popleft()
+                if pixels is not None:
+                    self._restored.put((frame, pixels))
+                    continue
                 pixels = engine.collect()[0]
-                frame, start = under_way.popleft()
                 self.latencies["engine"].add(1e3 * (perf_counter() - start))
                 self._pass_on(frame, pixels)
             else:

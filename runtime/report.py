@@ -55,6 +55,8 @@ def table(pipeline: Pipeline) -> str:
         f"rate    {pipeline.fps:.1f} fps over {pipeline.seconds:.1f} s",
         f"{'ms':8}" + "".join(f"{name:>9}" for name in ("p50", "p90", "p99", "max")),
     ]
+    if pipeline.frames_skipped:
+        rows[0] += f", {pipeline.frames_skipped} sharp already"
     for stage in STAGES:
         values = pipeline.latencies[stage].summary().values()
         rows.append(f"{stage:8}" + "".join(f"{value:9.1f}" for value in values))
@@ -71,6 +73,7 @@ def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
             "written": pipeline.frames_written,
             "dropped": pipeline.frames_dropped,
             "passed": pipeline.frames_passed,
+            "skipped": pipeline.frames_skipped,
             "reconnects": pipeline.reconnects,
         },
         "seconds": round(pipeline.seconds, 3),

@@ -22,6 +22,7 @@ from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
+from runtime.sharpness import SHARP
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import LiveOptions, Source, Watch, open_source
@@ -65,6 +66,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="end with 5 after so many failed tries in a row (default: never)",
     )
     add("--max-latency-ms", type=float, metavar="MS", help="drop frames of a live source that waited longer")
+    add("--skip-sharp", type=_blur, default=0.0, metavar="auto|off|BLUR", help="pass on sharp frames (default: off)")
     add("--guard", choices=("on", "off"), default="on", help="pass on frames whose result is impossible (default: on)")
     add("--strict", action="store_true", help="end with 8 at such a frame instead")
     add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
@@ -114,6 +116,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
             sink,
             guard=guard,
             max_latency_ms=options.max_latency_ms,
+            skip_sharp=options.skip_sharp,
             side_by_side=options.side_by_side,
             on_frame=progress,
         )
@@ -159,7 +162,14 @@ def _open_engine(options: argparse.Namespace) -> Engine:
 def _job(options: argparse.Namespace, engine: Engine, source: Source) -> str:
     """What decides the frames of an output; another run with the same makes the same."""
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
-    what = (files, engine.spec.to_json(), engine.backend.split(" (")[0], options.side_by_side, options.guard)
+    what = (
+        files,
+        engine.spec.to_json(),
+        engine.backend.split(" (")[0],
+        options.side_by_side,
+        options.guard,
+        options.skip_sharp,
+    )
     return f"deblur {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
 
 
@@ -226,6 +236,14 @@ def _report_error(error: Exception, *, debug: bool) -> int:
 def _say(line: str) -> None:
     """Everything for people goes to standard error; standard output is for frames."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _blur(text: str) -> float:
+    value = {"auto": SHARP, "off": 0.0}.get(text)
+    value = float(text) if value is None else value
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be auto, off, or a blur from 0 to 1, got {text}")
+    return value
 
 
 def _count(text: str) -> int:

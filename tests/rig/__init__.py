@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ def free_port() -> int:
 
 def require_rtsp_server() -> None:
     """Skip where Debian's packages are not installed; CI installs them."""
+    if os.environ.get("CI"):
+        return  # which installs them
     found = (
         shutil.which(SYSTEM_PYTHON)
         and not subprocess.run([SYSTEM_PYTHON, "-c", _NEEDS], capture_output=True, check=False).returncode

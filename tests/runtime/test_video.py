@@ -43,7 +43,7 @@ def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys
     assert np.abs(restored[0].pixels.astype(int) - (255 - picture(64, 48).astype(int))).mean() < 8
     values = json.loads(stats.read_text())
     assert values["schema"] == 1
-    assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "passed": 0, "reconnects": 0}
+    assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "passed": 0, "skipped": 0, "reconnects": 0}
     assert values["engine"]["name"] == "invert"
     assert values["output"] == str(out)
     assert set(values["latency_ms"]) == {"read", "engine", "write", "total"}

@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from runtime.channel import Channel
-from runtime.engines.base import Engine, Overlapping
+from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
 from runtime.sharpness import blur
@@ -156,16 +156,27 @@ class Pipeline:
                 self.frames_read += 1
 
     def _infer(self) -> None:
-        if isinstance(self._engine, Overlapping) and self._engine.slots > 1:
-            self._infer_overlapping(self._engine)
-            return
-        while (frame := self._next_frame()) is not None:
-            if self._is_sharp(frame):
-                self._restored.put((frame, frame.pixels))
-                continue
-            with self.latencies["engine"].measure():
-                pixels = self._engine.infer(frame.pixels[np.newaxis])[0]
-            self._pass_on(frame, pixels)
+        """Keep the engine's slots busy while there are frames; never hold a result back for want of a next frame."""
+        under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
+        while True:
+            free = len(under_way) < self._engine.slots
+            frame = self._next_frame(wait=not under_way) if free else None
+            if frame is not None:
+                untouched = frame.pixels if self._is_sharp(frame) else None
+                under_way.append((frame, perf_counter(), untouched))
+                if untouched is None:
+                    self._engine.submit(frame.pixels[np.newaxis])
+            elif under_way:
+                self._pass_on(*under_way.popleft())
+            else:
+                return
+
+    def _pass_on(self, frame: Frame, start: float, pixels: Pixels | None) -> None:
+        if pixels is None:
+            pixels = self._engine.collect()[0]
+            self.latencies["engine"].add(1e3 * (perf_counter() - start))
+            pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
+        self._restored.put((frame, pixels))
 
     def _is_sharp(self, frame: Frame) -> bool:
         sharp = self._skip_sharp > 0 and blur(frame.pixels) < self._skip_sharp
@@ -178,30 +189,6 @@ class Pipeline:
                 return frame
             self._too_old += 1
         return None
-
-    def _pass_on(self, frame: Frame, pixels: Pixels) -> None:
-        self._restored.put((frame, self._guard(frame.pixels, pixels) if self._guard else pixels))
-
-    def _infer_overlapping(self, engine: Overlapping) -> None:
-        """Keep all slots busy while there are frames; never hold a result back for want of a next frame."""
-        under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
-        while True:
-            frame = self._next_frame(wait=not under_way) if len(under_way) < engine.slots else None
-            if frame is not None and self._is_sharp(frame):
-                under_way.append((frame, perf_counter(), frame.pixels))
-            elif frame is not None:
-                under_way.append((frame, perf_counter(), None))
-                engine.submit(frame.pixels[np.newaxis])
-            elif under_way:
-                frame, start, pixels = under_way.popleft()
-                if pixels is not None:
-                    self._restored.put((frame, pixels))
-                    continue
-                pixels = engine.collect()[0]
-                self.latencies["engine"].add(1e3 * (perf_counter() - start))
-                self._pass_on(frame, pixels)
-            else:
-                return
 
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections import deque
+from typing import Protocol
 
 from runtime.errors import EngineError
 from runtime.frame import Pixels
@@ -10,7 +11,11 @@ from runtime.spec import EngineSpec
 
 
 class Engine(Protocol):
-    """Pixels in, pixels out; used from one thread at a time."""
+    """Pixels in, pixels out; used from one thread at a time.
+
+    Some have several batches under way, so that copies of one overlap the work on another: up to
+    `slots` can be submitted before the first is collected.
+    """
 
     @property
     def spec(self) -> EngineSpec: ...
@@ -20,12 +25,23 @@ class Engine(Protocol):
         """What runs it, for reports: a library and its provider."""
         ...
 
+    @property
+    def slots(self) -> int: ...
+
     def infer(self, batch: Pixels) -> Pixels:
         """Sharpen uint8[N, H, W, 3] BGR; the result has the same shape and is the caller's to keep.
 
-        Raises EngineError if H or W is outside the engine's range or it has been closed,
-        OutOfMemoryError if memory does not suffice.
+        Nothing else may be under way. Raises EngineError if H or W is outside the engine's range
+        or it has been closed, OutOfMemoryError if memory does not suffice.
         """
+        ...
+
+    def submit(self, batch: Pixels) -> None:
+        """Start work on a batch; raises as `infer` does."""
+        ...
+
+    def collect(self) -> Pixels:
+        """The result of the batch that was submitted first."""
         ...
 
     def close(self) -> None:
@@ -33,22 +49,22 @@ class Engine(Protocol):
         ...
 
 
-@runtime_checkable
-class Overlapping(Engine, Protocol):
-    """An engine with several batches under way, so that copies of one overlap the work on another."""
+class OneAtATime:
+    """`submit` and `collect` for engines that only `infer`."""
 
-    @property
-    def slots(self) -> int:
-        """How many."""
-        ...
+    slots = 1
+
+    def __init__(self) -> None:
+        self._results: deque[Pixels] = deque()
+
+    def infer(self, batch: Pixels) -> Pixels:
+        raise NotImplementedError
 
     def submit(self, batch: Pixels) -> None:
-        """Start work on a batch; raises as `infer` does. No more than `slots` at once."""
-        ...
+        self._results.append(self.infer(batch))
 
     def collect(self) -> Pixels:
-        """The result of the batch that was submitted first."""
-        ...
+        return self._results.popleft()
 
 
 def require_accepted(spec: EngineSpec, batch: Pixels) -> None:

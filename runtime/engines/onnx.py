@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from runtime.engines.base import closed, first_line, require_accepted
+from runtime.engines.base import OneAtATime, closed, first_line, require_accepted
 from runtime.errors import EngineError, OutOfMemoryError
 from runtime.frame import Pixels
 from runtime.spec import METADATA_KEY, EngineSpec
@@ -24,7 +24,7 @@ _ORT_NAMES: dict[OrtProvider, str] = {
 _CONTRACT = "uint8[N, H, W, 3]"
 
 
-class OnnxEngine:
+class OnnxEngine(OneAtATime):
     """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output.
 
     The provider is used or refused, never replaced. `threads=0` uses every core. Raises
@@ -32,6 +32,7 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, *, provider: OrtProvider = "cpu", threads: int = 0) -> None:
+        super().__init__()
         if not has_provider(provider):
             known = [short for short in _ORT_NAMES if has_provider(short)]
             raise EngineError(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.engines.base import closed, first_line, require_accepted
+from runtime.engines.base import OneAtATime, closed, first_line, require_accepted
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError, OutOfMemoryError
 from runtime.frame import Pixels
@@ -16,7 +16,7 @@ from runtime.frame import Pixels
 _KEPT_SHAPES = 4
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(OneAtATime):
     """An ONNX file as `OnnxEngine` takes it, compiled anew for each size of frames: that is faster than one
     network for all sizes by a sixth, and takes a fraction of a second. The last few sizes are kept.
 
@@ -28,6 +28,7 @@ class OpenVinoEngine:
     provider: Final = "openvino"
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
+        super().__init__()
         try:
             import openvino  # noqa: PLC0415 - only some users have it
         except ImportError as error:

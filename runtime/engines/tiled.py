@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.arguments import Size
-from runtime.engines.base import Engine, Overlapping
+from runtime.engines.base import Engine
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
@@ -40,16 +40,16 @@ class TiledEngine:
         overlap_px: int = OVERLAP_PX,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if tile and (min(tile) < LEAST_TILE_PX or overlap_px < 0 or 2 * overlap_px > min(tile)):
+        if overlap_px < 0 or (tile and (min(tile) < LEAST_TILE_PX or 2 * overlap_px > min(tile))):
             raise UsageError(
                 f"tiles must be at least {LEAST_TILE_PX} pixels wide and high, and twice the overlap, "
-                f"got {tile[0]}x{tile[1]} and {overlap_px}",
+                f"got {tile} and {overlap_px}",
                 hint="give a larger --tile or a smaller --overlap",
             )
         self._engine, self._tile, self._overlap_px, self._say = engine, tile, overlap_px, say
         self._range = engine.spec
-        self._ready: deque[Pixels | None] = deque()
-        """What was submitted: a result, or None where the engine itself has it."""
+        self._under_way: deque[Pixels | None] = deque()
+        """A result, or None where the engine itself has it."""
 
     @property
     def spec(self) -> EngineSpec:
@@ -61,37 +61,32 @@ class TiledEngine:
 
     @property
     def slots(self) -> int:
-        return self._engine.slots if isinstance(self._engine, Overlapping) else 1
+        return self._engine.slots
 
     def infer(self, batch: Pixels) -> Pixels:
+        self.submit(batch)
+        return self.collect()
+
+    def submit(self, batch: Pixels) -> None:
         height, width = batch.shape[1:3]
         if self._takes(width, height):
             try:
-                return self._engine.infer(batch)
+                self._engine.submit(batch)
             except OutOfMemoryError:
                 if self._tile or min(width, height) < 4 * LEAST_TILE_PX:
                     raise
                 self._tile = (width // 2, height // 2)
                 self._say(f"warning: not enough memory for {width}x{height}, taken in tiles of half that size")
-        return self._in_tiles(batch)
-
-    def submit(self, batch: Pixels) -> None:
-        """As `TensorRtEngine.submit`."""
-        if self._takes(batch.shape[2], batch.shape[1]) and isinstance(self._engine, Overlapping):
-            self._engine.submit(batch)
-            self._ready.append(None)
-            return
-        if isinstance(self._engine, Overlapping):  # it must have nothing under way to infer
-            for index, result in enumerate(self._ready):
-                self._ready[index] = self._engine.collect() if result is None else result
-        self._ready.append(self.infer(batch))
+            else:
+                self._under_way.append(None)
+                return
+        for index, result in enumerate(self._under_way):  # for tiles it must have nothing under way
+            self._under_way[index] = self._engine.collect() if result is None else result
+        self._under_way.append(self._in_tiles(batch))
 
     def collect(self) -> Pixels:
-        result = self._ready.popleft()
-        if result is None:
-            assert isinstance(self._engine, Overlapping)
-            return self._engine.collect()
-        return result
+        result = self._under_way.popleft()
+        return self._engine.collect() if result is None else result
 
     def close(self) -> None:
         self._engine.close()
@@ -102,47 +97,56 @@ class TiledEngine:
         return fits and self._range.accepts(width=width, height=height)
 
     def _in_tiles(self, batch: Pixels) -> Pixels:
+        """All tiles have one size, as engines prepare for each size anew."""
         height, width = batch.shape[1:3]
-        limits = (self._range.height, self._range.width)
         wanted = self._tile[::-1] if self._tile else (_LARGEST, _LARGEST)
-        missing = [max(0, least - length) for (least, _), length in zip(limits, (height, width), strict=True)]
-        if any(missing):
-            batch = np.pad(batch, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         rows, columns = (
-            _spans(length, min(length, max(side, least), most), self._overlap_px, most=most)
-            for length, side, (least, most) in zip(batch.shape[1:3], wanted, limits, strict=True)
+            _Cut.of(length, side, limits, self._overlap_px)
+            for length, side, limits in zip(
+                (height, width), wanted, (self._range.height, self._range.width), strict=True
+            )
         )
-        total = np.zeros((*batch.shape[1:3], 1), np.float32)
-        blended = np.zeros(batch.shape, np.float32)
-        for top, bottom in rows:
-            for left, right in columns:
-                ramps = (_ramp(length, self._overlap_px) for length in (bottom - top, right - left))
-                weights = np.outer(*ramps)[:, :, np.newaxis]
-                part = np.s_[:, top:bottom, left:right]
-                blended[part] += weights * self._engine.infer(np.ascontiguousarray(batch[part]))
+        missing = ((0, 0), (0, rows.length - height), (0, columns.length - width), (0, 0))
+        padded = np.pad(batch, missing, mode="edge")
+        weights = np.outer(rows.ramp(self._overlap_px), columns.ramp(self._overlap_px))[:, :, np.newaxis]
+        total = np.zeros((*padded.shape[1:3], 1), np.float32)
+        blended = np.zeros(padded.shape, np.float32)
+        for top in rows.starts:
+            for left in columns.starts:
+                part = np.s_[:, top : top + rows.side, left : left + columns.side]
+                blended[part] += weights * self._engine.infer(np.ascontiguousarray(padded[part]))
                 total[part[1:]] += weights
         result: Pixels = np.rint(blended / total).astype(np.uint8)
         return result[:, :height, :width]
 
 
-def _spans(length: int, side: int, overlap: int, *, most: int) -> list[tuple[int, int]]:
-    """First pixel and end of each tile, evenly spaced.
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """How one side of a frame is cut into tiles."""
 
-    Tiles begin at multiples of `_GRID_PX`: networks that work at a fraction of the resolution see
-    the same grid as in the whole frame. The last one grows by the rest, if it may.
-    """
-    overlap = min(overlap, side - 1)
-    count = 1 + max(0, -(-(length - side) // (side - overlap)))
-    spans = []
-    for index in range(count):
-        start = index * (length - side) // max(1, count - 1)
-        aligned = start - start % _GRID_PX
-        stop = start + side if index < count - 1 else length
-        spans.append((aligned, stop) if stop - aligned <= most else (start, stop))
-    return spans
+    length: int
+    """Of the frame, continued by its last row or column where tiles go beyond it."""
+    side: int
+    """Of every tile."""
+    starts: list[int]
+    """Multiples of `_GRID_PX`: networks that work at a fraction of the resolution then see the same
+    grid as in the whole frame."""
 
+    @classmethod
+    def of(cls, length: int, wanted: int, limits: tuple[int, int], overlap: int) -> _Cut:
+        """`wanted`: pixels of a tile; `limits`: what the engine takes."""
+        least, most = limits
+        if least <= length <= min(wanted, most):
+            return cls(length, length, [0])
+        side = min(max(wanted, least), most)
+        grid = _GRID_PX if side - overlap >= _GRID_PX else 1
+        step = max(1, (side - overlap) // grid) * grid
+        count = 1 + max(0, -(-(length - side) // step))
+        if count > 1:  # no further beyond the frame than it takes
+            step = -(-(length - side) // ((count - 1) * grid)) * grid
+        return cls(side + (count - 1) * step, side, [index * step for index in range(count)])
 
-def _ramp(side: int, overlap: int) -> NDArray[np.float32]:
-    """Weights across a tile: rising over the overlap, then one, then falling; nowhere zero."""
-    distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 1
-    return np.minimum(1, distance / (overlap + 1)).astype(np.float32)
+    def ramp(self, overlap: int) -> NDArray[np.float32]:
+        """Weights across a tile: rising over the overlap, then one, then falling; nowhere zero."""
+        distance = np.minimum(np.arange(self.side), np.arange(self.side)[::-1]) + 1
+        return np.minimum(1, distance / (overlap + 1)).astype(np.float32)

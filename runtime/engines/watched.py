@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
 
 import numpy as np
 
-from runtime.engines.base import Engine, Overlapping
+from runtime.engines.base import Engine
 from runtime.frame import Pixels
 from runtime.sidecar import sidecar_path
 from runtime.spec import EngineSpec
@@ -51,28 +52,23 @@ class WatchedEngine:
 
     @property
     def slots(self) -> int:
-        return self._engine.slots if isinstance(self._engine, Overlapping) else 1
+        return self._engine.slots
 
     def infer(self, batch: Pixels) -> Pixels:
-        self._take_over()
-        self._shape = batch.shape
-        return self._engine.infer(batch)
+        self.submit(batch)
+        return self.collect()
 
     def submit(self, batch: Pixels) -> None:
-        """As `Overlapping.submit`."""
-        if self._next is not None:
-            while self._under_way:
-                self._ready.append(self._collected())
         self._take_over()
         self._shape = batch.shape
-        if isinstance(self._engine, Overlapping):
-            self._engine.submit(batch)
-            self._under_way += 1
-        else:
-            self._ready.append(self._engine.infer(batch))
+        self._engine.submit(batch)
+        self._under_way += 1
 
     def collect(self) -> Pixels:
-        return self._ready.popleft() if self._ready else self._collected()
+        if self._ready:
+            return self._ready.popleft()
+        self._under_way -= 1
+        return self._engine.collect()
 
     def close(self) -> None:
         self._ended.set()
@@ -81,24 +77,25 @@ class WatchedEngine:
             if engine is not None:
                 engine.close()
 
-    def _collected(self) -> Pixels:
-        assert isinstance(self._engine, Overlapping)
-        self._under_way -= 1
-        return self._engine.collect()
-
     def _take_over(self) -> None:
-        if self._next is None:  # once in many frames it is not
-            return
+        """Change to the new engine, if there is one, when the old one has given all that it was given."""
         with self._changing:
-            self._replaced.append(self._engine)
-            self._engine, self._next = self._next, None
+            fresh, self._next = self._next, None
+        if fresh is None:
+            return
+        while self._under_way:
+            self._under_way -= 1
+            self._ready.append(self._engine.collect())
+        self._replaced.append(self._engine)
+        self._engine = fresh
         self._say(f"engine replaced: {self._engine.spec.name}, {self._engine.backend}")
 
     def _watch(self) -> None:
         seen = self._state
         while not self._ended.wait(POLL_S):
             while self._replaced:
-                self._replaced.pop().close()
+                with suppress(Exception):  # it has done its work
+                    self._replaced.pop().close()
             before, seen = seen, _state(self._path)
             if seen == self._state or seen != before:
                 continue
@@ -114,7 +111,10 @@ class WatchedEngine:
         """Let a new engine warm up, and have it take over at the next frame."""
         try:
             if self._shape:
-                fresh.infer(np.zeros(self._shape, np.uint8))
+                for _ in range(fresh.slots):
+                    fresh.submit(np.zeros(self._shape, np.uint8))
+                for _ in range(fresh.slots):
+                    fresh.collect()
         except Exception as error:  # noqa: BLE001 - as above
             self._say(f"warning: the new engine is not used: {error}")
             fresh.close()

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from runtime.engines.base import Engine
+from runtime.engines.base import OneAtATime
 from runtime.errors import SourceLostError, UsageError
 from runtime.frame import Pixels
 from runtime.pipeline import Pipeline
@@ -156,10 +156,11 @@ class Steady:
     def close(self) -> None: ...
 
 
-class Busy(Engine):
+class Busy(OneAtATime):
     """An engine that takes its time."""
 
     def __init__(self, seconds: float) -> None:
+        super().__init__()
         self.seconds = seconds
 
     spec, backend = EngineSpec(name="busy"), "test"

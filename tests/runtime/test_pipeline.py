@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from runtime.engines import open_engine
+from runtime.engines.base import OneAtATime
 from runtime.frame import Frame, Pixels
 from runtime.pipeline import Pipeline
 from runtime.sinks.base import NullSink
@@ -43,10 +44,11 @@ class Numbers:
         self.closed += 1
 
 
-class Slow:
+class Slow(OneAtATime):
     """An engine that takes its time, and may fail."""
 
     def __init__(self, seconds: float = 0.0, fail_at: int = -1) -> None:
+        super().__init__()
         self.spec, self.backend = EngineSpec(name="slow"), "test"
         self._seconds, self._fail_at, self._seen = seconds, fail_at, 0
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from runtime.engines import BUNDLED, open_engine
+from runtime.engines.base import OneAtATime
 from runtime.engines.tensorrt import TensorRtEngine
-from runtime.engines.tiled import TiledEngine, _ramp, _spans
+from runtime.engines.tiled import TiledEngine, _Cut
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db
@@ -20,12 +21,13 @@ from tests.conftest import ROOT, picture, write_engine
 from tests.standin import put_in_place, write_plan
 
 
-class Noting:
+class Noting(OneAtATime):
     """Inverts frames of its range, and notes their sizes."""
 
     backend = "noting"
 
     def __init__(self, *, least: int = 1, most: int = 65_535, memory: int = 1 << 40) -> None:
+        super().__init__()
         self.spec = EngineSpec(name="noting", width=(least, most), height=(least, most))
         self.sizes: list[tuple[int, int]] = []
         self.memory = memory
@@ -42,20 +44,23 @@ class Noting:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("length", [64, 65, 100, 127, 128, 129, 1000, 1921])
-@pytest.mark.parametrize(("side", "overlap"), [(64, 0), (64, 32), (65, 16), (128, 1)])
-def test_tiles_cover_everything_and_overlap_enough(length: int, side: int, overlap: int) -> None:
-    side = min(side, length)
-    for most in (side, 65_535):
-        starts, stops = np.array(_spans(length, side, overlap, most=most)).T
-        assert (starts[0], stops[-1]) == (0, length)
-        assert (stops - starts <= most).all()
-        assert (stops[:-1] - starts[1:] >= min(overlap, side - 1)).all()
-        assert (starts % 32 == 0).all() or most == side
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 100, 127, 128, 129, 1000, 1921])
+@pytest.mark.parametrize(("side", "overlap"), [(64, 0), (64, 32), (96, 16), (128, 1), (65_535, 32)])
+@pytest.mark.parametrize("limits", [(1, 65_535), (80, 80), (16, 100)])
+def test_tiles_cover_everything_and_overlap_enough(
+    length: int, side: int, overlap: int, limits: tuple[int, int]
+) -> None:
+    cut = _Cut.of(length, side, limits, overlap)
+    assert limits[0] <= cut.side <= limits[1]
+    assert cut.starts[0] == 0
+    assert cut.starts[-1] + cut.side == cut.length >= length
+    assert cut.starts[-1] < length  # no tile beyond the frame
+    assert (cut.side - np.diff(cut.starts) >= overlap).all()
+    assert all(start % 32 == 0 for start in cut.starts)
 
 
 def test_weights_are_never_zero_and_full_in_the_middle() -> None:
-    ramp = _ramp(64, 16)
+    ramp = _Cut(64, 64, [0]).ramp(16)
     assert ramp.min() > 0
     assert (ramp[16:48] == 1).all()
     assert np.array_equal(ramp, ramp[::-1])
@@ -76,14 +81,13 @@ def test_frames_that_fit_go_whole_unless_tiles_are_asked_for() -> None:
     assert engine.sizes == [(640, 360)]
     asked = TiledEngine(engine, tile=(256, 128), overlap_px=16)
     asked.infer(picture(640, 360)[None])
-    assert {(256, 128)} < set(engine.sizes[1:])
-    assert all(width < 256 + 32 and height < 128 + 32 for width, height in engine.sizes[1:])
+    assert set(engine.sizes[1:]) == {(256, 128)}  # engines prepare for each size anew
     assert len(engine.sizes) == 1 + 3 * 4
     assert "tiles of 256x128" in asked.backend
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [((63, 64), 0), ((64, 64), 33), ((128, 128), -1)])
-def test_tiles_that_cannot_be_are_refused(tile: tuple[int, int], overlap: int) -> None:
+@pytest.mark.parametrize(("tile", "overlap"), [((63, 64), 0), ((64, 64), 33), ((128, 128), -1), (None, -1)])
+def test_tiles_that_cannot_be_are_refused(tile: tuple[int, int] | None, overlap: int) -> None:
     with pytest.raises(UsageError, match="tiles must be at least 64 pixels"):
         TiledEngine(Noting(), tile=tile, overlap_px=overlap)
 
@@ -94,7 +98,7 @@ def test_too_little_memory_is_answered_once_with_smaller_tiles() -> None:
     tiled = TiledEngine(engine, say=said.append)
     for _ in range(2):
         assert np.array_equal(tiled.infer(picture(640, 360)[None]), 255 - picture(640, 360)[None])
-    assert all(width <= 352 and height <= 212 for width, height in engine.sizes)
+    assert set(engine.sizes) == {(320, 180)}
     assert len(said) == 1
     with pytest.raises(OutOfMemoryError):
         TiledEngine(Noting(memory=1000)).infer(picture(640, 360)[None])
@@ -106,13 +110,17 @@ def photograph() -> Pixels:
 
 
 def test_no_seam_shows() -> None:
-    """Where tiles meet, what differs from the whole frame's picture is no larger than elsewhere, and small."""
+    """Where tiles meet, what differs from the whole frame's picture is small, and no step.
+
+    At the right and lower border it may differ: the last tiles see the frame continued there.
+    """
     engine = open_engine(BUNDLED.with_name("deblur_edge_fp32.onnx"), provider="cpu")
     frame = photograph()[None]
     whole = engine.infer(frame)[0]
     tiled = TiledEngine(engine, tile=(256, 256)).infer(frame)[0]
-    assert psnr_db(tiled, whole) > 60
-    difference = tiled.astype(int) - whole
+    assert psnr_db(tiled[:-32, :-32], whole[:-32, :-32]) > 60
+    assert psnr_db(tiled, whole) > 50
+    difference = (tiled.astype(int) - whole)[:-32, :-32]
     columns = np.abs(np.diff(difference, axis=1)).mean(axis=(0, 2))
     assert columns.max() < 0.5  # a step of half a code along a whole column would show
 
@@ -123,7 +131,7 @@ def test_without_overlap_a_seam_would_show() -> None:
     frame = photograph()[None]
     whole = engine.infer(frame)[0]
     hard = TiledEngine(engine, tile=(256, 256), overlap_px=0).infer(frame)[0]
-    difference = hard.astype(int) - whole
+    difference = (hard.astype(int) - whole)[:-32, :-32]
     assert np.abs(np.diff(difference, axis=1)).mean(axis=(0, 2)).max() > 0.5
 
 

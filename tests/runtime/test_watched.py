@@ -141,17 +141,17 @@ def test_through_the_command_line_no_frame_is_lost(
     count = 120
     write_clip(tmp_path / "long.mp4", pts=[512 * index for index in range(count)])
     frames_seen = 0
-    original = WatchedEngine.infer
+    original = WatchedEngine.submit
 
-    def infer(self: WatchedEngine, batch: np.ndarray) -> np.ndarray:
+    def submit(self: WatchedEngine, batch: np.ndarray) -> None:
         nonlocal frames_seen
         frames_seen += 1
         if frames_seen == 20:
             replace(path, identity)
         time.sleep(0.02)
-        return original(self, batch)
+        original(self, batch)
 
-    monkeypatch.setattr(WatchedEngine, "infer", infer)
+    monkeypatch.setattr(WatchedEngine, "submit", submit)
     arguments = ["--engine", path, "--source", tmp_path / "long.mp4", "--out", tmp_path / "out.mp4", "--watch-engine"]
     assert main([*map(str, arguments), "--provider", "cpu", "--guard=off"]) == 0
     shown = capsys.readouterr().err

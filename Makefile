@@ -62,7 +62,7 @@ format: setup-dev ## style, applied
 bench: setup ## frames per second and latencies of the bundled engine, nothing written
 	$(BIN)/python -m runtime.video --source $(DEMO_SOURCE) --out null --stats out/bench.json
 
-gpu-check: setup ## builds, runs and measures plans on an NVIDIA GPU: one page with a verdict
+gpu-check: ## builds, runs and measures plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
 	$(BIN)/python -m benchmarks.gpu_check
 
 clean: ## remove the environment and all output

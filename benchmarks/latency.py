@@ -21,6 +21,7 @@ from runtime.arguments import size
 from runtime.engines import BUNDLED, PROVIDERS, Engine, open_engine
 from runtime.errors import DeblurError, UsageError
 from runtime.frame import Pixels
+from runtime.sources.images import read_picture
 
 QUERIES = 4
 """In a block."""
@@ -103,12 +104,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    width, height = options.size
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    if options.picture:
-        frame = cv2.resize(cv2.imread(str(options.picture)), (width, height), interpolation=cv2.INTER_AREA)
     names = options.engine or [str(BUNDLED)]
     try:
+        frame = _frame(options)
         engines = [_opened(name) for name in names]
         measured = measure(
             engines, [Path(name.partition("@")[0]).name for name in names], frame[None], duration_s=options.duration
@@ -118,6 +116,13 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     print(table(measured))
     return 0
+
+
+def _frame(options: argparse.Namespace) -> Pixels:
+    width, height = options.size
+    if options.picture is None:
+        return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(read_picture(options.picture), (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _opened(name: str) -> Engine:

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from export.plan import PlanConfig, add_options, config_of
+from export.plan import PlanConfig, add_options, config_of, machine
 from export.steps import Steps, digest, folder_digest
+from runtime.engines.cuda import probe
 from runtime.engines.nvidia import package
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
 from runtime.files import unwritable
@@ -65,7 +66,7 @@ def inputs_digest(options: argparse.Namespace) -> str:
         options.fp16_budget_db,
         options.force,
     )
-    plans = (plan_config(options), package(options.target).__version__) if options.target else ()
+    plans = (plan_config(options), machine(options.target)) if options.target else ()
     return digest(*made, *pictures, repr(asked), repr(plans), tools_digest())
 
 
@@ -76,7 +77,8 @@ def weights_path(checkpoint: Path) -> Path:
 
 def tools_digest() -> str:
     """Of our own code and the packages that engines are made with."""
-    code = [folder_digest(ROOT / name) for name in ("export", "train/models")]
+    code = [folder_digest(ROOT / name) for name in ("export", "train/models", "runtime/engines")]
+    code += [folder_digest(ROOT / "runtime" / f"{name}.py") for name in ("metrics", "sidecar", "spec")]
     return digest(*code, *(version(name) for name in _PACKAGES))
 
 
@@ -164,6 +166,8 @@ def check_options(options: argparse.Namespace) -> None:
     if options.target:
         plan_config(options)
         package(options.target)
+        if options.target == "tensorrt":
+            probe()
     unknown = set(options.precision.split(",")) - set(_PRECISIONS)
     if unknown:
         raise UsageError(f"no such precision: {', '.join(sorted(unknown))}", hint=f"use {', '.join(_PRECISIONS)}")

@@ -110,8 +110,7 @@ class _Swap:
         if node is None or others > 0:
             raise _CannotFoldError
         if node.op_type == "Conv" and self._is_plain(node):
-            for index, weights in enumerate(node.input[1:], start=1):
-                self._set(node, index, self._values(weights)[order])
+            self._reorder_outputs(node, order)
         elif node.op_type in _SPATIAL:
             self._reorder_maker(node.input[0], order)
         elif node.op_type in _ALIKE:
@@ -123,6 +122,13 @@ class _Swap:
         else:
             raise _CannotFoldError
         self.orders[name] = order
+
+    def _reorder_outputs(self, convolution: onnx.NodeProto, order: Order) -> None:
+        for index, weights in enumerate(convolution.input[1:], start=1):
+            values = self._values(weights)
+            if len(values) != len(order):  # such as a mask of one channel
+                raise _CannotFoldError
+            self._set(convolution, index, values[order])
 
     def _is_plain(self, node: onnx.NodeProto) -> bool:
         groups = [helper.get_attribute_value(each) for each in node.attribute if each.name == "group"]

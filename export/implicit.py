@@ -6,7 +6,6 @@ Q/DQ engines from `python -m export` are measured against a budget; these are no
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -18,13 +17,8 @@ Algorithm = Literal["entropy", "minmax"]
 _CLASSES: dict[Algorithm, str] = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
 
-def calibrator(
-    trt: Any, algorithm: Algorithm, frames: Iterable[Any], size: tuple[int, int], *, cache: Path | None
-) -> Any:
-    """A TensorRT calibrator over frames uint8[H, W, 3] BGR, resized to `size` (width, height).
-
-    `cache`: the scales go to and come from `CACHE.int8`, so that a second build needs no frames.
-    """
+def calibrator(trt: Any, algorithm: Algorithm, frames: Iterable[Any], size: tuple[int, int]) -> Any:
+    """A TensorRT calibrator over frames uint8[H, W, 3] BGR, resized to `size` (width, height)."""
     base = getattr(trt, _CLASSES[algorithm], None)
     if base is None:
         raise EngineError(
@@ -35,7 +29,6 @@ def calibrator(
     import pycuda.driver as cuda  # noqa: PLC0415
 
     width, height = size
-    scales = cache.with_name(cache.name + ".int8") if cache else None
     remaining = iter(frames)
 
     class Calibrator(base):  # type: ignore[misc, valid-type]
@@ -53,11 +46,10 @@ def calibrator(
             cuda.memcpy_htod(self.memory, np.ascontiguousarray(cv2.resize(frame, (width, height))))
             return [int(self.memory)]
 
-        def read_calibration_cache(self) -> bytes | None:
-            return scales.read_bytes() if scales and scales.exists() else None
+        def read_calibration_cache(self) -> None:
+            """None is kept: scales of another model or other frames would be taken for these."""
 
         def write_calibration_cache(self, content: bytes) -> None:
-            if scales:
-                scales.write_bytes(bytes(content))
+            """As above."""
 
     return Calibrator()

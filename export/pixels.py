@@ -76,8 +76,9 @@ class _Builder:
 
     def node(self, kind: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
         """Add a node with one output; returns the output's name."""
-        output = name or f"pixels.{kind.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}.node", **attributes))
+        label = f"pixels.{kind.lower()}{len(self.nodes)}"
+        output = name or label
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{label}.node", **attributes))
         return output
 
     def constant(self, values: list[int] | np.float32) -> str:

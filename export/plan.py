@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -63,6 +64,10 @@ class PlanConfig:
                 )
         if self.batch < 1:
             raise UsageError(f"batch must be at least 1, got {self.batch}", hint="leave out --batch")
+        if self.dla_core is not None and not self.min_size == self.opt_size == self.max_size:
+            raise UsageError("DLA works on one size of frames", hint="give --size")
+        if self.calibrator and self.batch > 1:
+            raise UsageError("calibration takes one frame at a time", hint="leave out --batch")
         if self.compute_capabilities and self.flavour == "tensorrt":
             raise UsageError("TensorRT builds for the GPU it runs on", hint="leave out --compute-capability")
         if self.flavour == "tensorrt-rtx" and (self.dla_core is not None or self.calibrator):
@@ -77,7 +82,6 @@ class Layer:
     kind: str
     inputs: tuple[str, ...]
     """Types of what it reads: Float, Half, Int8, UInt8."""
-    outputs: tuple[str, ...]
     nodes: tuple[str, ...]
     """The ONNX nodes that it computes, or a part of them."""
 
@@ -110,14 +114,14 @@ def plan_from_onnx(
     if not parser.parse(content) or network.num_outputs == 0:
         reason = parser.get_error(0).desc() if parser.num_errors else "no network in it"
         raise EngineError(f"{config.flavour} {trt.__version__} cannot read it ({reason})", name, hint="export it again")
-    settings = _settings(trt, builder, config, timing_cache)
+    settings, cache = _settings(trt, builder, config, timing_cache)
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, *_shapes(config))
     settings.add_optimization_profile(profile)
     if config.calibrator:
         settings.set_flag(trt.BuilderFlag.INT8)
         settings.set_calibration_profile(profile)
-        settings.int8_calibrator = calibrator(trt, config.calibrator, frames, config.opt_size, cache=timing_cache)
+        settings.int8_calibrator = calibrator(trt, config.calibrator, frames, config.opt_size)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
         raise EngineError(
@@ -125,8 +129,12 @@ def plan_from_onnx(
             name,
             hint="give it more --workspace-mib or smaller frames, or report it with this line",
         )
-    if config.flavour == "tensorrt" and timing_cache:
-        timing_cache.write_bytes(bytes(settings.get_timing_cache().serialize()))
+    if cache is not None and timing_cache:
+        with suppress(OSError):  # the plan is what counts
+            timing_cache.parent.mkdir(parents=True, exist_ok=True)
+            timing_cache.write_bytes(bytes(cache.serialize()))
+    if config.calibrator:
+        spec = dataclasses.replace(spec, precision="unknown", psnr_db=None, loss_db=None)  # nothing measured it
     made = bytes(plan)
     layers = read_layers(text for _, text in log.kept)
     widths, heights = zip(config.min_size, config.max_size, strict=True)
@@ -139,6 +147,8 @@ def plan_from_onnx(
         onnx=name,
         onnx_sha256=hashlib.sha256(content).hexdigest(),
         plan_sha256=hashlib.sha256(made).hexdigest(),
+        opt_size=config.opt_size,
+        workspace_mib=config.workspace_mib,
         dla_core=config.dla_core,
         kernels=len(layers) or None,
         pixel_kernels=sum(is_pixels(layer) for layer in layers) if layers else None,
@@ -147,19 +157,25 @@ def plan_from_onnx(
     return made, sidecar
 
 
+def machine(flavour: Flavour) -> str:
+    """What a plan depends on besides the ONNX file and its config: the builder, and for TensorRT the GPU."""
+    gpu = probe() if flavour == "tensorrt" else None
+    return f"{flavour} {package(flavour).__version__}" + (f", {gpu.name}, {gpu.compute_capability}" if gpu else "")
+
+
 def read_layers(log: Iterable[str]) -> list[Layer]:
     """Kernels from the builder's log, as TensorRT-RTX 1.7 words it; empty where it says nothing that is known."""
     layers = []
     for line in "\n".join(log).splitlines():
         found = re.match(
             r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: .*"
-            r"Outputs: \[(?P<outputs>.*)\], TacticName: .*Metadata: (?P<nodes>.*)",
+            r"Outputs: .*, TacticName: .*Metadata: (?P<nodes>.*)",
             line,
         )
         if found and found["kind"] not in {"shape_call", "signal", "wait"}:  # which compute nothing on pixels
-            inputs, outputs = (tuple(re.findall(r"Datatype: (\w+)", found[key])) for key in ("inputs", "outputs"))
+            inputs = tuple(re.findall(r"Datatype: (\w+)", found["inputs"]))
             nodes = tuple(re.findall(r"\[ONNX Layer: (.*?)\]", found["nodes"]))
-            layers.append(Layer(found["name"], found["kind"], inputs, outputs, nodes))
+            layers.append(Layer(found["name"], found["kind"], inputs, nodes))
     return layers
 
 
@@ -174,7 +190,8 @@ def _network_flags(trt: Any, config: PlanConfig) -> int:
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") and not config.calibrator else 0
 
 
-def _settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: Path | None) -> Any:
+def _settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: Path | None) -> tuple[Any, Any | None]:
+    """The builder's settings and, for TensorRT, its timing cache."""
     settings = builder.create_builder_config()
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the log says which types kernels have
     if config.workspace_mib:
@@ -188,10 +205,12 @@ def _settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: Path | N
         settings.num_compute_capabilities = len(chosen)
         for index, each in enumerate(chosen):
             settings.set_compute_capability(_known_capabilities(trt)[each], index)
-    elif timing_cache:
-        before = timing_cache.read_bytes() if timing_cache.exists() else b""
-        settings.set_timing_cache(settings.create_timing_cache(before), ignore_mismatch=False)
-    return settings
+        return settings, None
+    cache = settings.create_timing_cache(timing_cache.read_bytes() if timing_cache and timing_cache.exists() else b"")
+    if not settings.set_timing_cache(cache, ignore_mismatch=False):  # of another version or GPU
+        cache = settings.create_timing_cache(b"")
+        settings.set_timing_cache(cache, ignore_mismatch=False)
+    return settings, cache
 
 
 def _shapes(config: PlanConfig) -> list[tuple[int, int, int, int]]:
@@ -273,8 +292,10 @@ def build(options: argparse.Namespace) -> Sidecar:
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         # A kill between the two renames leaves a plan that its sidecar does not match: refused, never run.
-        for path, content in ((options.out, plan), (sidecar_path(options.out), sidecar.to_json().encode())):
+        both = {options.out: plan, sidecar_path(options.out): sidecar.to_json().encode()}
+        for path, content in both.items():
             partial_name(path).write_bytes(content)
+        for path in both:
             partial_name(path).replace(path)
     except OSError as error:
         raise unwritable(options.out, error) from error

@@ -20,7 +20,7 @@ from export.channels import in_bgr
 from export.collapse import collapsed, macs_per_pixel
 from export.graph import OPSET, onnx_from_generator
 from export.pixels import with_pixel_interface
-from export.plan import PlanConfig, plan_from_onnx
+from export.plan import PlanConfig, machine, plan_from_onnx
 from export.precision import Layout, Planes, Ranges, convolutions, fp16, int8, prepared
 from export.sensitivity import fitted, losses_db
 from export.steps import Steps, digest, folder_digest
@@ -35,7 +35,6 @@ from export.verify import (
     score,
     tile_costs_db,
 )
-from runtime.engines.nvidia import package
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.sidecar import Sidecar, sidecar_path
@@ -192,7 +191,7 @@ class Chain:
 
     def _build_plans(self, config: PlanConfig) -> None:
         """Of every engine but the one in the CPU's layout."""
-        inputs = {"config": repr(config), "version": package(config.flavour).__version__}
+        inputs: dict[str, object] = {"config": repr(config), "machine": machine(config.flavour)}
         for precision, engine in self.result.engines.items():
             if precision == "int8_cpu":
                 continue

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,9 @@ class Sidecar:
     """Name of the ONNX file that it was built from, beside the plan."""
     onnx_sha256: str
     plan_sha256: str
+    opt_size: tuple[int, int] = (1280, 720)
+    """Width and height that it is fastest at."""
+    workspace_mib: int | None = None
     dla_core: int | None = None
     kernels: int | None = None
     """What the builder made of the network, where it says so."""
@@ -43,20 +47,27 @@ class Sidecar:
     def __post_init__(self) -> None:
         if self.flavour not in get_args(Flavour):
             raise ValueError(f"flavour must be one of {get_args(Flavour)}, got {self.flavour!r}")
+        if not self.onnx or Path(self.onnx).name != self.onnx:
+            raise ValueError(f"onnx must be the name of a file beside the plan, got {self.onnx!r}")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
-    def rebuild(self, plan: Path) -> list[str]:
+    def rebuild(self, plan: Path, *, compute_capability: str | None = None) -> list[str]:
         """Arguments of python that build a plan like this one from the ONNX file beside it."""
-        least, greatest = (f"{self.engine.width[end]}x{self.engine.height[end]}" for end in (0, 1))
-        sizes = ["--min-size", least, "--opt-size", greatest, "--max-size", greatest]
-        return [
-            *("-m", "export.plan", str(plan.with_name(self.onnx)), "--out", str(plan), "--target", self.flavour),
-            *(["--size", least] if least == greatest else sizes),
-            *(["--batch", str(self.batch[1])] if self.batch[1] > 1 else []),
-            *(["--dla", str(self.dla_core)] if self.dla_core is not None else []),
-        ]
+        sizes = [f"{self.engine.width[end]}x{self.engine.height[end]}" for end in (0, 1)]
+        sizes.insert(1, f"{self.opt_size[0]}x{self.opt_size[1]}")
+        names = ("--min-size", "--opt-size", "--max-size")
+        options: list[tuple[str, object]] = [("--size", sizes[0])]
+        if len(set(sizes)) > 1:
+            options = list(zip(names, sizes, strict=True))
+        options.append(("--batch", self.batch[1] if self.batch[1] > 1 else None))
+        options += [("--dla", self.dla_core), ("--workspace-mib", self.workspace_mib)]
+        if self.flavour == "tensorrt-rtx":
+            options.append(("--compute-capability", compute_capability))
+        given = [text for name, value in options if value is not None for text in (name, str(value))]
+        onnx = str(plan.with_name(self.onnx))
+        return ["-m", "export.plan", onnx, "--out", str(plan), "--target", self.flavour, *given]
 
     @classmethod
     def from_json(cls, text: str) -> Sidecar:
@@ -81,6 +92,8 @@ def read_sidecar(plan: Path, content: bytes) -> Sidecar:
     """The sidecar of a plan whose bytes are `content`; raises UnfitPlanError if it is missing or does not match."""
     path = sidecar_path(plan)
     again = ["-m", "export.plan", str(plan.with_suffix(".onnx")), "--out", str(plan)]
+    if find_spec("tensorrt") is None:
+        again += ["--target", "tensorrt-rtx"]
     foreign = content[4:5] == b"{" and int.from_bytes(content[:4], "little") < len(content)
     if foreign:
         raise UnfitPlanError("plan has the metadata of another tool in front of it", plan, rebuild=again)

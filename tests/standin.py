@@ -99,7 +99,11 @@ class HostCuda:
     def capture(self, stream: int, work: Callable[[], None]) -> Any | None:
         self.require_active()
         assert not self.queues[stream]
-        work()
+        try:
+            work()
+        except EngineError:
+            self.queues[stream] = []
+            return None
         graph, self.queues[stream] = SimpleGraph(self.queues[stream]), []
         if not self._graphs:
             return None
@@ -118,6 +122,7 @@ class HostCuda:
 
     def drop_stream(self, stream: int) -> None:
         self.require_active()
+        assert not self.queues[stream], "released while work is queued"
         self.live.remove(stream)
 
     def close(self) -> None:
@@ -203,7 +208,7 @@ class StandInTensorRt:
             get_tensor_mode=names.index,
             device_memory_size_v2=1 << 20,
             create_runtime_config=self._config,
-            create_execution_context=lambda config: Context(self, session),
+            create_execution_context=lambda config=None: Context(self, session),
         )
 
     def _config(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,7 +33,7 @@ def open_engine(
     mode: Mode = "latency",
     rebuild: bool = False,
 ) -> Engine:
-    """Open an engine file: `.onnx`, or a `.plan` or `.engine` with its sidecar.
+    """Open an engine file: an `.onnx`, or a `.plan` with its sidecar.
 
     `provider`: what runs an ONNX file; `auto` takes CUDA where ONNX Runtime has it, else
     whichever of ONNX Runtime and OpenVINO is installed and faster, which is tried and told in
@@ -45,7 +46,7 @@ def open_engine(
         raise EngineError("no such engine", path, hint=hint)
     if not path.is_file():
         raise EngineError("engine is not a file", path, hint=hint)
-    if path.suffix.lower() not in {".onnx", ".plan", ".engine"}:
+    if path.suffix.lower() not in {".onnx", ".plan"}:
         raise EngineError(
             f"engines of kind {path.suffix or 'without suffix'} are not known",
             path,
@@ -60,7 +61,8 @@ def open_engine(
     if provider != "auto":
         return OnnxEngine(path, provider=provider, threads=threads)
     if has_provider("cuda"):
-        return OnnxEngine(path, provider="cuda", threads=threads)
+        with suppress(EngineError):  # a build for GPUs on a machine without one
+            return OnnxEngine(path, provider="cuda", threads=threads)
     if find_spec("openvino") is None:
         return OnnxEngine(path, threads=threads)
     return _faster(path, threads)
@@ -72,7 +74,8 @@ def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
     except UnfitPlanError as error:
         if not rebuild:
             raise
-        if subprocess.run([sys.executable, *error.rebuild], check=False).returncode:  # noqa: S603 - our own command
+        command = [sys.executable, *error.rebuild]
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own
             raise EngineError(f"{error.what}, and it could not be built again", path, hint="see above") from error
     return TensorRtEngine(path, mode=mode)
 

@@ -151,17 +151,18 @@ class _PyCuda:
         self._context.push()
         try:
             yield
+        except self._driver.MemoryError as error:
+            raise _out_of_memory(0) from error
+        except self._driver.Error as error:
+            raise EngineError(f"the GPU failed ({error})", hint="see dmesg; start again") from error
         finally:
             self._driver.Context.pop()
 
     def buffer(self, size: int) -> Buffer:
-        try:
-            return _PyCudaBuffer(self._driver, size, mapped=self.device.integrated)
-        except self._driver.MemoryError as error:
-            raise _out_of_memory(size) from error
+        return _PyCudaBuffer(self._driver, size, mapped=self.device.integrated)
 
     def stream(self) -> int:
-        stream = self._driver.Stream()
+        stream = self._driver.Stream(1)  # CU_STREAM_NON_BLOCKING, for what others do while it captures
         self._streams[stream.handle] = stream
         return int(stream.handle)
 
@@ -174,10 +175,7 @@ class _PyCuda:
             self._driver.memcpy_dtoh_async(buffer.host[:size], buffer.device, self._streams[stream])
 
     def wait(self, stream: int) -> None:
-        try:
-            self._streams[stream].synchronize()
-        except self._driver.Error as error:
-            raise EngineError(f"the GPU failed ({error})", hint="see dmesg; start again") from error
+        self._streams[stream].synchronize()
 
     def capture(self, stream: int, work: Callable[[], None]) -> Any | None:
         return self._graphs.capture(stream, work) if self._graphs else None
@@ -194,7 +192,7 @@ class _PyCuda:
         del self._streams[stream]  # which destroys it
 
     def close(self) -> None:
-        self._context.detach()
+        """Nothing: the primary context is the process's, and PyCUDA's way of leaving it would keep it current."""
 
 
 class _PyCudaBuffer:
@@ -299,14 +297,15 @@ class _Graphs:
         failed = False
         try:
             work()
-        except EngineError:
-            failed = True  # what may not be captured; it runs as it is
+        except Exception:  # noqa: BLE001 - what may not be captured runs as it is
+            failed = True
         finally:
             status, graph = driver.cuStreamEndCapture(stream)
-        if failed or int(status):
-            return None
-        status, executable = driver.cuGraphInstantiate(graph, 0)
-        driver.cuGraphDestroy(graph)
+        executable = None
+        if not failed and not int(status):
+            status, executable = driver.cuGraphInstantiate(graph, 0)
+        if graph is not None and int(graph):
+            driver.cuGraphDestroy(graph)
         return None if int(status) else executable
 
     def launch(self, graph: Any, stream: int) -> None:

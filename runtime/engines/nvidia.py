@@ -16,8 +16,10 @@ def package(flavour: Flavour) -> Any:
         module = importlib.import_module(name)
         module.Builder  # noqa: B018 - the package on PyPI is empty without NVIDIA's index
     except (ImportError, AttributeError, OSError) as error:
-        extra = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}[flavour]
-        hint = f"on a Jetson it comes with JetPack; elsewhere pip install 'deblur-toolkit[{extra}]'"
+        hint = {
+            "tensorrt": "on a Jetson it comes with JetPack; elsewhere pip install 'deblur-toolkit[tensorrt]'",
+            "tensorrt-rtx": "pip install 'deblur-toolkit[rtx]'",
+        }[flavour]
         raise EngineError(f"{flavour} cannot be imported ({error})", hint=hint) from error
     return module
 

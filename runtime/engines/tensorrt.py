@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy as np
 from runtime.engines.base import closed, require_accepted
 from runtime.engines.cuda import Buffer, Cuda, Device, open_cuda
 from runtime.engines.nvidia import messages, package
-from runtime.errors import EngineError, UnfitPlanError
+from runtime.errors import DeblurError, EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.files import partial_name
 from runtime.frame import Pixels
 from runtime.sidecar import Sidecar, read_sidecar
@@ -50,10 +53,14 @@ class TensorRtEngine:
         self._busy: deque[_Slot] = deque()
         self._cache: _RuntimeCache | None = None
         self._is_open = True
+        self._in_use = Lock()
+        """Held while memory is in use: a run that failed closes the engine from another thread."""
         try:
             _require_device(path, sidecar, self._cuda.device)
             with self._cuda.active():
                 self._runtime: Any = trt.Runtime(self._log)
+                if sidecar.dla_core is not None:
+                    self._runtime.DLA_core = sidecar.dla_core
                 self._engine: Any = self._runtime.deserialize_cuda_engine(content)
                 _require_loaded(path, sidecar, self._engine, self._log)
                 if sidecar.flavour == "tensorrt-rtx":
@@ -86,6 +93,15 @@ class TensorRtEngine:
     def infer(self, batch: Pixels) -> Pixels:
         if self._busy:
             raise EngineError("collect what was submitted first", self.spec.name, hint="this is a bug; report it")
+        try:
+            return self._in_parts(batch)
+        except BaseException:
+            while self._busy:  # so that the next frame finds the engine as it was
+                with suppress(Exception):
+                    self.collect()
+            raise
+
+    def _in_parts(self, batch: Pixels) -> Pixels:
         parts = [batch[start : start + self._batch] for start in range(0, len(batch), self._batch)]
         results = []
         for part in parts:
@@ -101,40 +117,53 @@ class TensorRtEngine:
 
         At most `slots` batches may be under way.
         """
-        if not self._is_open:
-            raise closed(self.spec)
-        require_accepted(self.spec, batch)
-        slot = next(slot for slot in self._slots if slot not in self._busy)
-        with self._cuda.active():
-            slot.start(batch)
-        self._busy.append(slot)
+        with self._in_use:
+            if not self._is_open:
+                raise closed(self.spec)
+            require_accepted(self.spec, batch)
+            slot = next(slot for slot in self._slots if slot not in self._busy)
+            with self._cuda.active():
+                self._log.kept.clear()
+                slot.start(batch)
+            self._busy.append(slot)
 
     def collect(self) -> Pixels:
         """The result of the batch that was submitted first."""
-        if not self._is_open:
-            raise closed(self.spec)
-        slot = self._busy.popleft()
-        with self._cuda.active():
-            return slot.finish()
+        with self._in_use:
+            if not self._is_open:
+                raise closed(self.spec)
+            slot = self._busy.popleft()
+            with self._cuda.active():
+                return slot.finish()
 
     def close(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        with self._cuda.active():
+        with self._in_use, ExitStack() as last:
+            if not self._is_open:
+                return
+            self._is_open = False
+            last.callback(self._cuda.close)
+            last.enter_context(self._cuda.active())
+            last.callback(self._forget)
             for slot in self._slots:
                 slot.close()
             if self._cache:
                 self._cache.save()
-            self._busy.clear()
-            self._slots.clear()
-            self._cache = self._engine = self._runtime = None  # contexts went first
-        self._cuda.close()
+
+    def _forget(self) -> None:
+        """Contexts first, then the engine, then what it came from."""
+        self._busy.clear()
+        self._slots.clear()
+        self._cache = self._engine = None
+        self._runtime = None
 
     def _context(self) -> Any:
         context = self._engine.create_execution_context(*([self._cache.config] if self._cache else []))
         if context is None:
-            raise EngineError(f"no memory or no context ({self._log.reason()})", self.spec.name, hint="--mode latency")
+            raise OutOfMemoryError(
+                f"not enough GPU memory for a context ({self._log.reason()})",
+                self.spec.name,
+                hint="use --mode latency, or build the plan for smaller frames",
+            )
         return context
 
 
@@ -167,13 +196,16 @@ class _Slot:
         return np.array(self._buffers[1].host[: self._size].reshape(self._shape))
 
     def close(self) -> None:
-        """Release everything, whatever state it is in."""
-        self._forget_graph()
+        """Release everything, whatever state it is in and whatever fails of it."""
+        with suppress(DeblurError):
+            self._cuda.wait(self._stream)
         self._context = None
-        for buffer in self._buffers:
-            buffer.free()
-        self._buffers.clear()
-        self._cuda.drop_stream(self._stream)
+        releases = [self._forget_graph, *(buffer.free for buffer in self._buffers)]
+        releases.append(partial(self._cuda.drop_stream, self._stream))
+        self._buffers = []
+        for release in releases:
+            with suppress(DeblurError):
+                release()
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Buffers, addresses and graph for another shape: run once as it is, then captured."""
@@ -247,11 +279,13 @@ def _require_device(path: Path, sidecar: Sidecar, device: Device) -> None:
             f"plan is for compute capability {', '.join(sidecar.compute_capabilities)}, "
             f"{device.name} has {device.compute_capability}",
             path,
-            rebuild=sidecar.rebuild(path),
+            rebuild=sidecar.rebuild(path, compute_capability=device.compute_capability),
         )
 
 
 def _require_loaded(path: Path, sidecar: Sidecar, engine: Any, log: Any) -> None:
+    if engine is None and "memory" in log.reason().lower():
+        raise OutOfMemoryError(f"not enough memory to load the plan ({log.reason()})", path, hint="free some")
     if engine is None:
         what = f"{sidecar.flavour} cannot load the plan ({log.reason()})"
         raise UnfitPlanError(what, path, rebuild=sidecar.rebuild(path))

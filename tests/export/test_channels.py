@@ -29,7 +29,7 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.last = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1)
-        self.wide = nn.Conv2d(8, 3, 1)
+        self.wide, self.mask = nn.Conv2d(8, 3, 1), nn.Conv2d(3, 1, 1)
         self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
         self.compute = compute
 
@@ -82,6 +82,7 @@ def both_ways(net: Net, x: Tensor) -> Tensor:
 
 NOT_FOLDED = {
     "one colour alone": lambda net, x: x + net.last(net.first(x)) * x[:, :1],
+    "masked": lambda net, x: x + net.last(net.first(x)) * torch.sigmoid(net.mask(x)),
     "channels summed": lambda net, x: x * torch.softmax(net.last(net.first(x)), dim=1),
     "taken twice": both_ways,
 }

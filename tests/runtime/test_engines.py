@@ -26,6 +26,7 @@ Open = Callable[[Path], Engine]
 ONNX_ENGINES = ["cpu", "openvino", "bound"]
 PLANS = {
     "plan": {},
+    "plan tensorrt": {},
     "plan throughput": {},
     "plan integrated": {"integrated": True},
     "plan without graphs": {"graphs": False},
@@ -39,7 +40,8 @@ def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     if kind in PLANS:
         put_in_place(monkeypatch, lambda: HostCuda(**PLANS[kind]))
         mode = "throughput" if kind.endswith("throughput") else "latency"
-        return lambda path: open_engine(write_plan(path, tmp_path), mode=mode)
+        flavour = "tensorrt" if kind.endswith("tensorrt") else "tensorrt-rtx"
+        return lambda path: open_engine(write_plan(path, tmp_path, flavour=flavour), mode=mode)
     if kind == "bound":  # as on a GPU, on the CPU's memory
         return lambda path: bound(OnnxEngine(path))
     return lambda path: open_engine(path, provider=kind)

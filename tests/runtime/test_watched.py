@@ -134,6 +134,25 @@ def test_batches_under_way_are_the_old_engines(
     assert all(cuda.closed for cuda, _ in made)
 
 
+def test_a_change_offered_in_the_middle_of_a_submit(
+    path: Path, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the moment, what the old engine was given comes from the old engine, in order."""
+    put_in_place(monkeypatch)
+    plan, fresh = write_plan(path, tmp_path), write_plan(identity, tmp_path / "new")
+    engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=lambda _: None)
+    frames = [picture(32, 24, seed=seed)[None] for seed in range(6)]
+    engine.submit(frames[0])
+    engine.submit(frames[1])
+    engine._offer(TensorRtEngine(fresh, mode="throughput"))
+    engine.submit(frames[2])
+    engine._offer(TensorRtEngine(plan, mode="throughput"))
+    engine.submit(frames[3])
+    for index, frame in enumerate(frames[:4]):
+        assert np.array_equal(engine.collect(), frame if index == 2 else 255 - frame)
+    engine.close()
+
+
 def test_through_the_command_line_no_frame_is_lost(
     path: Path, identity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,310 @@
+"""The adapters to PyCUDA and cuda-bindings, driven through stand-ins for the two packages.
+
+The names, argument orders and results are those of cuda-bindings 13.5 and PyCUDA 2026.1; whether a real GPU does
+what they say is for tests/runtime/test_gpu.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.engines import cuda as module
+from runtime.engines.cuda import Cuda, Device, _Bindings, _PyCuda
+from runtime.errors import EngineError, OutOfMemoryError
+
+
+class Status(int):
+    """A CUresult: a number with a name."""
+
+    name = "CUDA_ERROR_UNKNOWN"
+
+
+class BindingsDriver:
+    """`cuda.bindings.driver` on host memory: streams do everything at once, except what they capture."""
+
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+    CU_MEMHOSTALLOC_DEVICEMAP = 2
+
+    def __init__(self, *, room: int = 1 << 20) -> None:
+        self.memory: dict[int, Any] = {}
+        self.pushed = self.retained = 0
+        self.capturing: list[Any] | None = None
+        self.graphs = 0
+        self.room = room
+        self.broken = False
+
+    def _allocated(self, size: int) -> tuple[Any, ...]:
+        if sum(len(each) for each in self.memory.values()) + size > self.room:
+            return Status(2), None
+        made = (ctypes.c_uint8 * size)()
+        self.memory[ctypes.addressof(made)] = made
+        return Status(0), ctypes.addressof(made)
+
+    def _freed(self, address: int) -> tuple[Any]:
+        del self.memory[int(address)]
+        return (Status(0),)
+
+    def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[Any, ...]:
+        self.retained += 1
+        return Status(0), "context"
+
+    def cuDevicePrimaryCtxRelease(self, device: int) -> tuple[Any]:
+        self.retained -= 1
+        return (Status(0),)
+
+    def cuCtxPushCurrent(self, context: str) -> tuple[Any]:
+        assert context == "context"
+        self.pushed += 1
+        return (Status(0),)
+
+    def cuCtxPopCurrent(self) -> tuple[Any, ...]:
+        self.pushed -= 1
+        return Status(0), "context"
+
+    def cuMemAlloc(self, size: int) -> tuple[Any, ...]:
+        return self._allocated(size)
+
+    def cuMemFree(self, address: int) -> tuple[Any]:
+        return self._freed(address)
+
+    def cuMemHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
+        assert flags in {0, self.CU_MEMHOSTALLOC_DEVICEMAP}
+        return self._allocated(size)
+
+    def cuMemFreeHost(self, address: int) -> tuple[Any]:
+        return self._freed(address)
+
+    def cuMemHostGetDevicePointer(self, address: int, flags: int) -> tuple[Any, ...]:
+        return Status(0), address
+
+    def cuStreamCreate(self, flags: int) -> tuple[Any, ...]:
+        assert flags == 1
+        return Status(0), 11
+
+    def cuStreamDestroy(self, stream: int) -> tuple[Any]:
+        return (Status(0),)
+
+    def cuStreamSynchronize(self, stream: int) -> tuple[Any]:
+        return (Status(999 if self.broken else 0),)
+
+    def _copy(self, to: int, source: int, size: int, stream: int) -> tuple[Any]:
+        assert stream == 11
+        work = (to, source, size)
+        if self.capturing is None:
+            ctypes.memmove(*work)
+        else:
+            self.capturing.append(work)
+        return (Status(0),)
+
+    cuMemcpyHtoDAsync = cuMemcpyDtoHAsync = _copy
+
+    def cuStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any]:
+        self.capturing = []
+        return (Status(0),)
+
+    def cuStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
+        done, self.capturing = self.capturing, None
+        self.graphs += 1
+        self.captured = done
+        return Status(0), 22
+
+    def cuGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
+        assert (graph, flags) == (22, 0)
+        self.graphs += 1
+        return Status(0), 33
+
+    def cuGraphDestroy(self, graph: int) -> tuple[Any]:
+        assert graph == 22
+        self.graphs -= 1
+        return (Status(0),)
+
+    def cuGraphExecDestroy(self, graph: int) -> tuple[Any]:
+        assert graph == 33
+        self.graphs -= 1
+        return (Status(0),)
+
+    def cuGraphLaunch(self, graph: int, stream: int) -> tuple[Any]:
+        assert (graph, stream) == (33, 11)
+        for work in self.captured:
+            ctypes.memmove(*work)
+        return (Status(0),)
+
+
+class PyCudaDriver:
+    """`pycuda.driver` over the same."""
+
+    class Error(Exception): ...
+
+    class MemoryError(Error): ...
+
+    host_alloc_flags = SimpleNamespace(DEVICEMAP=2)
+
+    def __init__(self, bindings: BindingsDriver) -> None:
+        self.bindings = bindings
+        outer = self
+
+        class Context:
+            def push(self) -> None:
+                bindings.cuCtxPushCurrent("context")
+
+            @staticmethod
+            def pop() -> None:
+                bindings.cuCtxPopCurrent()
+
+        class Stream:
+            handle = 11
+
+            def __init__(self, flags: int = 0) -> None:
+                assert flags == 1
+
+            def synchronize(self) -> None:
+                if bindings.broken:
+                    raise outer.Error("unspecified launch failure")
+
+        self.Context, self.Stream = Context, Stream
+
+    def init(self) -> None: ...
+
+    def Device(self, index: int) -> Any:  # noqa: N802
+        return SimpleNamespace(retain_primary_context=self.Context)
+
+    def _take(self, size: int) -> int:
+        status, address = self.bindings._allocated(size)
+        if status:
+            raise self.MemoryError("out of memory")
+        return address
+
+    def pagelocked_empty(self, shape: int, dtype: type, mem_flags: int = 0) -> Any:
+        address = self._take(shape)
+        base = SimpleNamespace(free=lambda: self.bindings._freed(address), get_device_pointer=lambda: address)
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * shape).from_address(address)).view(WithBase)
+        array.allocation = base
+        return array
+
+    def mem_alloc(self, size: int) -> Any:
+        address = self._take(size)
+
+        class Allocation(int):
+            def free(self_) -> None:  # noqa: N805
+                self.bindings._freed(address)
+
+        return Allocation(address)
+
+    def memcpy_htod_async(self, to: int, source: np.ndarray, stream: Any) -> None:
+        self.bindings._copy(to, source.ctypes.data, source.size, stream.handle)
+
+    def memcpy_dtoh_async(self, to: np.ndarray, source: int, stream: Any) -> None:
+        self.bindings._copy(to.ctypes.data, source, to.size, stream.handle)
+
+
+class WithBase(np.ndarray):
+    """PyCUDA's arrays have the allocation as their base."""
+
+    @property
+    def base(self) -> Any:
+        return self.allocation
+
+
+def device(*, integrated: bool) -> Device:
+    return Device("stand-in", "8.7", integrated=integrated, driver="12.6")
+
+
+@pytest.fixture(params=["bindings", "pycuda"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def opened(
+    kind: str, monkeypatch: pytest.MonkeyPatch, *, integrated: bool = False, room: int = 1 << 20
+) -> tuple[Cuda, BindingsDriver]:
+    driver = BindingsDriver(room=room)
+    found = {"cuda.bindings.driver": driver, "pycuda.driver": PyCudaDriver(driver)}
+    if kind == "bindings":
+        del found["pycuda.driver"]
+
+    def importing(name: str) -> Any:
+        if name not in found:
+            raise ImportError(name)
+        return found[name]
+
+    monkeypatch.setattr(module, "importlib", SimpleNamespace(import_module=importing))
+    monkeypatch.setattr(module, "probe", lambda index: device(integrated=integrated))
+    cuda = module.open_cuda()
+    assert isinstance(cuda, _PyCuda if kind == "pycuda" else _Bindings)
+    return cuda, driver
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_bytes_there_and_back(kind: str, integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = opened(kind, monkeypatch, integrated=integrated)
+    with cuda.active():
+        assert driver.pushed == 1
+        buffer, stream = cuda.buffer(64), cuda.stream()
+        buffer.host[:] = 7
+        cuda.upload(buffer, 64, stream)
+        on_device = (ctypes.c_uint8 * 64).from_address(buffer.device)
+        assert bytes(on_device) == bytes([7] * 64)
+        ctypes.memset(on_device, 9, 32)
+        cuda.download(buffer, 32, stream)
+        cuda.wait(stream)
+        assert bytes(buffer.host) == bytes([9] * 32 + [7] * 32)
+        assert len(driver.memory) == (1 if integrated else 2)
+        buffer.free()
+        cuda.drop_stream(stream)
+    cuda.close()
+    assert (driver.pushed, driver.retained, driver.memory) == (0, 0, {})
+
+
+def test_a_graph_does_again_what_was_captured(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = opened(kind, monkeypatch)
+    with cuda.active():
+        buffer, stream = cuda.buffer(8), cuda.stream()
+        graph = cuda.capture(stream, lambda: cuda.upload(buffer, 8, stream))
+        buffer.host[:] = 5
+        assert bytes((ctypes.c_uint8 * 8).from_address(buffer.device)) == bytes(8)
+        cuda.launch(graph, stream)
+        assert bytes((ctypes.c_uint8 * 8).from_address(buffer.device)) == bytes([5] * 8)
+        cuda.drop_graph(graph)
+    assert driver.graphs == 0
+
+
+@pytest.mark.parametrize("error", [EngineError("not capturable", hint=""), RuntimeError("of another library")])
+def test_what_cannot_be_captured_leaves_nothing(kind: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = opened(kind, monkeypatch)
+
+    def fail() -> None:
+        raise error
+
+    with cuda.active():
+        assert cuda.capture(cuda.stream(), fail) is None
+    assert driver.graphs == 0
+
+
+def test_too_little_memory_and_a_broken_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = opened(kind, monkeypatch, room=150)
+    with pytest.raises(OutOfMemoryError), cuda.active():
+        cuda.buffer(100)  # the second half of it does not fit
+    assert driver.pushed == 0
+    if kind == "bindings":
+        assert driver.memory == {}
+    driver.broken = True
+    with pytest.raises(EngineError, match="the GPU failed"), cuda.active():
+        cuda.wait(cuda.stream())
+    with suppress(EngineError):
+        cuda.close()
+
+
+def test_without_either_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(module, "importlib", SimpleNamespace(import_module=missing))
+    monkeypatch.setattr(module, "probe", lambda index: device(integrated=False))
+    with pytest.raises(EngineError, match="neither PyCUDA nor cuda-bindings is installed"):
+        module.open_cuda()

@@ -171,7 +171,7 @@ class PyCudaDriver:
 
     def init(self) -> None: ...
 
-    def Device(self, index: int) -> Any:  # noqa: N802
+    def Device(self, index: int) -> Any:
         return SimpleNamespace(retain_primary_context=self.Context)
 
     def _take(self, size: int) -> int:

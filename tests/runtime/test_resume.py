@@ -58,14 +58,13 @@ def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, Content
     return request.param, made
 
 
-def run_and_kill(arguments: list[str], out: Path, seconds: float) -> None:
-    """Kill a run so long after it began to write."""
+def run_and_kill(arguments: list[str], out: Path, size: float, seconds: float) -> None:
+    """Kill a run so long after its file has so many bytes, however fast this machine is."""
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
-    before = partial.stat().st_mtime_ns if partial.exists() else 0
     child = subprocess.Popen(
         [sys.executable, "-m", "runtime.video", *arguments, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL
     )
-    wait_until(lambda: child.poll() is not None or (partial.exists() and partial.stat().st_mtime_ns > before))
+    wait_until(lambda: child.poll() is not None or (partial.exists() and partial.stat().st_size > size), 60)
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -79,13 +78,14 @@ def test_killed_at_random_points_it_is_finished_alike(
     kills: int, long_clip: Path, whole: tuple[str, Contents], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suffix, expected = whole
+    whole_size = long_clip.with_name(f"whole{suffix}").stat().st_size
     chance = random.Random(kills)  # noqa: S311
     resumed_after = []
     for index in range(kills):
         out = tmp_path / f"{index}{suffix}"
         arguments = command(long_clip, out)
-        for _ in range(2):
-            run_and_kill(arguments, out, chance.uniform(0.5, 3.5))
+        for share in sorted(chance.uniform(0.1, 0.9) for _ in range(2)):
+            run_and_kill(arguments, out, share * whole_size, chance.uniform(0, 0.3))
         assert main([*arguments, "--resume"]) == 0
         shown = capsys.readouterr().err
         if "is finished" not in shown:

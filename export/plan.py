@@ -149,6 +149,7 @@ def plan_from_onnx(
         plan_sha256=hashlib.sha256(made).hexdigest(),
         opt_size=config.opt_size,
         workspace_mib=config.workspace_mib,
+        calibrator=config.calibrator,
         dla_core=config.dla_core,
         kernels=len(layers) or None,
         pixel_kernels=sum(is_pixels(layer) for layer in layers) if layers else None,

@@ -36,6 +36,8 @@ class Sidecar:
     opt_size: tuple[int, int] = (1280, 720)
     """Width and height that it is fastest at."""
     workspace_mib: int | None = None
+    calibrator: str | None = None
+    """What quantised it while it was built; then it was measured nowhere."""
     dla_core: int | None = None
     kernels: int | None = None
     """What the builder made of the network, where it says so."""
@@ -65,6 +67,8 @@ class Sidecar:
         options += [("--dla", self.dla_core), ("--workspace-mib", self.workspace_mib)]
         if self.flavour == "tensorrt-rtx":
             options.append(("--compute-capability", compute_capability))
+        if self.calibrator:  # frames of the user's own, which nobody else knows
+            options += [("--calibrator", self.calibrator), ("--calib", "FRAMES")]
         given = [text for name, value in options if value is not None for text in (name, str(value))]
         onnx = str(plan.with_name(self.onnx))
         return ["-m", "export.plan", onnx, "--out", str(plan), "--target", self.flavour, *given]

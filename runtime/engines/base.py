@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from runtime.errors import EngineError
+from runtime.errors import DeblurError, EngineError, OutOfMemoryError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
@@ -81,6 +81,17 @@ def require_accepted(spec: EngineSpec, batch: Pixels) -> None:
 
 def closed(spec: EngineSpec) -> EngineError:
     return EngineError("engine has been closed", spec.name, hint="open it again")
+
+
+def failure(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: str) -> DeblurError:
+    """What a library's error while it runs means: memory, or the engine."""
+    height, width = batch.shape[1:3]
+    message = first_line(error)
+    if "alloc" in message.lower() or isinstance(error, MemoryError):
+        return OutOfMemoryError(
+            f"not enough memory for a frame of {width}x{height}", spec.name, hint="use smaller frames"
+        )
+    return EngineError(f"engine failed on a frame of {width}x{height} ({message})", spec.name, hint=hint)
 
 
 def first_line(error: Exception) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from runtime.engines.base import OneAtATime, closed, first_line, require_accepted
-from runtime.errors import EngineError, OutOfMemoryError
+from runtime.engines.base import OneAtATime, closed, failure, first_line, require_accepted
+from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -61,15 +61,7 @@ class OnnxEngine(OneAtATime):
         try:
             return self._runner.run(batch)
         except Exception as error:  # ONNX Runtime has a class of its own for each status code
-            height, width = batch.shape[1:3]
-            message = first_line(error)
-            if "alloc" in message.lower() or isinstance(error, MemoryError):
-                raise OutOfMemoryError(
-                    f"not enough memory for a frame of {width}x{height}", self.spec.name, hint="use smaller frames"
-                ) from error
-            raise EngineError(
-                f"engine failed on a frame of {width}x{height} ({message})", self.spec.name, hint="export it again"
-            ) from error
+            raise failure(error, self.spec, batch, hint="export it again") from error
 
     def close(self) -> None:
         self._runner = None

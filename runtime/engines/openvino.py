@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from runtime.engines.base import OneAtATime, closed, first_line, require_accepted
+from runtime.engines.base import OneAtATime, closed, failure, first_line, require_accepted
 from runtime.engines.onnx import inspect
-from runtime.errors import EngineError, OutOfMemoryError
+from runtime.errors import EngineError
 from runtime.frame import Pixels
 
 _KEPT_SHAPES = 4
@@ -55,18 +55,10 @@ class OpenVinoEngine(OneAtATime):
         if self._core is None:
             raise closed(self.spec)
         require_accepted(self.spec, batch)
-        height, width = batch.shape[1:3]
         try:
             result = self._request(batch.shape).infer([batch], share_inputs=True)[0]
         except Exception as error:  # as above
-            message = first_line(error)
-            if "alloc" in message.lower() or isinstance(error, MemoryError):
-                raise OutOfMemoryError(
-                    f"not enough memory for a frame of {width}x{height}", self.spec.name, hint="use smaller frames"
-                ) from error
-            raise EngineError(
-                f"engine failed on a frame of {width}x{height} ({message})", self.spec.name, hint="use --provider cpu"
-            ) from error
+            raise failure(error, self.spec, batch, hint="use --provider cpu") from error
         return np.asarray(result, np.uint8)
 
     def close(self) -> None:

@@ -6,7 +6,9 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -19,6 +21,8 @@ from export.pixels import with_pixel_interface
 from export.plan import PlanConfig, main, plan_from_onnx
 from export.precision import convolutions, fp16, int8, prepared
 from runtime.engines import BUNDLED
+from runtime.engines.cuda import Device
+from runtime.errors import EngineError
 from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
 from tests.conftest import ROOT, picture, without_gpu
@@ -150,3 +154,118 @@ def test_a_package_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert code == 4
     assert "tensorrt cannot be imported" in error or "no NVIDIA driver" in error
+
+
+class Recorder:
+    """A stand-in for one of TensorRT's objects: remembers what is set and called, and answers with `answers`."""
+
+    def __init__(self, **answers: object) -> None:
+        self.__dict__.update(answers)
+        self.__dict__["calls"] = []
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*arguments: object, **options: object) -> object:
+            self.calls.append((name, *arguments, *options.values()))
+            return None
+
+        return call
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """TensorRT 10 as far as `plan_from_onnx` uses it, on a machine with a GPU; returns its settings."""
+    cache = SimpleNamespace(serialize=lambda: b"measured")
+    settings = Recorder(create_timing_cache=lambda content: cache)
+    settings.set_timing_cache = lambda cache, ignore_mismatch: settings.calls.append("cache") or len(settings.calls) > 1
+    profile = Recorder()
+    network = Recorder(num_outputs=1, get_input=lambda index: SimpleNamespace(name="blurred"))
+    settings.profile, settings.network_flags = profile, []
+
+    def create_network(flags: int) -> Recorder:
+        settings.network_flags.append(flags)
+        return network
+
+    made = Recorder(
+        create_builder_config=lambda: settings,
+        create_network=create_network,
+        create_optimization_profile=lambda: profile,
+        build_serialized_network=lambda *_: b"plan",
+    )
+
+    class Base:
+        def __init__(self) -> None: ...
+
+    module = SimpleNamespace(
+        __version__="10.3.0",
+        ILogger=type("ILogger", (Base,), {"Severity": SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)}),
+        Builder=lambda log: made,
+        OnnxParser=lambda network, log: SimpleNamespace(parse=lambda content: True, num_errors=0),
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+        DeviceType=SimpleNamespace(DLA="dla"),
+        BuilderFlag=SimpleNamespace(GPU_FALLBACK="fallback", INT8="int8"),
+        IInt8EntropyCalibrator2=Base,
+    )
+    monkeypatch.setattr("export.plan.package", lambda flavour: module)
+    monkeypatch.setattr("export.plan.probe", lambda: Device("Orin", "8.7", integrated=True, driver="12.6"))
+    return settings
+
+
+def test_tensorrt_is_told_everything(builder: Recorder, tmp_path: Path) -> None:
+    config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), batch=2, workspace_mib=3, dla_core=1)
+    cache = tmp_path / "deep" / "timing.cache"
+    plan, sidecar = plan_from_onnx(b"onnx", EngineSpec(name="x"), config, name="x.onnx", timing_cache=cache)
+    assert plan == b"plan"
+    assert builder.network_flags == [1 << 1]
+    assert ("set_shape", "blurred", (1, 4, 8, 3), (2, 4, 8, 3), (2, 4, 8, 3)) in builder.profile.calls
+    assert ("set_memory_pool_limit", "workspace", 3 << 20) in builder.calls
+    assert (builder.default_device_type, builder.DLA_core) == ("dla", 1)
+    assert ("set_flag", "fallback") in builder.calls
+    assert cache.read_bytes() == b"measured"
+    assert sidecar.compute_capabilities == ("8.7",)
+    assert (sidecar.version, sidecar.dla_core, sidecar.kernels) == ("10.3.0", 1, None)
+    rebuilt = sidecar.rebuild(tmp_path / "x.plan")
+    assert rebuilt[-8:] == ["--size", "8x4", "--batch", "2", "--dla", "1", "--workspace-mib", "3"]
+
+
+def test_a_full_disk_costs_the_timing_cache_not_the_plan(builder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    plan, _ = plan_from_onnx(
+        b"onnx", EngineSpec(name="x"), PlanConfig(), name="x.onnx", timing_cache=tmp_path / "file" / "cache"
+    )
+    assert plan == b"plan"
+
+
+def test_calibration_gets_frames_and_its_plan_claims_nothing(
+    builder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[np.ndarray] = []
+    driver = SimpleNamespace(mem_alloc=lambda size: 1234, memcpy_htod=lambda memory, frame: taken.append(frame.copy()))
+    for name, fake in (("pycuda", SimpleNamespace(driver=driver)), ("pycuda.driver", driver)):
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", SimpleNamespace())
+    config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), calibrator="entropy")
+    frames = [picture(16, 9, seed=seed) for seed in range(3)]
+    spec = EngineSpec(name="x", precision="fp32", psnr_db=30.0, loss_db=0.0)
+    _, sidecar = plan_from_onnx(b"onnx", spec, config, name="x.onnx", frames=iter(frames))
+    assert builder.network_flags == [0]
+    assert ("set_flag", "int8") in builder.calls
+    calibrator = builder.int8_calibrator
+    assert calibrator.get_batch_size() == 1
+    while calibrator.get_batch(["blurred"]) == [1234]:
+        pass
+    assert [frame.shape for frame in taken] == [(4, 8, 3)] * 3
+    assert calibrator.read_calibration_cache() is None
+    assert (sidecar.engine.precision, sidecar.engine.loss_db) == ("unknown", None)
+    assert sidecar.rebuild(Path("x.plan"))[-4:] == ["--calibrator", "entropy", "--calib", "FRAMES"]
+
+
+def test_on_tensorrt_11_it_says_why_there_are_no_calibrators(builder: Recorder) -> None:
+    from export.implicit import calibrator
+
+    with pytest.raises(EngineError, match=r"TensorRT 11\.1 has no calibrators: from 11 on"):
+        calibrator(SimpleNamespace(__version__="11.1"), "entropy", [], (8, 4))

@@ -27,23 +27,31 @@ def bgr_from_video_frame(frame: av.VideoFrame) -> Pixels:
     """
     colorspace = frame.colorspace
     if colorspace == _UNSPECIFIED:
-        colorspace = Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
+        colorspace = assumed(frame.height)
     pixels = frame.to_ndarray(
         format="bgr24", src_colorspace=colorspace, src_color_range=frame.color_range, interpolation=_TO_RGB
     )
     return np.asarray(pixels, np.uint8)
 
 
-def video_frame_from_bgr(pixels: Pixels, *, pixel_format: str) -> av.VideoFrame:
-    """uint8[H, W, 3] BGR -> a limited-range BT.709 frame of a YUV pixel format, tagged as such."""
+def assumed(height: int) -> Colorspace:
+    """The matrix of YUV that does not say which it is."""
+    return Colorspace.ITU709 if height >= _HD_HEIGHT else Colorspace.ITU601
+
+
+def video_frame_from_bgr(
+    pixels: Pixels, *, pixel_format: str, colorspace: Colorspace = Colorspace.ITU709
+) -> av.VideoFrame:
+    """uint8[H, W, 3] BGR -> a limited-range frame of a YUV pixel format, BT.709 and tagged so unless told otherwise."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24").reformat(
         format=pixel_format,
         src_color_range=ColorRange.JPEG,
-        dst_colorspace=Colorspace.ITU709,
+        dst_colorspace=colorspace,
         dst_color_range=ColorRange.MPEG,
         interpolation=_FROM_RGB,
     )
-    tag_bt709(frame)
+    if colorspace == Colorspace.ITU709:
+        tag_bt709(frame)
     return frame
 
 

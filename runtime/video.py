@@ -42,9 +42,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--source",
         default="0",
         metavar="S",
-        help="video, picture, folder, quoted pattern, or camera index (default: 0)",
+        help="video, picture, folder, quoted pattern, - (standard input), address, or camera (default: 0)",
     )
-    add("--out", metavar="O", help=f"video file, picture, folder of pictures, or {NULL}")
+    add("--out", metavar="O", help=f"video file, picture, folder of pictures, - (standard output), or {NULL}")
+    add("--segment-s", type=float, default=0.0, metavar="S", help="record into files of so many seconds each")
+    add("--pipe", choices=("y4m", "raw"), default="y4m", help="what --out - writes (raw: uint8 BGR)")
     add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
     add("--show", action="store_true", help="show the frames in a window; the default without --out")
     add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
@@ -188,7 +190,7 @@ def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink |
         blocking = in_the_way(options.out)
         if blocking and not options.resume and not _may_replace(blocking, overwrite=options.overwrite):
             raise UsageError("output exists", blocking, hint="add -y to replace it, or give another --out")
-        sinks.append(open_sink(options.out, source.info, job=job))
+        sinks.append(open_sink(options.out, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe))
     return sinks[0] if len(sinks) == 1 else Tee(sinks)
 
 

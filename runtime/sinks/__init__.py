@@ -9,17 +9,24 @@ from runtime.files import partial_name
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
 from runtime.sinks.images import ImageSink
+from runtime.sinks.pipe import PipeFormat, PipeSink
+from runtime.sinks.segments import SegmentSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink
 from runtime.sources.base import SourceInfo
 from runtime.sources.images import SUFFIXES as PICTURE_SUFFIXES
 
+STDOUT = "-"
 NULL = "null"
 """The output that keeps nothing."""
 
 
-def open_sink(text: str, source: SourceInfo, *, job: str = "") -> Sink:
-    """Open a video file, a picture, a folder of pictures, or `null`, by its name.
+def open_sink(
+    text: str, source: SourceInfo, *, job: str = "", segment_s: float = 0.0, pipe: PipeFormat = "y4m"
+) -> Sink:
+    """Open a video file, a picture, a folder of pictures, `-` (standard output), or `null`, by its name.
+
+    `segment_s`: length of the files of a recording; `pipe`: what standard output gets.
 
     `job`: what makes the frames, for `VideoSink.resume`. Raises UsageError if the name says none
     of these or the output is the source, OutputError if it cannot be written. Whether it may
@@ -27,10 +34,14 @@ def open_sink(text: str, source: SourceInfo, *, job: str = "") -> Sink:
     """
     if text == NULL:
         return NullSink()
+    if text == STDOUT:
+        return PipeSink(source, kind=pipe)
     path = Path(text)
     suffix = path.suffix.lower()
     if _is_source(path, source):
         raise UsageError("output is the source", path, hint="give another --out")
+    if suffix in video.SUFFIXES and segment_s:
+        return SegmentSink(path, source, seconds=segment_s)
     if suffix in video.SUFFIXES:
         return VideoSink(path, source, job=job)
     if suffix in PICTURE_SUFFIXES:
@@ -46,7 +57,7 @@ def open_sink(text: str, source: SourceInfo, *, job: str = "") -> Sink:
 def in_the_way(text: str) -> Path | None:
     """What an output of this name would replace: a file, an unfinished one, or a filled folder."""
     path = Path(text)
-    if text == NULL:
+    if text in {NULL, STDOUT}:
         return None
     if path.is_dir():
         return path if any(path.iterdir()) else None

@@ -22,6 +22,7 @@ from runtime.sources.base import SourceInfo
 
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _USUAL_RATE = Fraction(25)
+STDIN = Path("-")
 _MOST_CORRUPT = 1000
 """Packets in a row that may fail to decode before the file is given up."""
 
@@ -31,8 +32,9 @@ _LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"
 
 
 def open_container(path: Path) -> InputContainer:
-    """Open a media file for reading; raises what PyAV raises."""
-    container: InputContainer = av.open(str(path), **_LENIENT)
+    """Open a media file for reading, or standard input for `-`; raises what PyAV raises."""
+    place = "pipe:0" if path == STDIN else str(path)
+    container: InputContainer = av.open(place, **_LENIENT)
     return container
 
 
@@ -70,8 +72,8 @@ class VideoSource:
             time_base=self._first.time_base,
             frame_rate=self._rate,
             frame_count=self._expected_frames(),
-            audio=path if self._container.streams.audio else None,
-            files=(path,),
+            audio=path if self._container.streams.audio and path != STDIN else None,
+            files=() if path == STDIN else (path,),
         )
 
     @property

@@ -1,0 +1,89 @@
+"""Frames through pipes and into segments, as other programs read and write them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.sources import open_source
+from runtime.video import main
+from tests.conftest import ROOT, picture, write_clip
+
+COMMAND = [sys.executable, "-m", "runtime.video", "--guard", "off", "--provider", "cpu", "--threads", "1"]
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, check=False)
+
+
+def test_y4m_out_and_in_again(clip: Path, invert: Path, tmp_path: Path) -> None:
+    out = run("--engine", invert, "--source", clip, "--out", "-")
+    assert out.returncode == 0
+    assert out.stdout.startswith(b"YUV4MPEG2 W64 H48 F25:1 ")
+    assert out.stdout.count(b"FRAME\n") == 10
+    back = run("--engine", invert, "--source", "-", "--out", tmp_path / "back.mp4", stdin=out.stdout)
+    assert back.returncode == 0, back.stderr
+    pairs = list(zip(open_source(str(tmp_path / "back.mp4")), open_source(str(clip)), strict=True))
+    assert len(pairs) == 10
+    for twice, once in pairs:
+        assert np.abs(twice.pixels.astype(int) - once.pixels).mean() < 8  # 4:2:0 twice, of small and colourful pictures
+
+
+def test_odd_sizes_keep_every_pixel(invert: Path, tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "odd.png"), picture(33, 21))
+    out = run("--engine", invert, "--source", tmp_path / "odd.png", "--out", "-")
+    header, _, frame = out.stdout.partition(b"FRAME\n")
+    assert b" C444 " in header
+    assert len(frame) == 3 * 33 * 21
+
+
+def test_raw_is_bgr(clip: Path, invert: Path) -> None:
+    out = run("--engine", invert, "--source", clip, "--out", "-", "--pipe", "raw")
+    frames = np.frombuffer(out.stdout, np.uint8).reshape(10, 48, 64, 3)
+    for frame, source in zip(frames, open_source(str(clip)), strict=True):
+        assert np.array_equal(frame, 255 - source.pixels)
+
+
+def test_a_reader_that_goes_away(clip: Path, invert: Path) -> None:
+    arguments = ["--engine", str(invert), "--source", str(clip), "--out", "-"]
+    child = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout
+    assert child.stderr
+    child.stdout.close()
+    with child.stderr:
+        said = child.stderr.read().decode()
+    assert child.wait(20) == 6
+    assert "error: nobody reads the output any more: standard output" in said
+    assert "Traceback" not in said
+
+
+def test_junk_on_standard_input(invert: Path) -> None:
+    for junk in (b"", b"junk" * 99):
+        out = run("--engine", invert, "--source", "-", "--out", "null", stdin=junk)
+        assert out.returncode == 3
+        assert out.stderr.decode().startswith("engine") or b"error: " in out.stderr
+
+
+def test_segments(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "long.mp4", pts=[512 * index for index in range(60)], audio="aac")  # 2.4 s
+    arguments = ["--engine", invert, "--source", tmp_path / "long.mp4", "--out", tmp_path / "day.mp4"]
+    options = ["--segment-s", "1", "--guard", "off", "--provider", "cpu"]
+    assert main([*map(str, arguments), *options]) == 0
+    names = [f"day_0000{number}.mp4" for number in (1, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("day*")) == names
+    parts = [list(open_source(str(tmp_path / name))) for name in names]
+    assert [len(part) for part in parts] == [25, 25, 10]
+    assert all(part[0].pts == 0 for part in parts)
+    restored = [frame for part in parts for frame in part]
+    for frame, source in zip(restored, open_source(str(tmp_path / "long.mp4")), strict=True):
+        assert np.abs(frame.pixels.astype(int) - (255 - source.pixels.astype(int))).mean() < 8
+    assert "warning: sound is left out of segments" in capsys.readouterr().err
+    assert main([*map(str, arguments), *options]) == 0
+    assert len(list(tmp_path.glob("day_*.mp4"))) == 6  # nothing was replaced

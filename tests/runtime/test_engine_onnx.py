@@ -72,3 +72,20 @@ def test_weights_outside_the_engines_folder_are_not_read(tmp_path: Path) -> None
     for provider in ("cpu", "openvino"):
         with pytest.raises(EngineError, match="not an engine that ONNX Runtime can load"):
             open_engine(path, provider=provider)
+
+
+def test_flipped_bits_are_refused_or_harmless(tmp_path: Path, invert: Path) -> None:
+    """Never a crash or another error: an ONNX file has no checksum, but it must load and fit the contract."""
+    whole = bytearray(invert.read_bytes())
+    path = tmp_path / "flipped.onnx"
+    refused = 0
+    for place in range(0, len(whole), 3):
+        whole[place] ^= 0x10
+        path.write_bytes(whole)
+        whole[place] ^= 0x10
+        try:
+            engine = open_engine(path, provider="cpu")
+            assert engine.infer(np.zeros((1, 4, 5, 3), np.uint8)).dtype == np.uint8
+        except EngineError:
+            refused += 1
+    assert refused > 10

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from runtime.engines.base import OneAtATime
 from runtime.engines.tiled import LEAST_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
@@ -72,14 +73,18 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
         yield pair
 
 
-class RestorerEngine:
+class RestorerEngine(OneAtATime):
     """A restorer as an engine of the runtime."""
 
     backend = "ONNX Runtime"
 
     def __init__(self, restore: Restorer) -> None:
+        super().__init__()
         self.spec = EngineSpec(name="restorer")
-        self.infer = restore
+        self._restore = restore
+
+    def infer(self, batch: Pixels) -> Pixels:
+        return self._restore(batch)
 
     def close(self) -> None: ...
 

@@ -97,7 +97,7 @@ class Pipeline:
         return self.frames_written / self.seconds if self.seconds else 0.0
 
     def run(self) -> None:
-        """Run to the end of the source, writing in the calling thread; raises the first error.
+        """Run to the end of the source, writing in the calling thread; raises the first error, or the source's damage.
 
         Whatever happens, the sink is closed, so that what is written can be used, and the
         source is closed by the thread that reads it.
@@ -118,6 +118,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - raised below, unless another came first
             self._fail(error)
         self.seconds = perf_counter() - self._start
+        self._error = self._error or self._source.damage
         if self._error is not None:
             raise self._error
 

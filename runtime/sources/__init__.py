@@ -16,7 +16,7 @@ from runtime.sources.images import ImageSource, is_picture
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
 from runtime.sources.urls import is_url, redacted, with_secrets
-from runtime.sources.video import STDIN, VideoSource
+from runtime.sources.video import STDIN, RawFrames, VideoSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,10 @@ class LiveOptions:
     watch: Watch = field(default_factory=Watch)
 
 
-def open_source(text: str, live: LiveOptions | None = None) -> Source:
+def open_source(text: str, live: LiveOptions | None = None, *, raw: RawFrames | None = None) -> Source:
     """Open a file, a folder or a pattern of pictures, a stream by its address, or a camera.
 
-    `-` is a video on standard input, such as Y4M. A camera is an index, a device such as
+    `-` is a video on standard input, such as Y4M, or `raw` frames. A camera is an index, a device such as
     `/dev/video0`, or `csi://0`. An address may hold `${NAME}` from the environment, or stand in a
     file: `@FILE`. A path that exists is taken as it is, even if it looks like a pattern or a
     number. Raises InputError (or SourceLostError, for what is live) with what is wrong and what
@@ -44,7 +44,7 @@ def open_source(text: str, live: LiveOptions | None = None) -> Source:
         return LiveSource(redacted(text) if is_url(text) else f"camera {text}", feed, live.watch)
     path = Path(text)
     if path == STDIN:
-        return VideoSource(path)
+        return VideoSource(path, raw)
     if path.is_dir():
         return _pictures([file for file in path.iterdir() if is_picture(file)], path)
     if path.exists():
@@ -77,4 +77,4 @@ def _pictures(paths: list[Path], where: Path) -> ImageSource:
     return ImageSource(paths, name=str(where))
 
 
-__all__ = ["LiveOptions", "Source", "SourceInfo", "Watch", "open_source"]
+__all__ = ["LiveOptions", "RawFrames", "Source", "SourceInfo", "Watch", "open_source"]

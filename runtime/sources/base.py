@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+from runtime.errors import DeblurError
 from runtime.frame import Frame
 
 
@@ -50,6 +51,11 @@ class Source(Protocol):
     @property
     def reconnects(self) -> int:
         """How often it was opened again."""
+        ...
+
+    @property
+    def damage(self) -> DeblurError | None:
+        """After the last frame: why these cannot be all, although none is wrong."""
         ...
 
     def __iter__(self) -> Iterator[Frame]: ...

@@ -39,6 +39,7 @@ class ImageSource:
     """
 
     dropped = reconnects = 0
+    damage = None
 
     def __init__(self, paths: list[Path], *, name: str) -> None:
         self._paths = sorted(paths, key=natural_order)

@@ -66,6 +66,8 @@ class LiveSource:
     Raises SourceLostError if the first connection gives no frame, or too many later ones in a row.
     """
 
+    damage = None
+
     def __init__(self, name: str, open_feed: Callable[[], Feed], watch: Watch = Watch()) -> None:
         self._open_feed, self._watch = open_feed, watch
         self._reasons: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from runtime.arguments import Size
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError
 from runtime.frame import Frame, Pixels
@@ -25,16 +26,30 @@ _USUAL_RATE = Fraction(25)
 STDIN = Path("-")
 _MOST_CORRUPT = 1000
 """Packets in a row that may fail to decode before the file is given up."""
+_LAST_FRAME_S = 0.5
+"""Of what a file's header says, this much may be missing: the duration of a last frame is often not stored."""
 
 
 # PyAV before 19 refuses files whose titles are not UTF-8, unless it is told otherwise.
 _LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
-def open_container(path: Path) -> InputContainer:
+@dataclass(frozen=True)
+class RawFrames:
+    """uint8[H, W, 3] BGR one after the other, with nothing around them."""
+
+    size: Size
+    fps: Fraction
+
+
+def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
     """Open a media file for reading, or standard input for `-`; raises what PyAV raises."""
     place = "pipe:0" if path == STDIN else str(path)
-    container: InputContainer = av.open(place, **_LENIENT)
+    described: dict[str, Any] = {}
+    if raw:
+        options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
+        described = {"format": "rawvideo", "options": options}
+    container: InputContainer = av.open(place, **described, **_LENIENT)
     return container
 
 
@@ -47,12 +62,14 @@ class VideoSource:
 
     dropped = reconnects = 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, raw: RawFrames | None = None) -> None:
+        self.damage: InputError | None = None
+        self._path = path
         self._to_skip = 0
         self._corrupt = 0
         self._out_of_order = 0
         try:
-            self._container = open_container(path)
+            self._container = open_container(path, raw)
         except (FFmpegError, ValueError) as error:
             raise _undecodable(path, getattr(error, "strerror", None)) from error
         try:
@@ -122,13 +139,20 @@ class VideoSource:
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        in_a_row = 0
-        packets = self._container.demux(self._stream)
+        in_a_row = whole = 0
+        end_s = 0.0
+        packets = self._container.demux()
         while in_a_row < _MOST_CORRUPT:
             try:
                 packet = next(packets, None)
                 if packet is None:
+                    self.damage = self._cut_off(whole, end_s)
                     return
+                if packet.pts is not None and packet.time_base:
+                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is not self._stream:
+                    continue
+                whole += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
             except FFmpegError:
                 self._corrupt += 1
@@ -138,6 +162,15 @@ class VideoSource:
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame
+
+    def _cut_off(self, whole: int, end_s: float) -> InputError | None:
+        """Whether the file ends before what its header promises: as packets in MP4, as a duration in Matroska."""
+        lasts_s = 0.0
+        if "matroska" in self._container.format.name:
+            lasts_s = ((self._container.duration or 0) + (self._container.start_time or 0)) / av.time_base
+        if whole >= len(self._stream.index_entries) and end_s >= lasts_s - _LAST_FRAME_S:
+            return None
+        return InputError(f"file is cut off after {end_s:.1f} s", self._path, hint="the output holds what there is")
 
     def _expected_frames(self) -> int | None:
         if self._stream.frames:

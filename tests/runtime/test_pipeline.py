@@ -25,6 +25,7 @@ class Numbers:
     """A source of tiny frames that count upwards."""
 
     dropped = reconnects = 0
+    damage = None
 
     def __init__(self, count: int, *, is_live: bool = False, every_seconds: float = 0.0, fail_at: int = -1) -> None:
         self.info = SourceInfo(name="numbers", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=is_live)

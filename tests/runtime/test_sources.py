@@ -208,3 +208,20 @@ def test_strange_files_give_frames_or_one_line(kind: str) -> None:
             assert error.exit_code == 3
             assert "\n" not in str(error)
     assert tried > 5
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".mp4", {"movflags": "faststart"}), (".mkv", {})])
+def test_a_file_that_is_cut_off_gives_what_there_is_and_says_so(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_clip(path, size=(320, 240), pts=[512 * index for index in range(100)], options=options)
+    whole = VideoSource(path)
+    assert len(list(whole)) == 100
+    assert whole.damage is None
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    source = VideoSource(path)
+    assert 20 < len(list(source)) < 80
+    assert source.damage
+    assert "file is cut off after" in str(source.damage)

@@ -34,7 +34,7 @@ class Pipeline:
     oldest frame that waits, and any older than `max_latency_ms` when its turn comes. Frames with
     less `blur` than `skip_sharp` go on untouched. `read`, `engine` and `write` are the times of
     the three stages, `total` is from a frame's capture to the end of its write, waits in the
-    queues included.
+    queues included. `on_frame` is told of every frame that was written, with its result.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Pipeline:
         max_latency_ms: float | None = None,
         skip_sharp: float = 0.0,
         side_by_side: bool = False,
-        on_frame: Callable[[Pipeline], None] = lambda _: None,
+        on_frame: Callable[[Pipeline, Frame, Pixels], None] = lambda *_: None,
     ) -> None:
         live = source.info.is_live
         self.frames_read = 0
@@ -200,4 +200,4 @@ class Pipeline:
             self.latencies["total"].add(1e3 * (perf_counter() - frame.captured_at))
             self.frames_written += 1
             self.seconds = perf_counter() - self._start
-            self._on_frame(self)
+            self._on_frame(self, frame, pixels)

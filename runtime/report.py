@@ -25,7 +25,7 @@ class Progress:
         self._every_seconds = 0.25 if self._terminal else 10.0
         self._last = perf_counter()
 
-    def __call__(self, pipeline: Pipeline) -> None:
+    def __call__(self, pipeline: Pipeline, *_: object) -> None:
         """Show where the run stands, if the last time is long enough ago."""
         now = perf_counter()
         if now - self._last < self._every_seconds:

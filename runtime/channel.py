@@ -39,11 +39,17 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return True
 
-    def get(self, *, wait: bool = True) -> T | None:
-        """The next item, waiting for one; None once the channel is closed and empty, or there is none to wait for."""
+    def has_item(self, *, wait: bool) -> bool:
+        """Whether there is an item, waiting for one if told to; False once the channel is closed and empty."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._closed or bool(self._items))
+            return bool(self._items)
+
+    def get(self) -> T | None:
+        """The next item, waiting for one; None once the channel is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._items))
             if not self._items:
                 return None
             item = self._items.popleft()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from threading import Lock, Thread
 from time import perf_counter
 
@@ -17,7 +17,7 @@ from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
 from runtime.sharpness import blur
 from runtime.sinks.base import Sink
-from runtime.sources.base import Source
+from runtime.sources.base import Source, SourceInfo
 from runtime.timing import Latencies
 
 _DEPTH = 4
@@ -32,7 +32,8 @@ class Pipeline:
 
     A file source waits for the engine, so no frame of it is dropped; a live source drops the
     oldest frame that waits, and any older than `max_latency_ms` when its turn comes. Frames with
-    less `blur` than `skip_sharp` go on untouched. `read`, `engine` and `write` are the times of
+    less `blur` than `skip_sharp` go on untouched. Where the engine is shared, the frame is chosen
+    when the pipeline has its `turn`, so that it is the newest then. `read`, `engine` and `write` are the times of
     the three stages, `total` is from a frame's capture to the end of its write, waits in the
     queues included. `on_frame` is told of every frame that was written, with its result.
     """
@@ -47,6 +48,7 @@ class Pipeline:
         max_latency_ms: float | None = None,
         skip_sharp: float = 0.0,
         side_by_side: bool = False,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         on_frame: Callable[[Pipeline, Frame, Pixels], None] = lambda *_: None,
     ) -> None:
         live = source.info.is_live
@@ -64,12 +66,25 @@ class Pipeline:
         self.frames_skipped = 0
         """Frames that were sharp already and went on untouched."""
         self._side_by_side = side_by_side
+        self._turn = turn
         self._on_frame = on_frame
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
         self._restored: Channel[tuple[Frame, Pixels]] = Channel(1 if live else _DEPTH)
         self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
+
+    @property
+    def source(self) -> SourceInfo:
+        return self._source.info
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was skipped, mended or left out so far, a sentence each."""
+        passed = (
+            f"{self.frames_passed} frames passed on as they were: {self._guard.first_reason}" if self._guard else ""
+        )
+        return self._source.warnings + self._sink.warnings + ([passed] if self.frames_passed else [])
 
     @property
     def frames_dropped(self) -> int:
@@ -85,11 +100,6 @@ class Pipeline:
     def frames_passed(self) -> int:
         """Frames that went on as they were, because the engine's output could not be right."""
         return self._guard.passed if self._guard else 0
-
-    @property
-    def passed_because(self) -> str:
-        """Why the first of them did."""
-        return self._guard.first_reason if self._guard else ""
 
     @property
     def fps(self) -> float:
@@ -144,7 +154,7 @@ class Pipeline:
         self._restored.close(discard=True)
 
     def _read(self) -> None:
-        with contextlib.closing(self._source):
+        with closing(self._source):
             frames = iter(self._source)
             while True:
                 start = perf_counter()
@@ -161,12 +171,11 @@ class Pipeline:
         under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
         while True:
             free = len(under_way) < self._engine.slots
-            frame = self._next_frame(wait=not under_way) if free else None
-            if frame is not None:
-                untouched = frame.pixels if self._is_sharp(frame) else None
-                under_way.append((frame, perf_counter(), untouched))
-                if untouched is None:
-                    self._engine.submit(frame.pixels[np.newaxis])
+            if free and self._captured.has_item(wait=not under_way):
+                with self._turn():
+                    frame = self._captured.get()
+                    if frame is not None and self._is_fresh(frame):
+                        under_way.append((frame, perf_counter(), self._submitted(frame)))
             elif under_way:
                 self._pass_on(*under_way.popleft())
             else:
@@ -179,16 +188,17 @@ class Pipeline:
             pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
         self._restored.put((frame, pixels))
 
-    def _is_sharp(self, frame: Frame) -> bool:
-        sharp = self._skip_sharp > 0 and blur(frame.pixels) < self._skip_sharp
-        self.frames_skipped += sharp
-        return sharp
+    def _is_fresh(self, frame: Frame) -> bool:
+        fresh = perf_counter() - frame.captured_at <= self._max_latency_s
+        self._too_old += not fresh
+        return fresh
 
-    def _next_frame(self, *, wait: bool = True) -> Frame | None:
-        while (frame := self._captured.get(wait=wait)) is not None:
-            if perf_counter() - frame.captured_at <= self._max_latency_s:
-                return frame
-            self._too_old += 1
+    def _submitted(self, frame: Frame) -> Pixels | None:
+        """None once the engine has the frame, or its pixels if they are sharp already."""
+        if self._skip_sharp > 0 and blur(frame.pixels) < self._skip_sharp:
+            self.frames_skipped += 1
+            return frame.pixels
+        self._engine.submit(frame.pixels[np.newaxis])
         return None
 
     def _write(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO
 
+from runtime.engines.base import Engine
+from runtime.errors import DeblurError, OutOfMemoryError
 from runtime.files import unwritable
 from runtime.pipeline import STAGES, Pipeline
 
@@ -16,29 +19,24 @@ SCHEMA = 1
 
 
 class Progress:
-    """Frames, rate and time left: one line rewritten on a terminal, a line now and then in a log."""
+    """Frames, rate and time left of all pipelines: one line rewritten on a terminal, a line now and then in a log."""
 
-    def __init__(self, *, expected: int | None, stream: TextIO = sys.stderr) -> None:
-        self._expected = expected
+    def __init__(self, *, stream: TextIO = sys.stderr) -> None:
         self._stream = stream
+        self._pipelines: dict[Pipeline, None] = {}
+        """Those that wrote a frame, in that order."""
         self._terminal = stream.isatty()
         self._every_seconds = 0.25 if self._terminal else 10.0
         self._last = perf_counter()
 
     def __call__(self, pipeline: Pipeline, *_: object) -> None:
         """Show where the run stands, if the last time is long enough ago."""
+        self._pipelines[pipeline] = None
         now = perf_counter()
         if now - self._last < self._every_seconds:
             return
         self._last = now
-        line = f"frame {pipeline.frames_written}"
-        if self._expected:
-            line += f" of {self._expected}"
-        line += f", {pipeline.fps:.1f} fps"
-        if self._expected and pipeline.fps:
-            line += f", {_clock((self._expected - pipeline.frames_written) / pipeline.fps)} left"
-        if pipeline.frames_dropped:
-            line += f", {pipeline.frames_dropped} dropped"
+        line = " | ".join(_standing(each) for each in list(self._pipelines))
         self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
         self._stream.flush()
 
@@ -46,6 +44,19 @@ class Progress:
         """Leave the line clear for what follows."""
         if self._terminal:
             self._stream.write("\r\x1b[K")
+
+
+def _standing(pipeline: Pipeline) -> str:
+    expected = pipeline.source.frame_count
+    line = f"frame {pipeline.frames_written}"
+    if expected:
+        line += f" of {expected}"
+    line += f", {pipeline.fps:.1f} fps"
+    if expected and pipeline.fps:
+        line += f", {_clock((expected - pipeline.frames_written) / pipeline.fps)} left"
+    if pipeline.frames_dropped:
+        line += f", {pipeline.frames_dropped} dropped"
+    return line
 
 
 def table(pipeline: Pipeline) -> str:
@@ -63,11 +74,12 @@ def table(pipeline: Pipeline) -> str:
     return "\n".join(rows)
 
 
-def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
-    """The same as the table, for machines, with the `facts` of the run; see docs/stats.md."""
+def statistics(pipeline: Pipeline) -> dict[str, Any]:
+    """The same as the table, for machines; see docs/stats.md."""
     return {
-        "schema": SCHEMA,
-        **facts,
+        "source": pipeline.source.name,
+        "output": pipeline.kept,
+        "warnings": pipeline.warnings,
         "frames": {
             "read": pipeline.frames_read,
             "written": pipeline.frames_written,
@@ -82,8 +94,42 @@ def statistics(pipeline: Pipeline, **facts: Any) -> dict[str, Any]:
     }
 
 
-def write_statistics(path: Path, values: dict[str, Any]) -> None:
+def report(pipeline: Pipeline, *, named: bool) -> None:
+    """Warnings, table and output of a run that is over, on standard error; `named`: with its source above them."""
+    if named:
+        say(f"source  {pipeline.source.name}")
+    for warning in pipeline.warnings:
+        say(f"warning: {warning}")
+    if pipeline.frames_read:
+        say(table(pipeline))
+    if pipeline.kept:
+        say(f"output  {pipeline.kept}")
+
+
+def report_error(error: Exception, *, debug: bool) -> int:
+    """One line of what went wrong; returns its exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
+    if isinstance(error, DeblurError):
+        say(f"error: {error}")
+        return error.exit_code
+    reason = " ".join(str(error).split()) or "no reason given"
+    say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
+    return 1
+
+
+def say(line: str) -> None:
+    """Everything for people goes to standard error; standard output is for frames."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> None:
     """Write JSON so that the file holds all of it or what it held before; raises OutputError."""
+    facts = {"schema": SCHEMA, "engine": engine.spec.to_dict(), "backend": engine.backend}
+    runs = [statistics(pipeline) for pipeline in pipelines]
+    values = facts | (runs[0] if len(runs) == 1 else {"streams": runs})
     unfinished = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import threading
-import traceback
-from contextlib import ExitStack, closing, suppress
+from fractions import Fraction
 from pathlib import Path
 
 from runtime.arguments import size
-from runtime.engines import BUNDLED, MODES, PROVIDERS, Engine, Provider, open_engine
-from runtime.engines.onnx import OnnxEngine
-from runtime.engines.openvino import OpenVinoEngine
-from runtime.engines.tiled import OVERLAP_PX, TiledEngine
-from runtime.engines.watched import WatchedEngine
-from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
-from runtime.guard import OutputGuard
+from runtime.engines import BUNDLED, MODES, PROVIDERS
+from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
-from runtime.pipeline import Pipeline
-from runtime.report import Progress, statistics, table, write_statistics
+from runtime.report import report_error, say
 from runtime.sharpness import SHARP
-from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
-from runtime.sinks.video import VideoSink
-from runtime.sources import LiveOptions, Source, Watch, open_source
-from runtime.sources.video import VideoSource
+from runtime.sinks import NULL
+from runtime.sources import RawFrames
+from runtime.streams import run
 
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
@@ -40,11 +31,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--engine", type=Path, default=BUNDLED, metavar="E", help="engine file (default: the bundled one)")
     add(
         "--source",
-        default="0",
+        action="append",
         metavar="S",
-        help="video, picture, folder, quoted pattern, - (standard input), address, or camera (default: 0)",
+        help="video, picture, folder, quoted pattern, - (standard input), address, or camera (default: 0); "
+        "again for each that the engine is to serve in turn",
     )
-    add("--out", metavar="O", help=f"video file, picture, folder of pictures, - (standard output), or {NULL}")
+    add(
+        "--out",
+        action="append",
+        metavar="O",
+        help=f"video file, picture, folder of pictures, - (standard output), {NULL}, or an rtsp:// or rtmp:// address "
+        "to publish to; one for each --source, or several of one",
+    )
+    add("--raw", type=_raw, metavar="WxH@FPS", help="standard input gives uint8 BGR frames of this size and rate")
     add("--segment-s", type=float, default=0.0, metavar="S", help="record into files of so many seconds each")
     add("--pipe", choices=("y4m", "raw"), default="y4m", help="what --out - writes (raw: uint8 BGR)")
     add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
@@ -84,160 +83,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     with Interruption() as interruption:
         try:
-            run(options, interruption)
+            return run(options, interruption) or interruption.exit_code
         except KeyboardInterrupt:
-            _say("interrupted")
+            say("interrupted")
         except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
-            return _report_error(error, debug=options.debug)
+            return report_error(error, debug=options.debug)
     return interruption.exit_code
-
-
-def run(options: argparse.Namespace, interruption: Interruption) -> None:
-    """Open the three parts, run the pipeline and report; raises what `main` makes a line of."""
-    if options.resume and options.out and Path(options.out).is_file():
-        _say(f"output  {options.out} is finished")
-        return
-    with ExitStack() as opened:
-        engine = _open_engine(options)
-        opened.callback(engine.close)
-        source = open_source(
-            options.source, _live_options(options)
-        )  # the pipeline closes it, in the thread that reads it
-        _say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
-        _say(f"source  {source.info.name}")
-        window = WindowSink() if options.show or options.out is None else None
-        sink = _open_sink(options, source, window, job=_job(options, engine, source))
-        opened.callback(sink.close, complete=False)
-        if options.resume:
-            _resume(source, sink)
-        progress = Progress(expected=source.info.frame_count)
-        guard = OutputGuard(strict=options.strict) if options.guard == "on" else None
-        pipeline = Pipeline(
-            source,
-            engine,
-            sink,
-            guard=guard,
-            max_latency_ms=options.max_latency_ms,
-            skip_sharp=options.skip_sharp,
-            side_by_side=options.side_by_side,
-            on_frame=progress,
-        )
-        interruption.on_signal = pipeline.stop
-        if window:
-            window.on_quit = pipeline.stop
-        try:
-            with closing(progress):
-                pipeline.run()
-        except BaseException:
-            with suppress(OutputError):  # the first error is the one to tell
-                _report(options, pipeline, engine, source, sink)
-            raise
-        _report(options, pipeline, engine, source, sink)
-
-
-def _live_options(options: argparse.Namespace) -> LiveOptions:
-    watch = Watch(timeout_s=options.timeout_s, frozen_s=options.frozen_s, max_reconnects=options.max_reconnects)
-    return LiveOptions(
-        camera_size=options.camera_size, camera_fps=options.camera_fps, transport=options.transport, watch=watch
-    )
-
-
-def _open_engine(options: argparse.Namespace) -> Engine:
-    provider: Provider = options.provider
-
-    def open_it() -> Engine:
-        nonlocal provider
-        engine = open_engine(
-            options.engine,
-            provider=provider,
-            threads=options.threads,
-            mode=options.mode,
-            rebuild=options.rebuild,
-        )
-        if isinstance(engine, OnnxEngine | OpenVinoEngine):
-            provider = engine.provider  # tried once; while frames run beside it, a trial would mislead
-        return TiledEngine(engine, tile=options.tile, overlap_px=options.overlap, say=_say)
-
-    return WatchedEngine(options.engine, open_it, say=_say) if options.watch_engine else open_it()
-
-
-def _job(options: argparse.Namespace, engine: Engine, source: Source) -> str:
-    """What decides the frames of an output; another run with the same makes the same."""
-    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
-    what = (
-        files,
-        engine.spec.to_json(),
-        engine.backend.split(" (")[0],
-        options.side_by_side,
-        options.guard,
-        options.skip_sharp,
-    )
-    return f"deblur {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
-
-
-def _resume(source: Source, sink: Sink) -> None:
-    if not isinstance(sink, VideoSink) or not isinstance(source, VideoSource):
-        raise UsageError("only a video into a video can be resumed", hint="leave out --resume, or --show")
-    done = sink.resume(source.start)
-    if done:
-        source.skip(done)
-    _say(f"resume  after {done} frames")
-
-
-def _open_sink(options: argparse.Namespace, source: Source, window: WindowSink | None, *, job: str) -> Sink:
-    sinks: list[Sink] = [window] if window else []
-    if options.out is not None:
-        blocking = in_the_way(options.out)
-        if blocking and not options.resume and not _may_replace(blocking, overwrite=options.overwrite):
-            raise UsageError("output exists", blocking, hint="add -y to replace it, or give another --out")
-        sinks.append(open_sink(options.out, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe))
-    return sinks[0] if len(sinks) == 1 else Tee(sinks)
-
-
-def _may_replace(path: Path, *, overwrite: bool | None) -> bool:
-    if overwrite is None and sys.stdin.isatty():
-        print(f"{path} exists; replace it? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    return bool(overwrite)
-
-
-def _report(options: argparse.Namespace, pipeline: Pipeline, engine: Engine, source: Source, sink: Sink) -> None:
-    warnings = source.warnings + sink.warnings
-    if pipeline.frames_passed:
-        warnings.append(f"{pipeline.frames_passed} frames passed on as they were: {pipeline.passed_because}")
-    for warning in warnings:
-        _say(f"warning: {warning}")
-    if pipeline.frames_read:
-        _say(table(pipeline))
-    if pipeline.kept:
-        _say(f"output  {pipeline.kept}")
-    if options.stats:
-        facts = {
-            "engine": engine.spec.to_dict(),
-            "backend": engine.backend,
-            "source": source.info.name,
-            "output": pipeline.kept,
-            "warnings": warnings,
-        }
-        write_statistics(options.stats, statistics(pipeline, **facts))
-
-
-def _report_error(error: Exception, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, MemoryError):
-        error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
-    if isinstance(error, DeblurError):
-        _say(f"error: {error}")
-        return error.exit_code
-    reason = " ".join(str(error).split()) or "no reason given"
-    _say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
-    return 1
-
-
-def _say(line: str) -> None:
-    """Everything for people goes to standard error; standard output is for frames."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _blur(text: str) -> float:
@@ -253,6 +104,17 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def _raw(text: str) -> RawFrames:
+    frame, _, rate = text.partition("@")
+    try:
+        fps = Fraction(rate)
+    except (ValueError, ZeroDivisionError):
+        fps = Fraction(0)
+    if fps <= 0:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT@FPS such as 1280x720@30, got {text!r}")
+    return RawFrames(size(frame), fps)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
 from runtime.sinks.images import ImageSink
 from runtime.sinks.pipe import PipeFormat, PipeSink
+from runtime.sinks.publish import PublishSink
 from runtime.sinks.segments import SegmentSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink
 from runtime.sources.base import SourceInfo
 from runtime.sources.images import SUFFIXES as PICTURE_SUFFIXES
+from runtime.sources.urls import is_url, with_secrets
 
 STDOUT = "-"
 NULL = "null"
@@ -24,11 +26,11 @@ NULL = "null"
 def open_sink(
     text: str, source: SourceInfo, *, job: str = "", segment_s: float = 0.0, pipe: PipeFormat = "y4m"
 ) -> Sink:
-    """Open a video file, a picture, a folder of pictures, `-` (standard output), or `null`, by its name.
+    """Open a video file, a picture, a folder of pictures, a server, `-` (standard output), or `null`, by its name.
 
-    `segment_s`: length of the files of a recording; `pipe`: what standard output gets.
-
-    `job`: what makes the frames, for `VideoSink.resume`. Raises UsageError if the name says none
+    An address may hold `${NAME}` from the environment, or stand in a file: `@FILE`. `segment_s`:
+    length of the files of a recording; `pipe`: what standard output gets; `job`: what makes the
+    frames, for `VideoSink.resume`. Raises UsageError if the name says none
     of these or the output is the source, OutputError if it cannot be written. Whether it may
     replace what is there is the caller's to ask: see `in_the_way`.
     """
@@ -36,7 +38,13 @@ def open_sink(
         return NullSink()
     if text == STDOUT:
         return PipeSink(source, kind=pipe)
-    path = Path(text)
+    text = with_secrets(text)
+    if is_url(text):
+        return PublishSink(text, source)
+    return _file_sink(Path(text), source, job=job, segment_s=segment_s)
+
+
+def _file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
     suffix = path.suffix.lower()
     if _is_source(path, source):
         raise UsageError("output is the source", path, hint="give another --out")
@@ -57,7 +65,7 @@ def open_sink(
 def in_the_way(text: str) -> Path | None:
     """What an output of this name would replace: a file, an unfinished one, or a filled folder."""
     path = Path(text)
-    if text in {NULL, STDOUT}:
+    if text in {NULL, STDOUT} or text.startswith("@") or is_url(text):
         return None
     if path.is_dir():
         return path if any(path.iterdir()) else None

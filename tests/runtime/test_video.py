@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import video
+from runtime import streams, video
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, picture, write_clip
 
@@ -158,7 +158,7 @@ def test_bugs_are_one_line_too(clip: Path, monkeypatch: pytest.MonkeyPatch, caps
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr(video, "open_engine", fail)
+    monkeypatch.setattr(streams, "open_engine", fail)
     assert run("--source", clip, "--out", "null") == 1
     assert "this is a bug (ZeroDivisionError: first second)" in error_line(capsys)
     assert run("--source", clip, "--out", "null", "--debug") == 1

@@ -1,0 +1,186 @@
+"""Frames to real RTSP and RTMP servers on loopback, which are late, stall, go away and come back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.errors import OutputError
+from runtime.frame import Frame
+from runtime.sinks import open_sink
+from runtime.sources import open_source
+from runtime.sources.base import SourceInfo
+from runtime.video import main
+from tests.conftest import DEMO_CLIP, picture, write_clip
+from tests.rig import SYSTEM_PYTHON, free_port, require_rtsp_server, wait_until
+
+LIVE = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
+OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
+RTMP_SERVER = """
+import sys, av
+count = 0
+with av.open(sys.argv[1], "r", options={"listen": "1"}, timeout=30) as container:
+    try:
+        for _ in container.decode(video=0):
+            count += 1
+    except av.FFmpegError:
+        pass  # the publisher has left
+print(count, flush=True)
+"""
+
+
+class Recorder:
+    """rtsp_recorder.py in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"rtsp://user:hidden@127.0.0.1:{self.port}/in"
+        self.stored = folder / "stored.mkv"
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).parent.parent / "rig" / "rtsp_recorder.py"
+        command = [SYSTEM_PYTHON, script, str(self.port), self.stored]
+        self.child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self.child.stdout
+        assert self.child.stdout.readline().strip() == b"serving"
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+        assert self.child.stdout
+        self.child.stdout.close()
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    require_rtsp_server()
+    made = Recorder(tmp_path)
+    yield made
+    made.kill()
+
+
+def frame(index: int, size: tuple[int, int] = (96, 64)) -> Frame:
+    return Frame(pixels=picture(*size), pts=index, time_base=Fraction(1, 25), captured_at=time.perf_counter())
+
+
+def test_a_file_is_published_at_its_own_pace(
+    recorder: Recorder, invert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    assert main(["--engine", str(invert), "--source", str(DEMO_CLIP), "--out", recorder.url, *OPTIONS]) == 0
+    assert time.monotonic() - began > 3.9  # its 100 frames are 4 s
+    wait_until(lambda: recorder.stored.exists() and recorder.stored.stat().st_size > 10_000)
+    time.sleep(0.5)
+    recorder.kill()
+    shown = capsys.readouterr().err
+    assert "output  rtsp://***@127.0.0.1" in shown
+    assert "hidden" not in shown
+    stored = list(open_source(str(recorder.stored)))
+    assert len(stored) >= 90
+    assert abs(float(stored[-1].pts_seconds - stored[0].pts_seconds) / (len(stored) - 1) - 0.04) < 0.004
+    first = next(iter(open_source(str(DEMO_CLIP)))).pixels
+    assert min(np.abs(255 - first.astype(int) - each.pixels).mean() for each in stored[:10]) < 6
+
+
+def test_rtmp(clip: Path, invert: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", size=(96, 64), pts=[512 * index for index in range(50)])
+    url = f"rtmp://127.0.0.1:{free_port()}/live/a"
+    server = subprocess.Popen([sys.executable, "-c", RTMP_SERVER, url], stdout=subprocess.PIPE)
+    time.sleep(1.5)  # it has nothing to say before somebody comes
+    assert main(["--engine", str(invert), "--source", str(tmp_path / "a.mp4"), "--out", url, *OPTIONS]) == 0
+    said, _ = server.communicate(timeout=30)
+    assert int(said) >= 45
+
+
+def test_a_server_that_goes_away_and_comes_back(recorder: Recorder) -> None:
+    sink = open_sink(recorder.url, LIVE)
+    sent = iter(range(100_000))
+
+    def send() -> bool:
+        began = time.monotonic()
+        sink.write(frame(next(sent)))
+        assert time.monotonic() - began < 1 or not any("again" in text for text in sink.warnings)
+        time.sleep(0.02)
+        return False
+
+    for _ in range(20):
+        send()
+    recorder.kill()
+    wait_until(lambda: send() or any("published again" in text for text in sink.warnings))
+    recorder.stored.unlink()
+    recorder.start()
+    wait_until(lambda: send() or (recorder.stored.exists() and recorder.stored.stat().st_size > 5000))
+    sink.close(complete=True)
+    recorder.kill()
+    assert "hidden" not in str(sink.warnings)
+    assert any("frames were not published" in text for text in sink.warnings)
+    assert next(iter(open_source(str(recorder.stored)))).size == (96, 64)
+
+
+def test_another_size_opens_the_connection_anew(recorder: Recorder) -> None:
+    sink = open_sink(recorder.url, LIVE)
+    for index in range(25):
+        sink.write(frame(index))
+        time.sleep(0.02)
+    first = recorder.stored.with_name("first.mkv")
+    recorder.stored.rename(first)
+    for index in range(25, 50):
+        sink.write(frame(index, size=(65, 49)))
+        time.sleep(0.02)
+    assert sink.close(complete=True) == f"rtsp://***@127.0.0.1:{recorder.port}/in"
+    wait_until(lambda: recorder.stored.exists() and recorder.stored.stat().st_size > 2000)
+    recorder.kill()
+    assert next(iter(open_source(str(first)))).size == (96, 64)
+    assert next(iter(open_source(str(recorder.stored)))).size == (64, 48)  # an odd row and column are left out
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])
+def test_no_server_is_an_error(scheme: str, clip: Path, invert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{scheme}://user:hidden@127.0.0.1:{free_port()}/in"
+    assert main(["--engine", str(invert), "--source", str(clip), "--out", url, *OPTIONS]) == 6
+    shown = capsys.readouterr().err
+    assert f"error: cannot publish (Connection refused): {scheme}://***@127.0.0.1" in shown
+    assert "hidden" not in shown
+
+
+def test_only_rtsp_and_rtmp_are_published_to(clip: Path, invert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--engine", str(invert), "--source", str(clip), "--out", "http://127.0.0.1/x", *OPTIONS]) == 2
+    assert "cannot publish by http" in capsys.readouterr().err
+
+
+def test_a_server_that_stalls_holds_nothing_up(recorder: Recorder) -> None:
+    import signal
+
+    sink = open_sink(recorder.url, LIVE)
+    sink.write(frame(0))
+    recorder.child.send_signal(signal.SIGSTOP)
+    noise = np.random.default_rng(0)
+    began = time.monotonic()
+    for index in range(1, 200):
+        sink.write(
+            Frame(
+                pixels=noise.integers(0, 256, (480, 640, 3), dtype=np.uint8),
+                pts=index,
+                time_base=Fraction(1, 25),
+                captured_at=0.0,
+            )
+        )
+    assert time.monotonic() - began < 10
+    sink.close(complete=True)
+    recorder.child.send_signal(signal.SIGCONT)
+    assert sink.warnings
+
+
+def test_the_first_failure_is_raised(tmp_path: Path) -> None:
+    sink = open_sink(f"rtsp://127.0.0.1:{free_port()}/in", LIVE)
+    with pytest.raises(OutputError, match="cannot publish"):
+        sink.write(frame(0))
+    assert sink.close(complete=False) is None

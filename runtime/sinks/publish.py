@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from fractions import Fraction
@@ -9,30 +11,24 @@ from threading import Event, Thread
 from time import perf_counter
 from urllib.parse import urlsplit
 
-import av
 import numpy as np
-from av.error import FFmpegError
 
 from runtime.channel import Channel
-from runtime.colour import tag_bt709, video_frame_from_bgr
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
+from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
 from runtime.sources.urls import redacted
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
-_MUXER = {"rtsp": {"rtsp_transport": "tcp"}, "flv": {"flvflags": "no_duration_filesize"}}
-_ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
-_KEY_FRAME_EVERY_S = 2
-"""What a new viewer waits for."""
 _TIMEOUT_S = 10.0
+"""For a frame, or a connection and its first frame."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _LEAVE_S = 2.0
-_TICK = Fraction(1, 90_000)
 
 
 class PublishSink:
-    """Sends frames as H.264 from a thread of its own, so that a slow network holds nothing up; no sound.
+    """Sends frames as H.264 through a child process, so that a server that stalls holds nothing up; no sound.
 
     The newest frame wins and those passed over are counted; a lost server is tried again with
     back-off, counted too. A file is sent at its own pace. Widths and heights are made even by
@@ -40,20 +36,22 @@ class PublishSink:
     OutputError if the first connection fails.
     """
 
-    def __init__(self, url: str, source: SourceInfo) -> None:
+    def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
         scheme = urlsplit(url).scheme.lower()
         if scheme not in _FORMATS:
             raise UsageError(f"cannot publish by {scheme}", redacted(url), hint=f"use {', '.join(_FORMATS)}")
         self._url, self._format = url, _FORMATS[scheme]
-        self._source = source
+        self._source, self._timeout_s = source, timeout_s
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
         self._reasons: Counter[str] = Counter()
         self._first_error: OutputError | None = None
         self._connected = Event()
         """Set by the first connection, or its failure."""
         self._closed = Event()
-        self._began: tuple[float, float] | None = None
+        self._began = perf_counter(), 0.0
+        """When a frame was sent, and its time in seconds."""
         self._lost = 0
+        self._connection: _Connection | None = None
         self._thread = Thread(target=self._send_all, name="publish", daemon=True)
         self._thread.start()
 
@@ -64,11 +62,16 @@ class PublishSink:
         return found + ([f"{missed} frames were not published"] if missed else [])
 
     def write(self, frame: Frame) -> None:
-        if not self._source.is_live:
-            self._keep_pace(frame)
+        if self._connected.is_set() and not self._source.is_live:
+            began, at_s = self._began
+            self._closed.wait(max(0.0, began + frame.pts_seconds - at_s - perf_counter()))
         self._frames.put(frame)
         if not self._connected.is_set():
-            self._connected.wait(_TIMEOUT_S + _LEAVE_S)
+            self._connected.wait(self._timeout_s)
+            self._began = perf_counter(), frame.pts_seconds
+        connection = self._connection
+        if connection and perf_counter() - connection.waits_since > self._timeout_s:
+            connection.kill()
         if self._first_error:
             raise self._first_error
 
@@ -76,27 +79,26 @@ class PublishSink:
         self._frames.close()
         self._closed.set()
         self._thread.join(_LEAVE_S)
+        if self._connection:
+            self._connection.kill()
+            self._thread.join(_LEAVE_S)
         return redacted(self._url) if self._connected.is_set() and not self._first_error else None
-
-    def _keep_pace(self, frame: Frame) -> None:
-        now = perf_counter()
-        self._began = self._began or (now, frame.pts_seconds)
-        self._closed.wait(max(0.0, self._began[0] + frame.pts_seconds - self._began[1] - now))
 
     def _send_all(self) -> None:
         """Connections one after the other, until there are no more frames."""
         failures = 0
         frame = self._frames.get()
         while frame is not None:
+            connection = self._connection = _Connection(self._url, self._format, frame, self._source.frame_rate)
             try:
-                with _Connection(self._url, self._format, frame, self._source.frame_rate) as connection:
+                while frame is not None and connection.takes(frame):
+                    connection.send(frame)
                     self._connected.set()
-                    while frame is not None and connection.takes(frame):
-                        connection.send(frame)
-                        failures = 0
-                        frame = self._frames.get()
-            except (FFmpegError, OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or redacted(str(error))
+                    failures = 0
+                    frame = self._frames.get()
+                connection.finish(_LEAVE_S)
+            except OSError:
+                reason = connection.reason()
                 if not self._connected.is_set():
                     self._first_error = OutputError(
                         f"cannot publish ({reason})", redacted(self._url), hint="check the address and the server"
@@ -111,35 +113,61 @@ class PublishSink:
 
 
 class _Connection:
-    """One encoder and one muxer, for frames of one size."""
+    """A child process that sends frames of one size."""
 
     def __init__(self, url: str, kind: str, first: Frame, frame_rate: Fraction) -> None:
-        self._size = first.size
-        self._container = av.open(url, "w", format=kind, options=_MUXER[kind], timeout=_TIMEOUT_S)
-        self._stream = self._container.add_stream("libx264", rate=frame_rate, options=dict(_ENCODER))
-        self._stream.width, self._stream.height = (side - side % 2 for side in first.size)
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.time_base = self._stream.codec_context.time_base = _TICK
-        self._stream.codec_context.gop_size = max(1, round(_KEY_FRAME_EVERY_S * frame_rate))
-        self._stream.codec_context.max_b_frames = 0
-        tag_bt709(self._stream.codec_context)
-        self._start = first.pts * first.time_base
-        self._last = -1
-        self._container.start_encoding()  # which connects
-
-    def __enter__(self) -> _Connection:  # noqa: PYI034 - Self is new in Python 3.11
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(FFmpegError, OSError):  # it may be lost
-            self._container.close()
+        self._size, self._start, self._last = first.size, first.pts * first.time_base, -1
+        self._said = b""
+        self.waits_since = perf_counter()
+        """When the frame that is being sent was given to it; far away while there is none."""
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "runtime.sinks.publisher"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends it
+        )
+        assert self._child.stdin
+        width, height = first.size
+        target = Target(url=url, format=kind, width=width, height=height, frames_per_second=float(frame_rate))
+        self._child.stdin.write(target.to_line())  # not an argument, which everyone can read
 
     def takes(self, frame: Frame) -> bool:
         return frame.size == self._size
 
     def send(self, frame: Frame) -> None:
-        pixels = np.ascontiguousarray(frame.pixels[: self._stream.height, : self._stream.width])
-        picture = video_frame_from_bgr(pixels, pixel_format="yuv420p")
-        self._last = max(self._last + 1, round((frame.pts * frame.time_base - self._start) / _TICK))
-        picture.pts, picture.time_base = self._last, _TICK
-        self._container.mux(self._stream.encode(picture))
+        """Returns when the frame is on its way; raises OSError if the connection is lost."""
+        assert self._child.stdin
+        assert self._child.stdout
+        self._last = max(self._last + 1, round((frame.pts * frame.time_base - self._start) / TICK))
+        self.waits_since = perf_counter()
+        self._child.stdin.write(self._last.to_bytes(8, "little", signed=True))
+        self._child.stdin.write(np.ascontiguousarray(frame.pixels).data)
+        self._child.stdin.flush()
+        self._said = self._child.stdout.read(1)
+        if self._said != SENT:
+            raise OSError
+        self.waits_since = float("inf")
+
+    def finish(self, seconds: float) -> None:
+        """Let it take leave of the server."""
+        assert self._child.stdin
+        with suppress(subprocess.TimeoutExpired):
+            self._child.stdin.close()
+            self._child.wait(seconds)
+        self.kill()
+        self.reason()
+
+    def reason(self) -> str:
+        """Why it ended, which it waits for."""
+        assert self._child.stdin
+        assert self._child.stdout
+        with suppress(OSError):  # what it was not given any more
+            self._child.stdin.close()
+        with self._child.stdout:
+            said = (self._said + self._child.stdout.read()).decode(errors="replace").lstrip(SENT.decode())
+        self._child.wait()
+        return redacted(" ".join(said.split())) or "the server does not answer"
+
+    def kill(self) -> None:
+        self._child.kill()

@@ -87,3 +87,16 @@ def test_segments(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "warning: sound is left out of segments" in capsys.readouterr().err
     assert main([*map(str, arguments), *options]) == 0
     assert len(list(tmp_path.glob("day_*.mp4"))) == 6  # nothing was replaced
+
+
+def test_raw_frames_in(clip: Path, invert: Path, tmp_path: Path) -> None:
+    frames = [frame.pixels for frame in open_source(str(clip))]
+    sent = b"".join(frame.tobytes() for frame in frames)
+    options = ["--engine", invert, "--source", "-", "--raw", "64x48@30000/1001", "--out", "-", "--pipe", "raw"]
+    got = np.frombuffer(run(*options, stdin=sent).stdout, np.uint8).reshape(10, 48, 64, 3)
+    assert all(np.array_equal(each, 255 - frame) for each, frame in zip(got, frames, strict=True))
+    options[options.index("-", 5)] = tmp_path / "a.mp4"
+    assert run(*options, stdin=sent[:-100]).returncode == 3  # cut off; what is not a whole frame is left out
+    assert [frame.pts_seconds for frame in open_source(str(tmp_path / "a.mp4"))] == pytest.approx(
+        [index * 1001 / 30000 for index in range(9)], abs=1e-4
+    )

@@ -106,3 +106,31 @@ def _verdict(found: float, low: float, high: float) -> Verdict:
     if high < 1 and found <= 1 / most:
         return "faster"
     return "alike" if low > 1 / most and high < most else "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """`fixed_ms + ms_per_megapixel * megapixels`, and how well that describes what was measured."""
+
+    fixed_ms: float
+    ms_per_megapixel: float
+    r2: float
+    """Share of the variance that it explains."""
+    worst: float
+    """Largest difference from what was measured, as a share of it."""
+
+
+def line(megapixels: Sequence[float], ms: Sequence[float]) -> Line | None:
+    """Least squares of the relative error, so that small frames count as much as large ones; None below three."""
+    if len(ms) < 3:
+        return None
+    x, y = np.asarray(megapixels, np.float64), np.asarray(ms, np.float64)
+    slope, fixed = np.polyfit(x, y, 1, w=1 / y)
+    residual = y - (fixed + slope * x)
+    spread = float(((y - y.mean()) ** 2).sum())
+    return Line(
+        fixed_ms=round(float(fixed), 4),
+        ms_per_megapixel=round(float(slope), 4),
+        r2=round(1 - float((residual**2).sum()) / spread, 5) if spread else 1.0,
+        worst=round(float(np.abs(residual / y).max()), 5),
+    )

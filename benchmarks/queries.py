@@ -7,7 +7,7 @@ no MLPerf result.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ _STEADY = 0.95
 """Warm is an engine whose last few queries took no less than this share of the few before them."""
 _LONGEST_WARM_UP_S = 60.0
 _WALL = WallClock()
+Query = Callable[[], object]
+"""Restores one frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,10 @@ class WarmUp:
 def warm_up(engine: Engine, frames: Sequence[Pixels], *, least_s: float, clock: Clock = _WALL) -> WarmUp:
     """Query until so many seconds have passed and queries get no faster, or for a minute."""
     times: list[float] = []
-    turns = itertools.cycle(frames)
+    query = asking(engine, frames)
     began = clock.now_ns()
     while True:
-        times += [_timed(engine, next(turns), clock) for _ in range(_WINDOW)]
+        times += [_timed(query, clock) for _ in range(_WINDOW)]
         seconds = (clock.now_ns() - began) / 1e9
         last, before = np.median(times[-_WINDOW:]), np.median(times[-2 * _WINDOW : -_WINDOW] or [np.inf])
         steady = bool(last >= _STEADY * before)
@@ -71,22 +73,32 @@ def warm_up(engine: Engine, frames: Sequence[Pixels], *, least_s: float, clock: 
 def single_stream(
     engines: Sequence[Engine], frames: Sequence[Pixels], load: Load, *, clock: Clock = _WALL
 ) -> list[NDArray[np.float64]]:
-    """The next query when the one before is done; milliseconds, float64[rounds, BLOCK], of each engine.
+    """The next query when the one before is done, engines in turn; as `in_turns`. `frames`: uint8[1, H, W, 3] BGR."""
+    return in_turns([asking(engine, frames) for engine in engines], load, clock=clock)
 
-    Engines take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
-    slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
-    counted, which wakes its threads. `frames`: uint8[1, H, W, 3] BGR each.
-    """
+
+def asking(engine: Engine, frames: Sequence[Pixels]) -> Query:
+    """One frame after the other to one engine, for `in_turns`."""
     turns = itertools.cycle(frames)
-    rounds: list[list[list[float]]] = [[] for _ in engines]
-    spent_ms = np.zeros(len(engines))
+    return lambda: engine.infer(next(turns))
+
+
+def in_turns(queries: Sequence[Query], load: Load, *, clock: Clock = _WALL) -> list[NDArray[np.float64]]:
+    """Milliseconds, float64[rounds, BLOCK], of each kind of query.
+
+    They take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
+    slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
+    counted, which wakes the engine's threads.
+    """
+    rounds: list[list[list[float]]] = [[] for _ in queries]
+    spent_ms = np.zeros(len(queries))
     while not rounds[0] or len(rounds[0]) * BLOCK < load.min_queries or spent_ms.min() < 1e3 * load.min_duration_s:
-        order = range(len(engines)) if len(rounds[0]) % 2 == 0 else reversed(range(len(engines)))
+        order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
         for index in order:
-            if len(engines) > 1:
+            if len(queries) > 1:
                 clock.sleep(PAUSE_S)
-                engines[index].infer(next(turns))
-            block = [_timed(engines[index], next(turns), clock) for _ in range(BLOCK)]
+                queries[index]()
+            block = [_timed(queries[index], clock) for _ in range(BLOCK)]
             rounds[index].append(block)
             spent_ms[index] += sum(block)
     return [np.array(blocks) for blocks in rounds]
@@ -142,14 +154,14 @@ def at_rate(
     )
 
 
-def throughput_fps(engine: Engine, frames: Sequence[Pixels], *, duration_s: float, clock: Clock = _WALL) -> float:
-    """Frames over wall time with all slots busy, copies included, from the first submitted to the last collected."""
+def offline(engine: Engine, frames: Sequence[Pixels], *, duration_s: float, clock: Clock = _WALL) -> tuple[int, float]:
+    """How many frames in how many seconds with all slots busy, from the first submitted to the last collected."""
     turns = itertools.cycle(frames)
     for _ in _through(engine, itertools.islice(turns, engine.slots)):  # each is prepared by its first frame
         pass
     began = clock.now_ns()
     done = sum(1 for _ in _through(engine, _for_so_long(turns, began + round(1e9 * duration_s), clock)))
-    return done / ((clock.now_ns() - began) / 1e9)
+    return done, (clock.now_ns() - began) / 1e9
 
 
 def _through(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:
@@ -170,7 +182,7 @@ def _for_so_long(frames: Iterator[Pixels], end_ns: int, clock: Clock) -> Iterato
         yield next(frames)
 
 
-def _timed(engine: Engine, frame: Pixels, clock: Clock) -> float:
+def _timed(query: Query, clock: Clock) -> float:
     began = clock.now_ns()
-    engine.infer(frame)
+    query()
     return (clock.now_ns() - began) / 1e6

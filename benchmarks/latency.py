@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from benchmarks import layers
 from benchmarks.clock import Skew, WallClock, examine, require_fine
 from benchmarks.engines import facts, frames, labels, opened
-from benchmarks.estimates import ratio, summary
+from benchmarks.estimates import LEAST_ROUNDS, ratio, summary
 from benchmarks.latency_table import tables
 from benchmarks.layers import Job, say
 from benchmarks.machine import facts as machine_facts
-from benchmarks.queries import BLOCK, PAUSE_S, Load, WarmUp, single_stream, warm_up
+from benchmarks.queries import PAUSE_S, Load, WarmUp, single_stream, warm_up
 from benchmarks.schema import command_line, prepare, write_results
 from runtime.arguments import size
 from runtime.engines import BUNDLED, MODES, Engine
@@ -42,7 +42,8 @@ def run(job: Job, engines: Sequence[Engine]) -> dict[str, Any]:
     say("warm-up")
     warm = [warm_up(engine, job.frames, least_s=job.load.warm_up_s) for engine in engines]
     say("single stream: the next frame when the one before is done")
-    rounds = single_stream(engines, job.frames, job.load)
+    least = 2 * LEAST_ROUNDS if len(engines) > 1 else 1
+    rounds = single_stream(engines, job.frames, replace(job.load, min_rounds=least))
     require_fine(clock_facts, min(float(each.min()) for each in rounds))
     say("throughput: all slots busy")
     told = layers.throughput(job, engines)
@@ -66,7 +67,11 @@ def run(job: Job, engines: Sequence[Engine]) -> dict[str, Any]:
     ]
     return {
         "clock": {"name": "perf_counter_ns", **asdict(clock_facts), "skew": round(skew.checked(), 8)},
-        "turns": {"queries": BLOCK, "pause_ms": 1e3 * PAUSE_S if len(engines) > 1 else 0, "rounds": len(rounds[0])},
+        "turns": {
+            "rounds": len(rounds[0]),
+            "queries": [each.shape[1] for each in rounds],
+            "pause_ms": 1e3 * PAUSE_S if len(engines) > 1 else 0,
+        },
         "engines": results,
         "ratios": _ratios(names, rounds),
         "notes": _notes(names, warm, results),
@@ -163,7 +168,7 @@ def _asked(options: argparse.Namespace, job: Job) -> dict[str, Any]:
         "source": options.source if options.source in ("clip", "synthetic") else "other",
         "frames": len(job.frames),
         "threads": options.threads,
-        "load": asdict(job.load),
+        "load": {name: value for name, value in asdict(job.load).items() if name != "min_rounds"},
     }
 
 

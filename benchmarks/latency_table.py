@@ -106,7 +106,7 @@ def _method(results: Mapping[str, Any]) -> list[str]:
     lines = [f"clock: {clock['name']}, {steps}; {1e6 * clock['skew']:+.1f} ppm against the machine's other counter"]
     if turns["pause_ms"]:
         lines.append(
-            f"turns: {turns['rounds']} rounds of {turns['queries']} queries an engine, each after "
+            f"turns: {turns['rounds']} rounds of {', '.join(map(str, turns['queries']))} queries, each after "
             f"{turns['pause_ms']:g} ms of rest and one query that is not counted"
         )
     for each in results["engines"]:

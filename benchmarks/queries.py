@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from runtime.engines.base import Engine
 from runtime.frame import Pixels
 
 BLOCK = 4
-"""Queries of one engine before the next has its turn."""
+"""Queries of one engine, at least, before the next has its turn."""
+BLOCK_S = 0.05
+"""And for about so long, so that fast engines do not spend their time with pauses."""
+_LONGEST_BLOCK = 1000
+_PILOT = 3
 PAUSE_S = 0.03
 """Before a block where engines take turns: threads of the one before spin for a while after their last frame."""
 _WINDOW = 5
@@ -38,10 +43,12 @@ class Load:
     min_duration_s: float = 10.0
     """Of the queries of each engine, pauses not counted."""
     warm_up_s: float = 1.0
+    min_rounds: int = 1
+    """Of turns, where engines are compared."""
 
     def __post_init__(self) -> None:
-        if self.min_queries < 1 or self.min_duration_s < 0 or self.warm_up_s < 0:
-            raise ValueError(f"expected at least one query and no negative times, got {self}")
+        if min(self.min_queries, self.min_rounds) < 1 or self.min_duration_s < 0 or self.warm_up_s < 0:
+            raise ValueError(f"expected at least one query and round and no negative times, got {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +91,35 @@ def asking(engine: Engine, frames: Sequence[Pixels]) -> Query:
 
 
 def in_turns(queries: Sequence[Query], load: Load, *, clock: Clock = _WALL) -> list[NDArray[np.float64]]:
-    """Milliseconds, float64[rounds, BLOCK], of each kind of query.
+    """Milliseconds, float64[rounds, queries in a block], of each kind of query.
 
     They take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
     slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
     counted, which wakes the engine's threads.
     """
+    sizes = [_block_size(query, clock) for query in queries]
     rounds: list[list[list[float]]] = [[] for _ in queries]
-    spent_ms = np.zeros(len(queries))
-    while not rounds[0] or len(rounds[0]) * BLOCK < load.min_queries or spent_ms.min() < 1e3 * load.min_duration_s:
+    while not all(map(partial(_enough, load=load), rounds)):
         order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
         for index in order:
             if len(queries) > 1:
                 clock.sleep(PAUSE_S)
                 queries[index]()
-            block = [_timed(queries[index], clock) for _ in range(BLOCK)]
-            rounds[index].append(block)
-            spent_ms[index] += sum(block)
+            rounds[index].append([_timed(queries[index], clock) for _ in range(sizes[index])])
     return [np.array(blocks) for blocks in rounds]
+
+
+def _block_size(query: Query, clock: Clock) -> int:
+    pilot_ms = float(np.median([_timed(query, clock) for _ in range(_PILOT)]))
+    return int(np.clip(1e3 * BLOCK_S / max(pilot_ms, 1e-6), BLOCK, _LONGEST_BLOCK))
+
+
+def _enough(blocks: Sequence[Sequence[float]], *, load: Load) -> bool:
+    return (
+        len(blocks) >= load.min_rounds
+        and sum(map(len, blocks)) >= load.min_queries
+        and sum(map(sum, blocks)) >= 1e3 * load.min_duration_s
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

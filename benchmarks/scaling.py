@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
             "source": options.source if options.source in ("clip", "synthetic") else "other",
             "size": list(options.size),
             "cores": cores(),
-            "load": asdict(load),
+            "load": {name: value for name, value in asdict(load).items() if name != "min_rounds"},
             "resolution": resolution(name, options.sizes, options.source, load) if "resolution" in what else None,
             "threads": threads(name, options.threads, pictures, load) if "threads" in what else None,
             "streams": streams(name, options.streams, pictures, load) if "streams" in what else None,

@@ -29,7 +29,7 @@ class TegraLine:
     temperatures_c: dict[str, float]
     """Of zones that are on, by name in small letters."""
     gpu_mhz: int | None
-    """The fastest of the GPU's clusters."""
+    """The fastest of the GPU's clusters; None where all are off."""
     gpu_percent: int | None
 
     @property
@@ -51,7 +51,7 @@ def parse(line: str) -> TegraLine | None:
     rails = {name: int(value) for name, value in re.findall(r"\b([A-Z][A-Z0-9_]+) (-?\d+)mW", line) if name != "NC"}
     zones = {name.lower(): float(value) for name, value in re.findall(r"\b([A-Za-z]\w*)@(-?\d+(?:\.\d+)?)C", line)}
     gpu = re.search(r"\bGR3D_FREQ (?:(\d+)%)?(?:@\[?([\d,]+))?", line)
-    clocks = [int(each) for each in gpu[2].split(",") if each] if gpu and gpu[2] else []
+    clocks = [int(each) for each in gpu[2].split(",") if int(each or 0)] if gpu and gpu[2] else []
     return TegraLine(
         rails_mw=rails,
         temperatures_c={name: value for name, value in zones.items() if value > _OFF_C},

@@ -40,9 +40,7 @@ def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "schedutil\n")
     write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2201600\n")
     write(tmp_path, "etc/os-release", 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n')
-    write(
-        tmp_path, "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, DATE: Wed\n"
-    )
+    write(tmp_path, "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
     tool = tmp_path / "bin" / "nvpmodel"
     write(tmp_path, "bin/nvpmodel", "#!/bin/sh\necho 'NV Power Mode: MODE_30W'\necho 2\n")
     tool.chmod(0o755)

@@ -73,14 +73,21 @@ def test_both_least_queries_and_least_time_are_met_by_each() -> None:
         for taken in single_stream([fast, slow], FRAMES, load, clock=clock):
             assert taken.size >= load.min_queries
             assert taken.sum() >= 1e3 * load.min_duration_s
-            assert taken.shape[1] == BLOCK
+    assert single_stream([fast, slow], FRAMES, Load(min_rounds=7), clock=clock)[0].shape[0] >= 7
+
+
+def test_blocks_last_long_enough_for_the_pauses_between_them() -> None:
+    clock = VirtualClock()
+    engines = [KnownEngine(ms, clock) for ms in (0.001, 1, 10, 100)]
+    taken = single_stream(engines, FRAMES, Load(min_queries=1, min_duration_s=0), clock=clock)
+    assert [each.shape[1] for each in taken] == [1000, 49, 4, 4]
 
 
 def test_turns_are_taken_both_ways() -> None:
     clock, order = VirtualClock(), []
-    engines = [KnownEngine(lambda _, name=name: order.append(name) or 1.0, clock) for name in "AB"]
+    engines = [KnownEngine(lambda _, name=name: order.append(name) or 20.0, clock) for name in "AB"]
     single_stream(engines, FRAMES, Load(min_queries=2 * BLOCK, min_duration_s=0), clock=clock)
-    assert "".join(order) == "AAAAABBBBB" + "BBBBBAAAAA"
+    assert "".join(order) == "AAABBB" + "AAAAABBBBB" + "BBBBBAAAAA", "three before, to see how long they take"
 
 
 def test_one_engine_alone_is_not_interrupted() -> None:
@@ -88,11 +95,13 @@ def test_one_engine_alone_is_not_interrupted() -> None:
     engine = KnownEngine(5, clock)
     began = clock.time_ns
     (taken,) = single_stream([engine], FRAMES, Load(min_queries=20, min_duration_s=0), clock=clock)
-    assert engine.queries == taken.size == 20
-    assert (clock.time_ns - began) / 1e6 == pytest.approx(taken.sum())
+    assert engine.queries == taken.size + 3
+    assert (clock.time_ns - began) / 1e6 == pytest.approx(taken.sum() + 3 * 5)
 
 
-@pytest.mark.parametrize("wrong", [{"min_queries": 0}, {"min_duration_s": -1.0}, {"warm_up_s": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"min_queries": 0}, {"min_rounds": 0}, {"min_duration_s": -1.0}, {"warm_up_s": -1.0}]
+)
 def test_a_load_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected at least one query"):
         Load(**wrong)  # type: ignore[arg-type]

@@ -109,14 +109,23 @@ def _method(results: Mapping[str, Any]) -> list[str]:
             f"turns: {turns['rounds']} rounds of {', '.join(map(str, turns['queries']))} queries, each after "
             f"{turns['pause_ms']:g} ms of rest and one query that is not counted"
         )
-    for each in results["engines"]:
-        told = ((what, each[what].get("not_available")) for what in ("compute", "power"))
-        lines += [f"{each['name']}, {what}: not available, {reason}" for what, reason in told if reason]
+    lines += _missing(results)
     if any(each["pipeline"] for each in results["engines"]):
         lines.append(
             "frame-in to frame-out ends when the encoder has taken the frame; x264 itself holds some back (look-ahead)"
         )
     return lines
+
+
+def _missing(results: Mapping[str, Any]) -> list[str]:
+    """What is not available and why, once for all engines that it holds for."""
+    found: dict[str, list[str]] = {}
+    for each in results["engines"]:
+        for what, told in (("compute", each["compute"]), ("power", each["power"]), *each["memory"].items()):
+            if "not_available" in told:
+                found.setdefault(f"{what} is not available: {told['not_available']}", []).append(each["name"])
+    every = len(results["engines"])
+    return [line if len(names) == every else f"{line} ({', '.join(names)})" for line, names in found.items()]
 
 
 def number(value: float | None) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from benchmarks.layers import Job, compute, scheduled
 from benchmarks.queries import Load
 from benchmarks.schema import read_results
 from runtime.engines import open_engine
+from runtime.frame import Frame
 from runtime.sources.video import VideoSource
 from tests.conftest import picture
 from tests.standin import put_in_place, write_plan
@@ -133,6 +136,19 @@ def test_a_live_source_is_paced_and_every_frame_counts_from_when_it_was_due(pace
     assert perf_counter() - began >= 11 / 40, "twelve frames take so long at least"
     assert len(told.latency_ms) + told.dropped == 12
     assert told.latency_ms.min() >= 5
+
+
+def test_the_time_of_the_decoder_counts(paced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(VideoSource):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                sleep(0.03)
+                yield replace(frame, captured_at=perf_counter())
+
+    monkeypatch.setattr(through, "VideoSource", Slow)
+    waits = [perf_counter() - frame.captured_at for frame in through.PacedSource(paced, rate_fps=10)]
+    assert len(waits) == 12
+    assert min(waits) >= 0.03
 
 
 def test_an_engine_that_is_too_slow_drops_frames_and_they_are_counted(paced: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency import measure
+from benchmarks.estimates import percentile
+from benchmarks.queries import Load, offline, single_stream, warm_up
 from export.plan import PlanConfig, plan_from_onnx, summary
 from runtime.engines import BUNDLED, open_engine
 from runtime.engines.cuda import Device, probe
@@ -38,6 +38,8 @@ CLIP = ROOT / "benchmarks" / "clips" / "demo_blurred.mp4"
 LEAST_DB = {"fp32": 55.0, "fp16": 45.0}
 """Agreement of a plan's worst frame with the same ONNX on the CPU. Elsewhere 35: INT8 kernels round differently."""
 FRAMES = 24
+QUERIES = 128
+"""At least, so that the 99th percentile is not the slowest of all."""
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 
 
@@ -81,14 +83,15 @@ def check(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, d
     with contextlib.closing(open_engine(path)) as engine:
         agreement = [psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) for frame in frames]
         reference.close()
-        measured = measure([engine], [onnx.stem], frames[0], duration_s=duration_s)[0]
+        warm_up(engine, frames, least_s=0)
+        (times_ms,) = single_stream([engine], frames, Load(min_queries=QUERIES, min_duration_s=duration_s))
     return Row(
         name=onnx.stem,
         built=summary(sidecar),
         worst_db=min(*agreement, 99.0),
         least_db=LEAST_DB.get(sidecar.engine.precision, 35.0),
-        p50_ms=measured.percentile(50),
-        p99_ms=measured.percentile(99),
+        p50_ms=percentile(times_ms, 50),
+        p99_ms=percentile(times_ms, 99),
         throughput_fps=throughput(path, frames, duration_s=duration_s),
     )
 
@@ -104,22 +107,8 @@ def checked(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour,
 def throughput(plan: Path, frames: list[Pixels], *, duration_s: float) -> float:
     """Frames a second with all slots busy, copies included."""
     with contextlib.closing(open_engine(plan, mode="throughput")) as engine:
-        for _ in range(engine.slots):  # each is prepared by its first frame
-            engine.submit(frames[0])
-        for _ in range(engine.slots):
-            engine.collect()
-        count, under_way = 0, 0
-        began = time.perf_counter()
-        while time.perf_counter() - began < duration_s:
-            engine.submit(frames[count % len(frames)])
-            under_way += 1
-            if under_way == engine.slots:
-                engine.collect()
-                count, under_way = count + 1, under_way - 1
-        while under_way:
-            engine.collect()
-            count, under_way = count + 1, under_way - 1
-        return count / (time.perf_counter() - began)
+        done, seconds = offline(engine, frames, duration_s=duration_s)
+        return done / seconds
 
 
 def page(device: Device, flavour: Flavour, rows: list[Row], tests: str) -> str:

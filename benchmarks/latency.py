@@ -1,95 +1,112 @@
 """`python -m benchmarks.latency --engine A --engine B`: what engines cost, and how they stand to one another.
 
-All engines run in turn, in short blocks, over and over (A B A B), so that a machine that grows
-slower meanwhile does so for each of them. A ratio is the median over rounds of what the blocks of
-one round took; its interval is a bootstrap over rounds (Efron 1979), so it holds the drift too.
+Four layers, kept apart: what the device computes; host latency, from a frame in memory to its result in memory;
+frame-in to frame-out through the pipeline, with decoder and encoder, at a rate that it holds; and throughput, of
+the engine alone and of the whole pipeline as a file job. Engines take turns in all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import layers
+from benchmarks.clock import Skew, WallClock, examine, require_fine
+from benchmarks.engines import facts, frames, labels, opened
+from benchmarks.estimates import LEAST_ROUNDS, ratio, summary
+from benchmarks.latency_table import tables
+from benchmarks.layers import Job, say
+from benchmarks.machine import facts as machine_facts
+from benchmarks.queries import PAUSE_S, Load, WarmUp, single_stream, warm_up
+from benchmarks.schema import command_line, prepare, write_results
 from runtime.arguments import size
-from runtime.engines import BUNDLED, PROVIDERS, Engine, open_engine
-from runtime.errors import DeblurError, UsageError
-from runtime.frame import Pixels
-from runtime.sources.images import read_picture
+from runtime.engines import BUNDLED, MODES, Engine
+from runtime.errors import DeblurError
 
-QUERIES = 4
-"""In a block."""
-PAUSE_S = 0.03
-"""Before a block: threads of the engine before it spin for a while after their last frame."""
+DRIFT = 0.1
+"""A change from the first to the last quarter that is worth a note."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One engine: every query, in milliseconds, by round."""
+def run(job: Job, engines: Sequence[Engine]) -> dict[str, Any]:
+    """All layers of all engines; `latency` in schema.json, without what the command line says."""
+    clock = WallClock()
+    clock_facts, skew = examine(clock), Skew(clock)
+    say("warm-up")
+    warm = [warm_up(engine, job.frames, least_s=job.load.warm_up_s) for engine in engines]
+    say("single stream: the next frame when the one before is done")
+    least = 2 * LEAST_ROUNDS if len(engines) > 1 else 1
+    rounds = single_stream(engines, job.frames, replace(job.load, min_rounds=least))
+    require_fine(clock_facts, min(float(each.min()) for each in rounds))
+    say("throughput: all slots busy")
+    told = layers.throughput(job, engines)
+    scheduled = [layers.scheduled(job, engine) for engine in engines] if job.rate_fps else [None] * len(engines)
+    pipelines = layers.pipelines(job, engines, rounds) if job.pipeline else [None] * len(engines)
+    names = labels(job.names)
+    results = [
+        {
+            "name": name,
+            **facts(path, engine),
+            "warm_up": asdict(warm[index]),
+            "compute": layers.compute(engine, job),
+            "host": asdict(summary(rounds[index])),
+            "drift": drift(rounds[index]),
+            "scheduled": scheduled[index],
+            "pipeline": pipelines[index],
+            **told[index],
+            "memory": layers.memory(job, path, engine),
+        }
+        for index, (name, path, engine) in enumerate(zip(names, job.names, engines, strict=True))
+    ]
+    return {
+        "clock": {"name": "perf_counter_ns", **asdict(clock_facts), "skew": round(skew.checked(), 8)},
+        "turns": {
+            "rounds": len(rounds[0]),
+            "queries": [each.shape[1] for each in rounds],
+            "pause_ms": 1e3 * PAUSE_S if len(engines) > 1 else 0,
+        },
+        "engines": results,
+        "ratios": _ratios(names, rounds),
+        "notes": _notes(names, warm, results),
+    }
 
-    name: str
-    backend: str
-    rounds_ms: NDArray[np.float64]
-    """float64[rounds, queries]."""
 
-    def percentile(self, share: float) -> float:
-        return float(np.percentile(self.rounds_ms, share))
+def drift(rounds_ms: NDArray[np.float64]) -> float | None:
+    """Median of the last quarter of the rounds over that of the first; None of fewer than eight rounds."""
+    quarter = len(rounds_ms) // 4
+    if quarter < 2:
+        return None
+    return round(float(np.median(rounds_ms[-quarter:]) / np.median(rounds_ms[:quarter])), 4)
 
 
-def measure(engines: list[Engine], names: list[str], frame: Pixels, *, duration_s: float) -> list[Measured]:
-    """Run all engines on `frame`, uint8[1, H, W, 3] BGR, in turn for about so long."""
-    for engine in engines:
-        for _ in range(3):
-            engine.infer(frame)
-    rounds: list[list[list[float]]] = []
-    end = time.perf_counter() + duration_s
-    while time.perf_counter() < end or len(rounds) < 5:
-        rounds.append([_block(engine, frame) for engine in engines])
-    taken = np.array(rounds)
+def _ratios(names: Sequence[str], rounds: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
+    """Each engine against the first."""
     return [
-        Measured(name, engine.backend, taken[:, index])
-        for index, (name, engine) in enumerate(zip(names, engines, strict=True))
+        {"engine": name, "over": names[0], **asdict(ratio(each, rounds[0]))}
+        for name, each in zip(names[1:], rounds[1:], strict=True)
     ]
 
 
-def ratio(one: Measured, other: Measured, *, seed: int = 0) -> tuple[float, float, float]:
-    """How many times longer `one` takes than `other`: median over rounds, and the ends of a 95 % interval."""
-    by_round = np.median(one.rounds_ms, axis=1) / np.median(other.rounds_ms, axis=1)
-    picks = np.random.default_rng(seed).integers(0, len(by_round), (2000, len(by_round)))
-    low, high = np.percentile(np.median(by_round[picks], axis=1), [2.5, 97.5])
-    return float(np.median(by_round)), float(low), float(high)
-
-
-def _block(engine: Engine, frame: Pixels) -> list[float]:
-    time.sleep(PAUSE_S)
-    engine.infer(frame)  # wakes its threads
-    times = []
-    for _ in range(QUERIES):
-        began = time.perf_counter_ns()
-        engine.infer(frame)
-        times.append((time.perf_counter_ns() - began) / 1e6)
-    return times
-
-
-def table(measured: list[Measured]) -> str:
-    """Milliseconds a frame, and how many times faster than the first engine each is."""
-    lines = [
-        "| engine | runs on | p50 ms | p90 | p99 | N | times faster than the first (95 %) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in measured:
-        p50, p90, p99 = (each.percentile(share) for share in (50, 90, 99))
-        versus = "" if each is measured[0] else "{:.2f} ({:.2f} to {:.2f})".format(*ratio(measured[0], each))
-        lines.append(
-            f"| {each.name} | {each.backend} | {p50:.1f} | {p90:.1f} | {p99:.1f} | {each.rounds_ms.size} | {versus} |"
-        )
-    return "\n".join(lines)
+def _notes(names: Sequence[str], warm: Sequence[WarmUp], results: Sequence[dict[str, Any]]) -> list[str]:
+    """What makes figures of this run doubtful."""
+    notes = []
+    for name, before, each in zip(names, warm, results, strict=True):
+        if not before.steady:
+            notes.append(f"{name} was still getting faster when its warm-up ended after {before.seconds:.0f} s")
+        if each["drift"] is not None and abs(each["drift"] - 1) > DRIFT:
+            notes.append(f"{name} took {each['drift']:.2f} times as long in the last quarter as in the first")
+        if each["scheduled"] and not each["scheduled"]["held"]:
+            notes.append(f"{name} cannot hold {each['scheduled']['rate_fps']:g} frames a second: its queue grows")
+        if each["pipeline"] and each["pipeline"]["live"]["dropped"]:
+            notes.append(f"{name} dropped {each['pipeline']['live']['dropped']} frames of the live source")
+    return notes
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -97,40 +114,62 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--engine", action="append", metavar="E[@PROVIDER]", help="an engine file; again for each to compare")
     add("--size", type=size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
-    add("--picture", type=Path, metavar="P", help="what the frame shows, resized (default: noise)")
-    add("--duration", type=float, default=20.0, metavar="S", help="seconds for all engines together (default: 20)")
-    return parser.parse_args(arguments)
+    add("--source", default="clip", metavar="S", help="clip (the demo's), synthetic (noise), a video or pictures")
+    add("--min-queries", type=int, default=128, metavar="N", help="of each engine at least (default: 128)")
+    add("--min-duration", type=float, default=10.0, metavar="S", help="and for so many seconds (default: 10)")
+    add("--warm-up", type=float, default=1.0, metavar="S", help="before, at least, and until steady (default: 1)")
+    add("--rate", type=float, metavar="FPS", help="also queries at fixed times, so many a second")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads of each engine (default: every core)")
+    add("--mode", choices=MODES, default="latency", help="of a plan")
+    add("--no-pipeline", dest="pipeline", action="store_false", help="engines alone, no decoder and encoder")
+    add("--json", type=Path, metavar="F", help="write a result file (schema.json)")
+    options = parser.parse_args(arguments)
+    if options.min_queries < 1 or min(options.min_duration, options.warm_up) < 0 or (options.rate or 1) <= 0:
+        parser.error("at least one query, no negative times, and a positive rate")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     names = options.engine or [str(BUNDLED)]
+    load = Load(min_queries=options.min_queries, min_duration_s=options.min_duration, warm_up_s=options.warm_up)
     try:
-        frame = _frame(options)
-        engines = [_opened(name) for name in names]
-        measured = measure(
-            engines, [Path(name.partition("@")[0]).name for name in names], frame[None], duration_s=options.duration
+        prepare(options.json)
+        machine = machine_facts()
+        pictures = frames(options.source, options.size)
+        job = Job(
+            names=names,
+            frames=pictures,
+            load=load,
+            rate_fps=options.rate,
+            threads=options.threads,
+            pipeline=options.pipeline,
         )
+        with ExitStack() as last:
+            engines = []
+            for name in names:
+                engines.append(opened(name, threads=options.threads, mode=options.mode))
+                last.callback(engines[-1].close)
+            measured = run(job, engines)
+        results = _asked(options, job) | measured
+        print(tables(results))
+        if options.json:
+            command = command_line("benchmarks.latency", arguments)
+            write_results(options.json, kind="latency", results=results, command=command, machine=machine)
     except DeblurError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(table(measured))
     return 0
 
 
-def _frame(options: argparse.Namespace) -> Pixels:
-    width, height = options.size
-    if options.picture is None:
-        return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return np.asarray(cv2.resize(read_picture(options.picture), (width, height), interpolation=cv2.INTER_AREA))
-
-
-def _opened(name: str) -> Engine:
-    path, _, provider = name.partition("@")
-    wanted = next((each for each in PROVIDERS if each == (provider or "auto")), None)
-    if wanted is None:
-        raise UsageError(f"no such provider: {provider}", hint=f"use one of {', '.join(PROVIDERS)}")
-    return open_engine(Path(path), provider=wanted)
+def _asked(options: argparse.Namespace, job: Job) -> dict[str, Any]:
+    return {
+        "size": list(options.size),
+        "source": options.source if options.source in ("clip", "synthetic") else "other",
+        "frames": len(job.frames),
+        "threads": options.threads,
+        "load": {name: value for name, value in asdict(job.load).items() if name != "min_rounds"},
+    }
 
 
 if __name__ == "__main__":

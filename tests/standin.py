@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,13 @@ class HostCuda:
         assert graph in self.live
         self.launched += 1
         self.queues[stream] += graph.work
+
+    def elapsed_ms(self, stream: int, work: Callable[[], None]) -> float:
+        self.wait(stream)
+        began = perf_counter()
+        work()
+        self.wait(stream)
+        return 1e3 * (perf_counter() - began)
 
     def drop_graph(self, graph: SimpleGraph) -> None:
         self.require_active()

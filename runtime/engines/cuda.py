@@ -88,6 +88,10 @@ class Cuda(Protocol):
 
     def drop_graph(self, graph: Any) -> None: ...
 
+    def elapsed_ms(self, stream: int, work: Callable[[], None]) -> float:
+        """How long what `work` queues takes on the device, by its own clock; waits for it."""
+        ...
+
     def drop_stream(self, stream: int) -> None: ...
 
     def close(self) -> None: ...
@@ -188,6 +192,14 @@ class _PyCuda:
         assert self._graphs
         self._graphs.drop(graph)
 
+    def elapsed_ms(self, stream: int, work: Callable[[], None]) -> float:
+        began, ended = self._driver.Event(), self._driver.Event()
+        began.record(self._streams[stream])
+        work()
+        ended.record(self._streams[stream])
+        ended.synchronize()
+        return float(began.time_till(ended))
+
     def drop_stream(self, stream: int) -> None:
         del self._streams[stream]  # which destroys it
 
@@ -250,6 +262,20 @@ class _Bindings:
 
     def drop_graph(self, graph: Any) -> None:
         self._graphs.drop(graph)
+
+    def elapsed_ms(self, stream: int, work: Callable[[], None]) -> float:
+        driver, events = self._driver, []
+        try:
+            for step in (None, work):
+                if step:
+                    step()
+                events.append(_checked(driver.cuEventCreate(0)))  # CU_EVENT_DEFAULT, which keeps the time
+                _checked(driver.cuEventRecord(events[-1], stream))
+            _checked(driver.cuEventSynchronize(events[-1]))
+            return float(_checked(driver.cuEventElapsedTime(*events)))
+        finally:
+            for event in events:
+                driver.cuEventDestroy(event)
 
     def drop_stream(self, stream: int) -> None:
         _checked(self._driver.cuStreamDestroy(stream))

@@ -90,6 +90,15 @@ class TensorRtEngine:
         scratch: int = next((getattr(self._engine, name) for name in names if hasattr(self._engine, name)), 0)
         return len(self._slots) * scratch + sum(slot.bytes for slot in self._slots)
 
+    def compute_ms(self, batch: Pixels, *, count: int) -> list[float]:
+        """How long each of `count` runs on this batch took on the GPU by its own clock, copies left out."""
+        self.infer(batch)  # prepares the first slot
+        with self._in_use:
+            if not self._is_open:
+                raise closed(self.spec)
+            with self._cuda.active():
+                return self._slots[0].compute_ms(count)
+
     def infer(self, batch: Pixels) -> Pixels:
         if self._busy:
             raise EngineError("collect what was submitted first", self.spec.name, hint="this is a bug; report it")
@@ -195,6 +204,22 @@ class _Slot:
         self._cuda.wait(self._stream)
         return np.array(self._buffers[1].host[: self._size].reshape(self._shape))
 
+    def compute_ms(self, count: int) -> list[float]:
+        """Of the shape that it is prepared for, as one graph where frames are. The copy before it keeps the GPU
+        busy while the work is queued, so that its start does not wait for the CPU.
+        """
+        graph = None if self.graph is None else self._cuda.capture(self._stream, self._execute)
+        work = self._execute if graph is None else partial(self._cuda.launch, graph, self._stream)
+        times = []
+        try:
+            for _ in range(count):
+                self._cuda.upload(self._buffers[0], self._size, self._stream)
+                times.append(self._cuda.elapsed_ms(self._stream, work))
+        finally:
+            if graph is not None:
+                self._cuda.drop_graph(graph)
+        return times
+
     def close(self) -> None:
         """Release everything, whatever state it is in and whatever fails of it."""
         with suppress(DeblurError):
@@ -229,9 +254,12 @@ class _Slot:
 
     def _queue(self) -> None:
         self._cuda.upload(self._buffers[0], self._size, self._stream)
+        self._execute()
+        self._cuda.download(self._buffers[1], self._size, self._stream)
+
+    def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream):
             raise EngineError(f"plan failed on a frame ({self._log.reason()})", hint="build it again")
-        self._cuda.download(self._buffers[1], self._size, self._stream)
 
     def _forget_graph(self) -> None:
         if self.graph is not None:

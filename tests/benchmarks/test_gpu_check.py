@@ -35,6 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(gpu_check, "plan_from_onnx", build)
     monkeypatch.setattr(gpu_check, "probe", lambda: HostCuda().device)
     monkeypatch.setattr(gpu_check, "FRAMES", 3)
+    monkeypatch.setattr(gpu_check, "QUERIES", 8)
     monkeypatch.setattr(gpu_check, "run_tests", lambda: "passed: 12 passed")
     (tmp_path / "engines").mkdir()
     shutil.copy(BUNDLED.with_name("deblur_edge_fp32.onnx"), tmp_path / "engines")

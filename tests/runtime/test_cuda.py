@@ -38,6 +38,9 @@ class BindingsDriver:
         self.graphs = 0
         self.room = room
         self.broken = False
+        self.events: dict[int, int] = {}
+        """The time of each that exists; every recording takes a millisecond of it."""
+        self.now = 0
 
     def _allocated(self, size: int) -> tuple[Any, ...]:
         if sum(len(each) for each in self.memory.values()) + size > self.room:
@@ -135,6 +138,27 @@ class BindingsDriver:
             ctypes.memmove(*work)
         return (Status(0),)
 
+    def cuEventCreate(self, flags: int) -> tuple[Any, ...]:
+        assert flags == 0
+        self.events[44 + len(self.events)] = 0
+        return Status(0), max(self.events)
+
+    def cuEventRecord(self, event: int, stream: int) -> tuple[Any]:
+        assert stream == 11
+        self.now += 1
+        self.events[event] = self.now
+        return (Status(0),)
+
+    def cuEventSynchronize(self, event: int) -> tuple[Any]:
+        return (Status(999 if self.broken else 0),)
+
+    def cuEventElapsedTime(self, began: int, ended: int) -> tuple[Any, ...]:
+        return Status(0), self.events[ended] - self.events[began]
+
+    def cuEventDestroy(self, event: int) -> tuple[Any]:
+        del self.events[event]
+        return (Status(0),)
+
 
 class PyCudaDriver:
     """`pycuda.driver` over the same."""
@@ -167,7 +191,19 @@ class PyCudaDriver:
                 if bindings.broken:
                     raise outer.Error("unspecified launch failure")
 
-        self.Context, self.Stream = Context, Stream
+        class Event:
+            def record(self, stream: Stream) -> None:
+                bindings.now += 1
+                self.at = bindings.now
+
+            def synchronize(self) -> None:
+                if bindings.broken:
+                    raise outer.Error("unspecified launch failure")
+
+            def time_till(self, other: Event) -> float:
+                return other.at - self.at
+
+        self.Context, self.Stream, self.Event = Context, Stream, Event
 
     def init(self) -> None: ...
 
@@ -272,6 +308,21 @@ def test_a_graph_does_again_what_was_captured(kind: str, monkeypatch: pytest.Mon
         assert bytes((ctypes.c_uint8 * 8).from_address(buffer.device)) == bytes([5] * 8)
         cuda.drop_graph(graph)
     assert driver.graphs == 0
+
+
+def test_work_is_timed_by_the_device(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = opened(kind, monkeypatch)
+    with cuda.active():
+        stream = cuda.stream()
+
+        def work() -> None:
+            driver.now += 6
+
+        assert cuda.elapsed_ms(stream, work) == pytest.approx(7)
+    driver.broken = True
+    with pytest.raises(EngineError, match="the GPU failed"), cuda.active():
+        cuda.elapsed_ms(stream, work)
+    assert driver.events == {}
 
 
 @pytest.mark.parametrize("error", [EngineError("not capturable", hint=""), RuntimeError("of another library")])

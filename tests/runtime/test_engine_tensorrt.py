@@ -163,6 +163,27 @@ def test_a_graph_is_captured_once_a_shape(plan: Path, monkeypatch: pytest.Monkey
     assert cuda.closed
 
 
+@pytest.mark.parametrize("graphs", [True, False])
+def test_what_the_gpu_computes_is_timed_without_copies(
+    plan: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=graphs))
+    with contextlib.closing(open_engine(plan)) as engine:
+        assert isinstance(engine, TensorRtEngine)
+        times = engine.compute_ms(frame(), count=5)
+        assert len(times) == 5
+        assert min(times) > 0
+        cuda, trt = made[0]
+        copies, executions, launched = cuda.copies, trt.executions, cuda.launched
+        engine.compute_ms(frame(), count=5)
+        assert cuda.copies - copies == (5 if graphs else 2 + 5)  # a frame there and back, then only there
+        assert trt.executions - executions == (1 if graphs else 1 + 5)  # one is captured
+        assert cuda.launched - launched == (1 + 5 if graphs else 0)
+        assert np.array_equal(engine.infer(frame(1)), 255 - frame(1))
+    with pytest.raises(EngineError, match="closed"):
+        engine.compute_ms(frame(), count=1)
+
+
 def test_without_graphs_every_frame_is_queued(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
     engine = TensorRtEngine(plan)

@@ -116,9 +116,7 @@ def gaussian(sigma_px: float) -> NDArray[np.float32]:
     return np.asarray(line @ line.T, np.float32)
 
 
-def chosen(
-    method: AnyMethod, grid: dict[str, Sequence[float]], pairs: Iterable[Known]
-) -> tuple[AnyMethod, float]:
+def chosen(method: AnyMethod, grid: dict[str, Sequence[float]], pairs: Iterable[Known]) -> tuple[AnyMethod, float]:
     """The settings of the grid with the best mean PSNR on pairs, and that PSNR in dB."""
     known = list(pairs)
     tried = [replace(method, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]

@@ -204,9 +204,7 @@ def frames_of(output: NDArray[np.float32], generator: Generator, like: Pixels) -
     return np.ascontiguousarray(frames[..., ::-1] if generator.channel_order == "RGB" else frames)
 
 
-def in_numpy(
-    generator: Generator, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> Restorer:
+def in_numpy(generator: Generator, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
     return lambda frames: frames_of(run(planes_of(frames, generator)), generator, frames)
 
 

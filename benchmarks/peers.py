@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +78,9 @@ def run(networks: Sequence[Network], *, size: Size, threads: int, duration_s: fl
                 if restore is not None and outcome.check is not None:
                     queries.append(asking(restore, pictures))
                     seconds.append(outcome.check.seconds)
-        block, rounds = plan(seconds, duration_s)
-        say(f"timing {len(queries)} contenders in {rounds} rounds of {block}")
-        timed = iter(in_turns(queries, Load(min_queries=rounds * block, min_duration_s=0), block=block))
+        blocks, rounds = plan(seconds, duration_s)
+        say(f"timing {len(queries)} contenders in {rounds} rounds")
+        timed = iter(in_turns(queries, Load(min_queries=rounds * min(blocks), min_duration_s=0), blocks=blocks))
     outcomes = [timed_outcome(each, timed) for each in outcomes]
     require_fine(clock, min(float(each.rounds_ms.min()) for each in outcomes if each.rounds_ms is not None))
     return {
@@ -90,7 +89,7 @@ def run(networks: Sequence[Network], *, size: Size, threads: int, duration_s: fl
         "frames": len(pictures),
         "checked_frames": CHECKED,
         "threads": threads,
-        "turns": {"queries": block, "pause_ms": 1e3 * PAUSE_S, "rounds": rounds},
+        "turns": {"pause_ms": 1e3 * PAUSE_S, "rounds": rounds},
         "networks": [{"name": each.name, "weights": each.weights} for each in networks],
         "contenders": [facts(each) for each in outcomes],
         "ratios": named_ratios([(each.contender, each.rounds_ms) for each in outcomes if each.rounds_ms is not None]),
@@ -121,11 +120,11 @@ def asking(restore: Restorer, pictures: Sequence[Pixels]) -> Query:
     return lambda: restore(next(turns))
 
 
-def plan(seconds: Sequence[float], duration_s: float) -> tuple[int, int]:
-    """Queries in a block, and rounds: for about so long, but enough of them for a verdict."""
-    block = BLOCK if max(seconds) < _SLOW_S else 1
-    round_s = sum((block + 1) * each + PAUSE_S for each in seconds)
-    return block, max(LEAST_ROUNDS, round(duration_s / round_s))
+def plan(seconds: Sequence[float], duration_s: float) -> tuple[list[int], int]:
+    """Queries of each in a round, by what a frame takes, and rounds: for about so long, but enough for a verdict."""
+    blocks = [BLOCK if each < _SLOW_S else 1 for each in seconds]
+    round_s = sum((block + 1) * each + PAUSE_S for block, each in zip(blocks, seconds, strict=True))
+    return blocks, max(LEAST_ROUNDS, round(duration_s / round_s))
 
 
 def timed_outcome(outcome: Outcome, timed: Iterator[NDArray[np.float64]]) -> Outcome:
@@ -168,7 +167,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--generator", choices=GENERATORS, default="two_stage_cnn", help="(default: two_stage_cnn)")
     add("--checkpoint", type=Path, metavar="RUN", help="its weights (default: bundled for edge, else random ones)")
-    add("--versus", choices=(BUNDLED_NETWORK, "none"), default=BUNDLED_NETWORK, help="the bundled INT8 engine beside it")
+    add("--versus", choices=(BUNDLED_NETWORK, "none"), default=BUNDLED_NETWORK, help="the bundled engine beside it")
     add("--size", type=size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
     add("--duration", type=float, default=60.0, metavar="S", help="of timing, about (default: 60)")
     add("--threads", type=int, default=cores(), metavar="N", help="CPU threads of each (default: every core)")

@@ -15,8 +15,8 @@ def tables(results: Mapping[str, Any]) -> str:
     networks = "; ".join(f"{each['name']}: {each['weights']} weights" for each in results["networks"])
     method = (
         f"{width}x{height}, milliseconds from a frame in memory to its result in memory, uint8 both; "
-        f"{results['threads']} threads each; {turns['rounds']} rounds of {turns['queries']} in turns, each after "
-        f"{turns['pause_ms']:g} ms of rest and one query that is not counted. {networks}. Agreement is PSNR against "
+        f"{results['threads']} threads each; {turns['rounds']} rounds in turns, each after {turns['pause_ms']:g} ms of "
+        f"rest and one query that is not counted. {networks}. Agreement is PSNR against "
         f"PyTorch eager on the worst of {results['checked_frames']} frames, loss is against their truth."
     )
     return "\n\n".join((method, _contenders(results), _ratios(results)))

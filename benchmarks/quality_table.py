@@ -10,9 +10,12 @@ from benchmarks.latency_table import number
 
 def tables(results: Mapping[str, Any]) -> str:
     """Means, and what is gained at each level of blur; `results` as `quality` in schema.json."""
-    parts = [
+    method = (
         f"Mean of {results['frames']} frames against their truth, 8 bit. Flicker is dtSSD, in codes; the largest loss "
-        "is that of one frame; harmed are frames that lose PSNR.",
+        "is that of one frame; harmed are frames that lose PSNR."
+    )
+    parts = [
+        method,
         _means(results),
         "PSNR gained, by how blurred frames are: quarters by the PSNR of the blurred input.",
         _levels(results),

@@ -84,23 +84,25 @@ def asking(engine: Engine, frames: Sequence[Pixels]) -> Query:
 
 
 def in_turns(
-    queries: Sequence[Query], load: Load, *, block: int = BLOCK, clock: Clock = _WALL
+    queries: Sequence[Query], load: Load, *, blocks: Sequence[int] = (), clock: Clock = _WALL
 ) -> list[NDArray[np.float64]]:
-    """Milliseconds, float64[rounds, block], of each kind of query.
+    """Milliseconds, float64[rounds, block], of each kind of query; a block is BLOCK unless `blocks` says otherwise.
 
     They take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
     slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
     counted, which wakes the engine's threads.
     """
+    blocks = blocks or [BLOCK] * len(queries)
     rounds: list[list[list[float]]] = [[] for _ in queries]
     spent_ms = np.zeros(len(queries))
-    while not rounds[0] or len(rounds[0]) * block < load.min_queries or spent_ms.min() < 1e3 * load.min_duration_s:
+    least = min(blocks)
+    while not rounds[0] or len(rounds[0]) * least < load.min_queries or spent_ms.min() < 1e3 * load.min_duration_s:
         order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
         for index in order:
             if len(queries) > 1:
                 clock.sleep(PAUSE_S)
                 queries[index]()
-            times = [_timed(queries[index], clock) for _ in range(block)]
+            times = [_timed(queries[index], clock) for _ in range(blocks[index])]
             rounds[index].append(times)
             spent_ms[index] += sum(times)
     return [np.array(blocks) for blocks in rounds]

@@ -45,7 +45,7 @@ def named_ratios(timed: Sequence[Timed]) -> dict[str, dict[str, Any]]:
     first = timed[0][0].network if timed else ""
     toolkit = [each for each in timed if each[0].network == first]
     every, single = ("float", "reduced"), ("float",)
-    two_stage, best = "two_stage_cnn", lambda each: each.role == "toolkit"  # noqa: E731
+    two_stage, best = "two_stage_cnn", lambda each: each.role == "toolkit"
     return {
         "collapsed_vs_plain_ort": _stated(
             toolkit, _peer(single, backend="ONNX Runtime"), _ours("float", backend="ONNX Runtime")

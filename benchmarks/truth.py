@@ -40,7 +40,9 @@ def from_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
         for index, frames in enumerate(zip_longest(*sources)):
             if None in frames or not _alike(frames):
                 facts = ", ".join(f"{f.size[0]}x{f.size[1]} at {f.pts_seconds:.4f} s" if f else "none" for f in frames)
-                raise InputError(f"clips differ at frame {index} ({facts})", blurred, hint="give clips of one recording")
+                raise InputError(
+                    f"clips differ at frame {index} ({facts})", blurred, hint="give clips of one recording"
+                )
             _require_size(frames[0].pixels, blurred)
             name = frames[0].name or f"frame{index:05}"
             yield Known(

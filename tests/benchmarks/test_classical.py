@@ -63,7 +63,10 @@ def test_a_point_spread_function_is_centred_and_keeps_brightness() -> None:
 
 def test_the_settings_are_what_the_command_finds(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """On the pictures that they were chosen by; the grids cut to the neighbours, so that it is quick."""
-    near = {name: {key: around(getattr(METHODS[name], key), values) for key, values in grid.items()} for name, grid in GRIDS.items()}
+    near = {
+        name: {key: around(getattr(METHODS[name], key), values) for key, values in grid.items()}
+        for name, grid in GRIDS.items()
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classical, "GRIDS", near)
         assert main([]) == 0

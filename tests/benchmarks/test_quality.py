@@ -78,7 +78,9 @@ def test_flicker_is_the_error_of_the_difference_between_frames() -> None:
     half = second.copy()
     half[:, ::2] += 8
     assert flicker_codes((first, half), (first, second)) == pytest.approx(8 / np.sqrt(2)), "root mean square"
-    assert flicker_codes((first, first), (first, second)) == pytest.approx(np.sqrt(np.mean((second - 0.0 - first) ** 2)))
+    assert flicker_codes((first, first), (first, second)) == pytest.approx(
+        np.sqrt(np.mean((second - 0.0 - first) ** 2))
+    )
 
 
 def write_pairs(folder: Path, *, count: int, restored: bool = False) -> None:
@@ -101,7 +103,12 @@ def test_pairs_by_level_of_blur_with_the_worst_as_pictures(tmp_path: Path) -> No
     values = results(tmp_path / "a.json")
     (restored,) = values["restored"]
     levels = restored["levels"]
-    assert [(level["level"], level["frames"]) for level in levels] == [("least", 4), ("less", 4), ("more", 3), ("most", 3)]
+    assert [(level["level"], level["frames"]) for level in levels] == [
+        ("least", 4),
+        ("less", 4),
+        ("more", 3),
+        ("most", 3),
+    ]
     before = [level["blurred_psnr_db"] for level in levels]
     assert before == sorted(before, reverse=True)
     assert [level["psnr_db"] for level in levels[1:]] == [99, 99, 99]
@@ -165,7 +172,9 @@ def test_pairs_that_are_not_pairs_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "40x10 is too small to compare" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     both = ["--blurred", str(clip), "--sharp", str(clip), "--restored", str(clip)]
     assert main([*both, "--worst", str(tmp_path / "file")]) == 6

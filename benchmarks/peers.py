@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.clock import WallClock, examine, require_fine
-from benchmarks.contenders import Contender, Network, Restorer, eager, peers, toolkit
+from benchmarks.contenders import Contender, Network, Restorer, eager, in_numpy, peers, toolkit
 from benchmarks.cuda_peers import cuda_peers
 from benchmarks.engines import CLIP, frames
 from benchmarks.estimates import LEAST_ROUNDS, summary
@@ -90,6 +91,7 @@ def run(networks: Sequence[Network], *, size: Size, threads: int, duration_s: fl
         "checked_frames": CHECKED,
         "threads": threads,
         "turns": {"pause_ms": 1e3 * PAUSE_S, "rounds": rounds},
+        "numpy_ms": round(1e3 * around_s(networks[0], pictures), 4),
         "networks": [{"name": each.name, "weights": each.weights} for each in networks],
         "contenders": [facts(each) for each in outcomes],
         "ratios": named_ratios([(each.contender, each.rounds_ms) for each in outcomes if each.rounds_ms is not None]),
@@ -125,6 +127,17 @@ def plan(seconds: Sequence[float], duration_s: float) -> tuple[list[int], int]:
     blocks = [BLOCK if each < _SLOW_S else 1 for each in seconds]
     round_s = sum((block + 1) * each + PAUSE_S for block, each in zip(blocks, seconds, strict=True))
     return blocks, max(LEAST_ROUNDS, round(duration_s / round_s))
+
+
+def around_s(network: Network, pictures: Sequence[Pixels]) -> float:
+    """Median seconds of what NumPy does before and after the plain export on ONNX Runtime and OpenVINO."""
+    restore = in_numpy(network.generator, lambda planes: planes)
+    times = []
+    for picture in pictures:
+        began = time.perf_counter()
+        restore(picture)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
 
 
 def timed_outcome(outcome: Outcome, timed: Iterator[NDArray[np.float64]]) -> Outcome:

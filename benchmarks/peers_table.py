@@ -17,7 +17,8 @@ def tables(results: Mapping[str, Any]) -> str:
         f"{width}x{height}, milliseconds from a frame in memory to its result in memory, uint8 both; "
         f"{results['threads']} threads each; {turns['rounds']} rounds in turns, each after {turns['pause_ms']:g} ms of "
         f"rest and one query that is not counted. {networks}. Agreement is PSNR against "
-        f"PyTorch eager on the worst of {results['checked_frames']} frames, loss is against their truth."
+        f"PyTorch eager on the worst of {results['checked_frames']} frames, loss is against their truth. "
+        f"NumPy before and after the plain export takes {number(results['numpy_ms'])} ms of its time."
     )
     return "\n\n".join((method, _contenders(results), _ratios(results)))
 

@@ -242,6 +242,15 @@ def test_a_run_times_what_passes_and_fits_the_schema(
     assert HAS_GPU or set(on_gpu.values()) == {"not available"}
     assert set(status.values()) == {"timed"}
     assert {"int8_cpu, ONNX Runtime", "int8_cpu, OpenVINO", "fp32, ONNX Runtime", "torch eager"} <= status.keys()
+    assert (
+        0
+        < results["numpy_ms"]
+        < min(
+            each["host"]["p50_ms"]
+            for each in results["contenders"]
+            if each["name"].startswith("plain export") and each["host"]
+        )
+    )
     assert results["ratios"]["toolkit_best_vs_best_peer"]["rounds"] == results["turns"]["rounds"] >= 10
     write_results(tmp_path / "a.json", kind="peers", results=results, command="python -m benchmarks.peers")
     assert read_results(tmp_path / "a.json")["results"] == json.loads(json.dumps(results))

@@ -90,14 +90,16 @@ def asking(engine: Engine, frames: Sequence[Pixels]) -> Query:
     return lambda: engine.infer(next(turns))
 
 
-def in_turns(queries: Sequence[Query], load: Load, *, clock: Clock = _WALL) -> list[NDArray[np.float64]]:
-    """Milliseconds, float64[rounds, queries in a block], of each kind of query.
+def in_turns(
+    queries: Sequence[Query], load: Load, *, blocks: Sequence[int] = (), clock: Clock = _WALL
+) -> list[NDArray[np.float64]]:
+    """Milliseconds, float64[rounds, queries in a block], of each kind of query; `blocks` sets how many these are.
 
     They take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
     slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
     counted, which wakes the engine's threads.
     """
-    sizes = [_block_size(query, clock) for query in queries]
+    sizes = blocks or [_block_size(query, clock) for query in queries]
     rounds: list[list[list[float]]] = [[] for _ in queries]
     while not all(map(partial(_enough, load=load), rounds)):
         order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
@@ -106,7 +108,7 @@ def in_turns(queries: Sequence[Query], load: Load, *, clock: Clock = _WALL) -> l
                 clock.sleep(PAUSE_S)
                 queries[index]()
             rounds[index].append([_timed(queries[index], clock) for _ in range(sizes[index])])
-    return [np.array(blocks) for blocks in rounds]
+    return [np.array(each) for each in rounds]
 
 
 def _block_size(query: Query, clock: Clock) -> int:

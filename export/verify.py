@@ -14,13 +14,11 @@ from runtime.engines.base import OneAtATime
 from runtime.engines.tiled import LEAST_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
-from runtime.metrics import psnr_db, ssim
+from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
 from runtime.sources.images import is_picture, read_picture
 from runtime.spec import EngineSpec
 
 TILE_OVERLAPS_PX = (0, 16, 32)
-IDENTICAL_DB = 99.0
-"""Stands for an infinite PSNR, in files that have no infinity."""
 Restorer = Callable[[Pixels], Pixels]
 """uint8[N, H, W, 3] BGR -> the same, restored."""
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from runtime.frame import Pixels
 
+IDENTICAL_DB = 99.0
+"""Stands for an infinite PSNR, in means and in files that have no infinity."""
 _WINDOW = (11, 11)
 _SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2

@@ -42,6 +42,7 @@ class OpenVinoEngine(OneAtATime):
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
+            self._settings["ENABLE_CPU_PINNING"] = False  # or several engines of one thread each share one core
         self._core: Any = openvino.Core()
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         try:

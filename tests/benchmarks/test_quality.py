@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from benchmarks import demo_clip
-from benchmarks.quality import main, measure
+from benchmarks.quality import main
+from benchmarks.schema import read_results
+from benchmarks.scores import flicker_codes
+from runtime.engines import BUNDLED
 from runtime.metrics import psnr_db, ssim
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, picture, write_clip
+from tests.conftest import DEMO_CLIP, ROOT, picture, write_clip
 
 SHARP_CLIP = DEMO_CLIP.with_name("demo_sharp.mp4")
 
@@ -45,14 +50,148 @@ def test_pictures_below_the_window_are_refused() -> None:
         ssim(picture(10, 40), picture(10, 40))
 
 
+def results(path: Path) -> dict:
+    return read_results(path)["results"]
+
+
 def test_command_prints_gain_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--blurred", str(DEMO_CLIP), "--restored", str(SHARP_CLIP), "--sharp", str(SHARP_CLIP)]
     assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
-    values = json.loads((tmp_path / "a.json").read_text())
-    assert values["frames"] == 100
-    assert values["restored_ssim"] == pytest.approx(1)
-    assert 20 < values["blurred_psnr_db"] < 30
-    assert "mean of 100 frames" in capsys.readouterr().out
+    values = results(tmp_path / "a.json")
+    (restored,) = values["restored"]
+    assert (values["source"], values["frames"]) == ("clips", 100)
+    assert restored["ssim"] == pytest.approx(1)
+    assert restored["psnr_db"] == 99
+    assert (restored["flicker_codes"], restored["harmed_frames"], restored["largest_loss_db"]) == (0, 0, 0)
+    assert (restored["engine"], restored["host"], restored["gain_db_per_ms"]) == (None, None, None)
+    assert 20 < values["blurred"]["psnr_db"] < 30
+    assert values["blurred"]["flicker_codes"] > 5
+    assert "Mean of 100 frames" in capsys.readouterr().out
+
+
+def test_flicker_is_the_error_of_the_difference_between_frames() -> None:
+    first, second = picture(32, 24, seed=1) // 2 + 40, picture(32, 24, seed=2) // 2 + 40
+    assert flicker_codes((first, second), (first, second)) == 0
+    assert flicker_codes((first + 9, second + 9), (first, second)) == 0, "a constant error does not flicker"
+    found = [flicker_codes((first, second + jitter), (first, second)) for jitter in (1, 5, 20)]
+    assert found == pytest.approx([1, 5, 20]), "brightness that jumps by so many codes"
+    half = second.copy()
+    half[:, ::2] += 8
+    assert flicker_codes((first, half), (first, second)) == pytest.approx(8 / np.sqrt(2)), "root mean square"
+    assert flicker_codes((first, first), (first, second)) == pytest.approx(
+        np.sqrt(np.mean((second - 0.0 - first) ** 2))
+    )
+
+
+def write_pairs(folder: Path, *, count: int, restored: bool = False) -> None:
+    """Pictures, the more blurred the greater their number; restored ones are sharp but for the first, a black one."""
+    for kind in ("blur", "sharp", "restored"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(count):
+        sharp = np.random.default_rng(index).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "sharp" / f"p{index}.png"), sharp)
+        cv2.imwrite(str(folder / "blur" / f"p{index}.bmp"), cv2.GaussianBlur(sharp, (0, 0), 0.4 + 0.1 * index))
+        if restored:
+            cv2.imwrite(str(folder / "restored" / f"p{index}.png"), sharp if index else 0 * sharp)
+
+
+def test_pairs_by_level_of_blur_with_the_worst_as_pictures(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", count=14, restored=True)
+    made = tmp_path / "pairs" / "restored"
+    arguments = ["--pairs", str(tmp_path / "pairs"), "--restored", str(made), "--worst", str(tmp_path / "worst")]
+    assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
+    values = results(tmp_path / "a.json")
+    (restored,) = values["restored"]
+    levels = restored["levels"]
+    assert [(level["level"], level["frames"]) for level in levels] == [
+        ("least", 4),
+        ("less", 4),
+        ("more", 3),
+        ("most", 3),
+    ]
+    before = [level["blurred_psnr_db"] for level in levels]
+    assert before == sorted(before, reverse=True)
+    assert [level["psnr_db"] for level in levels[1:]] == [99, 99, 99]
+    assert levels[0]["gain_db"] < levels[1]["gain_db"]
+    assert np.average([level["gain_db"] for level in levels], weights=[4, 4, 3, 3]) == pytest.approx(
+        restored["gain_db"], abs=1e-3
+    )
+    assert (restored["harmed_frames"], restored["largest_loss_frame"]) == (1, "p0")
+    assert restored["largest_loss_db"] == -restored["worst"][0]["gain_db"] > 5
+    assert restored["flicker_codes"] is None, "pairs do not follow one another"
+    pictures = sorted((tmp_path / "worst" / "restored").iterdir())
+    assert len(pictures) == len(restored["worst"]) == 10
+    gains = [each["gain_db"] for each in restored["worst"]]
+    assert gains == sorted(gains)
+    assert pictures[0].name.startswith("01_p0_-")
+    blurred, black, sharp = np.hsplit(cv2.imread(str(pictures[0])), 3)
+    assert not black.any()
+    assert np.array_equal(sharp, cv2.imread(str(tmp_path / "pairs" / "sharp" / "p0.png")))
+    assert np.array_equal(blurred, cv2.imread(str(tmp_path / "pairs" / "blur" / "p0.bmp")))
+
+
+def test_engines_run_whole_and_in_tiles(tmp_path: Path, invert: Path, clip: Path) -> None:
+    arguments = ["--blurred", str(clip), "--sharp", str(clip), "--json", str(tmp_path / "a.json"), "--threads", "1"]
+    assert main([*arguments, "--engine", f"{invert}@cpu", "--engine", f"{invert}@cpu", "--classical"]) == 0
+    values = results(tmp_path / "a.json")
+    first, second, *classical = values["restored"]
+    assert [first["name"], second["name"]] == ["invert.onnx@cpu", "invert.onnx@cpu #2"]
+    assert [each["name"] for each in classical] == ["wiener", "richardson-lucy", "unsharp"]
+    assert first["psnr_db"] == second["psnr_db"] < 30
+    assert first["harmed_frames"] == 10
+    assert first["gain_db_per_ms"] < 0
+    assert first["host"]["n"] == 10
+    assert main([*arguments, "--engine", f"{invert}@cpu", "--tile", "64x64", "--overlap", "8"]) == 0
+    (tiled,) = results(tmp_path / "a.json")["restored"]
+    assert "tiles of 64x64" in tiled["engine"]["backend"]
+    assert tiled["psnr_db"] == first["psnr_db"]
+
+
+def test_the_bundled_engine_is_measured_where_none_is_named(tmp_path: Path, clip: Path) -> None:
+    assert main(["--blurred", str(clip), "--sharp", str(clip), "--json", str(tmp_path / "a.json")]) == 0
+    (bundled,) = results(tmp_path / "a.json")["restored"]
+    assert bundled["name"] == BUNDLED.name
+    assert bundled["engine"]["precision"] == "int8_cpu"
+
+
+def test_pairs_that_are_not_pairs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(tmp_path, count=2)
+    lone = tmp_path / "sharp" / "p1.png"
+    cv2.imwrite(str(lone), np.zeros((24, 30, 3), np.uint8))
+    assert main(["--pairs", str(tmp_path)]) == 3
+    assert "differs in size" in capsys.readouterr().err
+    lone.unlink()
+    assert main(["--pairs", str(tmp_path)]) == 3
+    assert "0 pictures named p1, expected one" in capsys.readouterr().err
+    assert main(["--pairs", str(tmp_path / "sharp")]) == 3
+    assert "no pairs found" in capsys.readouterr().err
+    for kind in ("blur", "sharp"):
+        (tmp_path / "small" / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "small" / kind / "p.png"), np.zeros((10, 40, 3), np.uint8))
+    assert main(["--pairs", str(tmp_path / "small")]) == 3
+    assert "40x10 is too small to compare" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    both = ["--blurred", str(clip), "--sharp", str(clip), "--restored", str(clip)]
+    assert main([*both, "--worst", str(tmp_path / "file")]) == 6
+    assert "cannot write output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [[], ["--blurred", "a"], ["--pairs", "a", "--sharp", "b"]])
+def test_a_clip_or_pairs_must_be_given(given: list[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(given)
+    assert ending.value.code == 2
+
+
+def test_quality_needs_only_what_the_runtime_needs() -> None:
+    absent = ("torch", "onnx", "skimage", "jsonschema")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.quality"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_clips_that_do_not_match_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +230,10 @@ def test_demo_gains_at_least_one_decibel(tmp_path: Path) -> None:
 
     out = tmp_path / "demo.mp4"
     assert video.main(["--source", str(DEMO_CLIP), "--out", str(out)]) == 0
-    quality = measure(blurred=str(DEMO_CLIP), restored=str(out), sharp=str(SHARP_CLIP))
-    assert quality.restored_psnr_db >= quality.blurred_psnr_db + 1.0
-    assert quality.restored_ssim > quality.blurred_ssim
+    arguments = ["--blurred", str(DEMO_CLIP), "--restored", str(out), "--sharp", str(SHARP_CLIP)]
+    assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
+    values = results(tmp_path / "a.json")
+    (restored,) = values["restored"]
+    assert restored["gain_db"] >= 1.0
+    assert restored["ssim"] > values["blurred"]["ssim"]
+    assert restored["flicker_codes"] < values["blurred"]["flicker_codes"]

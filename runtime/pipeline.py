@@ -70,6 +70,8 @@ class Pipeline:
         self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
+        self._busy_since = {"engine": math.inf, "write": math.inf}
+        """`perf_counter()` at the last step of each stage that has work; infinity while it has none."""
 
     @property
     def frames_dropped(self) -> int:
@@ -95,6 +97,11 @@ class Pipeline:
     def fps(self) -> float:
         """Frames written per second of the run so far."""
         return self.frames_written / self.seconds if self.seconds else 0.0
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the engine or the sink has been busy without a step forward; 0 while they wait for frames."""
+        return max(0.0, perf_counter() - min(self._busy_since.values()))
 
     def run(self) -> None:
         """Run to the end of the source, writing in the calling thread; raises the first error, or the source's damage.
@@ -161,7 +168,10 @@ class Pipeline:
         under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
         while True:
             free = len(under_way) < self._engine.slots
+            if not under_way:
+                self._busy_since["engine"] = math.inf
             frame = self._next_frame(wait=not under_way) if free else None
+            self._busy_since["engine"] = perf_counter()
             if frame is not None:
                 untouched = frame.pixels if self._is_sharp(frame) else None
                 under_way.append((frame, perf_counter(), untouched))
@@ -170,6 +180,7 @@ class Pipeline:
             elif under_way:
                 self._pass_on(*under_way.popleft())
             else:
+                self._busy_since["engine"] = math.inf
                 return
 
     def _pass_on(self, frame: Frame, start: float, pixels: Pixels | None) -> None:
@@ -194,6 +205,7 @@ class Pipeline:
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:
             frame, pixels = item
+            self._busy_since["write"] = perf_counter()
             with self.latencies["write"].measure():
                 shown = np.hstack((frame.pixels, pixels)) if self._side_by_side else pixels
                 self._sink.write(frame.with_pixels(shown))
@@ -201,3 +213,4 @@ class Pipeline:
             self.frames_written += 1
             self.seconds = perf_counter() - self._start
             self._on_frame(self, frame, pixels)
+            self._busy_since["write"] = math.inf

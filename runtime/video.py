@@ -22,6 +22,7 @@ from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
+from runtime.serve import Address, StatusServer
 from runtime.sharpness import SHARP
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
@@ -50,6 +51,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
     add("--show", action="store_true", help="show the frames in a window; the default without --out")
     add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
+    add(
+        "--serve",
+        type=Address.parse,
+        metavar="[HOST:]PORT",
+        help="a page with the live picture and figures, /metrics and /healthz (default host: this machine alone)",
+    )
     add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
     add("--mode", choices=MODES, default="latency", help="of a plan: one frame at a time, or several (throughput)")
     add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")
@@ -98,6 +105,9 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
         _say(f"output  {options.out} is finished")
         return
     with ExitStack() as opened:
+        server = opened.enter_context(closing(StatusServer(options.serve))) if options.serve else None
+        if server:
+            _say(f"page    {server.url}")
         engine = _open_engine(options)
         opened.callback(engine.close)
         source = open_source(
@@ -120,8 +130,13 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
             max_latency_ms=options.max_latency_ms,
             skip_sharp=options.skip_sharp,
             side_by_side=options.side_by_side,
-            on_frame=progress,
+            on_frame=lambda *written: [tell(*written) for tell in told],
         )
+        told = [progress]
+        if server:
+            stream = server.add(pipeline, source, engine)
+            told.append(stream.on_frame)
+            opened.enter_context(stream.running())
         interruption.on_signal = pipeline.stop
         if window:
             window.on_quit = pipeline.stop

@@ -18,11 +18,12 @@ from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import DeblurError, OutOfMemoryError, OutputError, UsageError
+from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, statistics, table, write_statistics
-from runtime.serve import Address, StatusServer
+from runtime.serve import Address, StatusServer, Stream
 from runtime.sharpness import SHARP
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
@@ -122,6 +123,13 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
             _resume(source, sink)
         progress = Progress(expected=source.info.frame_count)
         guard = OutputGuard(strict=options.strict) if options.guard == "on" else None
+        stream: Stream | None = None
+
+        def on_frame(pipeline: Pipeline, frame: Frame, pixels: Pixels) -> None:
+            progress(pipeline)
+            if stream:
+                stream.on_frame(pipeline, frame, pixels)
+
         pipeline = Pipeline(
             source,
             engine,
@@ -130,12 +138,10 @@ def run(options: argparse.Namespace, interruption: Interruption) -> None:
             max_latency_ms=options.max_latency_ms,
             skip_sharp=options.skip_sharp,
             side_by_side=options.side_by_side,
-            on_frame=lambda *written: [tell(*written) for tell in told],
+            on_frame=on_frame,
         )
-        told = [progress]
-        if server:
-            stream = server.add(pipeline, source, engine)
-            told.append(stream.on_frame)
+        stream = server.add(pipeline, source, engine) if server else None
+        if stream:
             opened.enter_context(stream.running())
         interruption.on_signal = pipeline.stop
         if window:

@@ -4,4 +4,4 @@ from runtime.serve.address import Address
 from runtime.serve.server import StatusServer
 from runtime.serve.stream import Stream
 
-__all__ = ["Address", "Stream", "StatusServer"]
+__all__ = ["Address", "StatusServer", "Stream"]

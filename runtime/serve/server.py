@@ -153,6 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.server.only_loopback and not self._is_for_loopback():
+            self.close_connection = True
             self._text(HTTPStatus.FORBIDDEN, "this page is served to its own machine only; see --serve")
             return
         address = urlsplit(self.path)
@@ -180,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What http.server refuses by itself, without echoing what was asked."""
         status = HTTPStatus(code)
+        if status is HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
         self.close_connection = True
         self._text(status, status.phrase)
 

@@ -67,12 +67,15 @@ class Pipeline:
         """Frames that were sharp already and went on untouched."""
         self._side_by_side = side_by_side
         self._turn = turn
-        self._on_frame = on_frame
+        self.listeners = [on_frame]
+        """Told of every frame that was written, with its result."""
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
         self._restored: Channel[tuple[Frame, Pixels]] = Channel(1 if live else _DEPTH)
         self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
+        self._busy_since = {"engine": math.inf, "write": math.inf}
+        """`perf_counter()` at the last step of each stage that has work; infinity while it has none."""
 
     @property
     def source(self) -> SourceInfo:
@@ -105,6 +108,11 @@ class Pipeline:
     def fps(self) -> float:
         """Frames written per second of the run so far."""
         return self.frames_written / self.seconds if self.seconds else 0.0
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the engine or the sink has been busy without a step forward; 0 while they wait for frames."""
+        return max(0.0, perf_counter() - min(self._busy_since.values()))
 
     def run(self) -> None:
         """Run to the end of the source, writing in the calling thread; raises the first error, or the source's damage.
@@ -171,7 +179,11 @@ class Pipeline:
         under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
         while True:
             free = len(under_way) < self._engine.slots
-            if free and self._captured.has_item(wait=not under_way):
+            if not under_way:
+                self._busy_since["engine"] = math.inf
+            has_frame = free and self._captured.has_item(wait=not under_way)
+            self._busy_since["engine"] = perf_counter()
+            if has_frame:
                 with self._turn():
                     frame = self._captured.get()
                     if frame is not None and self._is_fresh(frame):
@@ -179,6 +191,7 @@ class Pipeline:
             elif under_way:
                 self._pass_on(*under_way.popleft())
             else:
+                self._busy_since["engine"] = math.inf
                 return
 
     def _pass_on(self, frame: Frame, start: float, pixels: Pixels | None) -> None:
@@ -204,10 +217,13 @@ class Pipeline:
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:
             frame, pixels = item
+            self._busy_since["write"] = perf_counter()
             with self.latencies["write"].measure():
                 shown = np.hstack((frame.pixels, pixels)) if self._side_by_side else pixels
                 self._sink.write(frame.with_pixels(shown))
             self.latencies["total"].add(1e3 * (perf_counter() - frame.captured_at))
             self.frames_written += 1
             self.seconds = perf_counter() - self._start
-            self._on_frame(self, frame, pixels)
+            for listener in self.listeners:
+                listener(self, frame, pixels)
+            self._busy_since["write"] = math.inf

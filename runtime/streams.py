@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -21,6 +21,7 @@ from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, report, report_error, say, write_statistics
+from runtime.serve import StatusServer, Stream
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import LiveOptions, Source, Watch, open_source
@@ -36,6 +37,9 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
     if not pairs:
         return 0
     with ExitStack() as opened:
+        server = opened.enter_context(closing(StatusServer(options.serve))) if options.serve else None
+        if server:
+            say(f"page    {server.url}")
         engine = _open_engine(options)
         opened.callback(engine.close)
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
@@ -46,6 +50,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
                 _opened(options, source, outs, shared.seat(), progress=progress, unstarted=unstarted)
                 for source, outs in pairs
             ]
+            shown = [server.add(pipeline, engine) for pipeline in pipelines] if server else []
             unstarted.pop_all()  # from here on whoever reads a source closes it, and each pipeline its sink
 
         def stop() -> None:
@@ -53,7 +58,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
                 pipeline.stop()
 
         interruption.on_signal = stop
-        codes = _run_all(pipelines, debug=options.debug)
+        codes = _run_all(pipelines, shown, debug=options.debug)
         failed = next((code for code in codes if code), 0)
         if options.stats:
             with suppress(*[OutputError] if failed else []):  # the first error is the one to tell
@@ -67,9 +72,11 @@ def _pairs(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     if len(sources) == 1:
         yield sources[0], outs
         return
-    if options.show or not outs:
-        raise UsageError("a window shows one source", hint="give each --source an --out, and leave out --show")
-    if outs == [NULL]:
+    if options.show or not (outs or options.serve):
+        raise UsageError(
+            "a window shows one source", hint="give each --source an --out, or --serve a page, and leave out --show"
+        )
+    if outs in ([NULL], []):
         outs = [NULL] * len(sources)
     if len(outs) != len(sources):
         raise UsageError(f"{len(sources)} sources and {len(outs)} outputs", hint="give each --source an --out")
@@ -86,7 +93,7 @@ def _finished(options: argparse.Namespace, outs: list[str]) -> bool:
     return done
 
 
-def _run_all(pipelines: list[Pipeline], *, debug: bool) -> list[int]:
+def _run_all(pipelines: list[Pipeline], shown: list[Stream], *, debug: bool) -> list[int]:
     """One in this thread, which has the window; several in threads of their own."""
     codes = [0] * len(pipelines)
     reporting = Lock()
@@ -94,7 +101,8 @@ def _run_all(pipelines: list[Pipeline], *, debug: bool) -> list[int]:
     def run_one(index: int) -> None:
         error: Exception | None = None
         try:
-            pipelines[index].run()
+            with shown[index].running() if shown else nullcontext():
+                pipelines[index].run()
         except Exception as caught:  # noqa: BLE001 - whatever it is, the user gets one line
             error = caught
         with reporting:
@@ -120,7 +128,7 @@ def _opened(
     source = open_source(text, _live_options(options), raw=options.raw)
     unstarted.callback(source.close)
     say(f"source  {source.info.name}")
-    window = WindowSink() if options.show or not outs else None
+    window = WindowSink() if options.show or not (outs or options.serve) else None
     sink = _open_sinks(options, outs, source, window, job=_job(options, seat, source))
     unstarted.callback(sink.close, complete=False)
     if options.resume:
@@ -199,7 +207,7 @@ def _open_sinks(
         if blocking and not options.resume and not _may_replace(blocking, overwrite=options.overwrite):
             raise UsageError("output exists", blocking, hint="add -y to replace it, or give another --out")
         sinks.append(open_sink(out, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe))
-    return sinks[0] if len(sinks) == 1 else Tee(sinks)
+    return sinks[0] if len(sinks) == 1 else Tee(sinks)  # of none, if the page alone shows the frames
 
 
 def _may_replace(path: Path, *, overwrite: bool | None) -> bool:

@@ -22,12 +22,14 @@ class Latencies:
         self._counts = [0] * _BUCKETS
         self.count = 0
         self.max_ms = 0.0
+        self.sum_ms = 0.0
 
     def add(self, duration_ms: float) -> None:
         bucket = round(math.log(max(duration_ms, _LOWEST_MS) / _LOWEST_MS) / math.log(_STEP))
         self._counts[min(bucket, _BUCKETS - 1)] += 1
         self.count += 1
         self.max_ms = max(self.max_ms, duration_ms)
+        self.sum_ms += duration_ms
 
     @contextmanager
     def measure(self) -> Iterator[None]:

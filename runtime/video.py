@@ -14,6 +14,7 @@ from runtime.engines import BUNDLED, MODES, PROVIDERS
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
 from runtime.report import report_error, say
+from runtime.serve import Address
 from runtime.sharpness import SHARP
 from runtime.sinks import NULL
 from runtime.sources import RawFrames
@@ -49,6 +50,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
     add("--show", action="store_true", help="show the frames in a window; the default without --out")
     add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
+    add(
+        "--serve",
+        type=Address.parse,
+        metavar="[HOST:]PORT",
+        help="a page with the live picture and figures, /metrics and /healthz (default host: this machine alone)",
+    )
     add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
     add("--mode", choices=MODES, default="latency", help="of a plan: one frame at a time, or several (throughput)")
     add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")

@@ -98,7 +98,7 @@ class LiveSource:
 
     @property
     def warnings(self) -> list[str]:
-        return [f"connected again {count} times: {reason}" for reason, count in self._reasons.items()]
+        return [f"connected again {count} times: {reason}" for reason, count in list(self._reasons.items())]
 
     def __iter__(self) -> Iterator[Frame]:
         failures = 0

@@ -1,0 +1,142 @@
+"""The status page in a real browser: the picture, the divider, the figures, and a server that goes away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.engines import open_engine
+from runtime.engines.base import OneAtATime
+from runtime.frame import Pixels
+from runtime.serve import Address, StatusServer
+from runtime.spec import EngineSpec
+from tests.rig import wait_until
+from tests.runtime.test_serve import Fed, Run
+
+selenium = pytest.importorskip("selenium.webdriver", exc_type=ImportError)
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 - after the question whether it is there
+from selenium.webdriver.common.by import By  # noqa: E402
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
+"""Where what the page looks like is left, to be looked at."""
+
+
+class Inverted(OneAtATime):
+    spec, backend = EngineSpec(name="inverted"), "test"
+
+    def infer(self, batch: Pixels) -> Pixels:
+        return 255 - batch
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[selenium.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        assert not os.environ.get("CI"), "CI installs chromium and chromium-driver"
+        pytest.skip("no browser: apt install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    made = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield made
+    made.quit()
+
+
+def text(browser: selenium.Chrome, name: str) -> str:
+    return browser.find_element(By.ID, name).text
+
+
+def colour(browser: selenium.Chrome, x: float, y: float = 0.5) -> np.ndarray:
+    """What the canvas shows there, RGB."""
+    script = """const c = document.getElementById("picture");
+    return Array.from(c.getContext("2d").getImageData(arguments[0] * c.width, arguments[1] * c.height, 1, 1).data)"""
+    return np.array(browser.execute_script(script, x, y)[:3])
+
+
+def drawn(browser: selenium.Chrome) -> int:
+    return int(browser.execute_script('return document.getElementById("picture").dataset.frame || 0'))
+
+
+def test_the_page(browser: selenium.Chrome) -> None:
+    with ExitStack() as stack:
+        server = StatusServer(Address("127.0.0.1", 0))
+        stack.callback(server.close)
+        first, second = Fed(name="front door", size=(640, 360)), Fed(name="rtsp://***@10.0.0.7/yard", size=(320, 240))
+        for source in (first, second):
+            run = Run(server, source, Inverted())
+            stack.callback(run.stop)
+            source.give()
+        browser.set_window_size(1280, 900)
+        browser.get(server.url)
+        wait_until(lambda: drawn(browser) == 1)
+        wait_until(lambda: text(browser, "name") == "front door")
+        before, after = first.given[0][180, 64, ::-1], 255 - first.given[0][180, 576, ::-1]
+        assert np.abs(colour(browser, 0.1) - before).max() < 20
+        assert np.abs(colour(browser, 0.9) - after).max() < 20
+
+        view, divider = browser.find_element(By.ID, "view"), browser.find_element(By.ID, "divider")
+        assert divider.get_attribute("role") == "slider"
+        reach = round(0.45 * view.size["width"])
+        ActionChains(browser).click_and_hold(divider).move_by_offset(reach, 0).release().perform()
+        assert int(divider.get_attribute("aria-valuenow")) == pytest.approx(95, abs=2)
+        assert np.abs(colour(browser, 0.9) - first.given[0][180, 576, ::-1]).max() < 20  # before, now
+        divider.send_keys("\ue011")  # Home
+        assert divider.get_attribute("aria-valuenow") == "0"
+        assert np.abs(colour(browser, 0.1) - (255 - before.astype(int))).max() < 20
+
+        def written() -> int:
+            return int(text(browser, "numbers").split("written\n")[1].split()[0])
+
+        for _ in range(3):
+            count = len(first.given)
+            first.give()
+            wait_until(lambda count=count: len(first.given) > count)
+        wait_until(lambda: written() >= 3 and drawn(browser) >= 3)
+        divider.send_keys("\ue010")  # End
+        for _ in range(25):
+            divider.send_keys("\ue012")  # left
+        assert int(divider.get_attribute("aria-valuenow")) == 50
+        wait_until(lambda: browser.execute_script('return document.querySelectorAll("#curve path").length') == 2)
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(SHOTS / "status_wide.png"))
+
+        browser.find_elements(By.CSS_SELECTOR, "#streams button")[1].click()
+        wait_until(lambda: text(browser, "name") == "rtsp://***@10.0.0.7/yard")
+        wait_until(lambda: drawn(browser) == 1)
+        browser.set_window_size(500, 1000)
+        browser.save_screenshot(str(SHOTS / "status_narrow.png"))
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+        errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not errors
+        server.close()
+        wait_until(lambda: "does not answer" in text(browser, "message"))
+
+
+def test_real_frames_of_the_bundled_engine(browser: selenium.Chrome) -> None:
+    """For the eye: a blurred clip and what becomes of it."""
+    from runtime.sources import open_source
+    from tests.conftest import DEMO_CLIP
+
+    with ExitStack() as stack:
+        server = StatusServer(Address("127.0.0.1", 0))
+        stack.callback(server.close)
+        run = Run(server, open_source(str(DEMO_CLIP)), open_engine(threads=1, provider="cpu"))
+        browser.set_window_size(1280, 900)
+        browser.get(server.url)
+        wait_until(lambda: drawn(browser) > 20, 60)
+        browser.save_screenshot(str(SHOTS / "status_demo.png"))
+        run.stop()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from benchmarks.machine import facts
 from runtime.errors import InputError, OutputError, UsageError
 from runtime.files import unwritable
-from runtime.report import write_statistics
+from runtime.report import write_json
 
 SCHEMA = 1
 """Version of the files; it grows when a field changes its meaning or goes away."""
@@ -61,7 +61,7 @@ def write_results(
         raise OutputError(f"results are not JSON ({error})", path, hint="this is a bug; report it") from error
     if wrong := complaint(document):
         raise OutputError(f"results do not fit the schema ({wrong})", path, hint="this is a bug; report it")
-    write_statistics(path, document)
+    write_json(path, document)
 
 
 def read_results(path: Path) -> dict[str, Any]:

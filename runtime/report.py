@@ -126,10 +126,14 @@ def say(line: str) -> None:
 
 
 def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> None:
-    """Write JSON so that the file holds all of it or what it held before; raises OutputError."""
+    """What `--stats` leaves; raises OutputError."""
     facts = {"schema": SCHEMA, "engine": engine.spec.to_dict(), "backend": engine.backend}
     runs = [statistics(pipeline) for pipeline in pipelines]
-    values = facts | (runs[0] if len(runs) == 1 else {"streams": runs})
+    write_json(path, facts | (runs[0] if len(runs) == 1 else {"streams": runs}))
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write so that the file holds all of it or what it held before; raises OutputError."""
     unfinished = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

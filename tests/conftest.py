@@ -6,7 +6,7 @@ import runtime  # noqa: F401 - loads OpenCV before PyAV, which windows need
 
 # isort: split
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from runtime.engines.cuda import probe
 from runtime.errors import EngineError
+from tests.rig import reliability
 
 
 def _has_gpu() -> bool:
@@ -34,6 +35,50 @@ SHARED = ROOT.parent / "shared" / "data"
 HAS_GPU = _has_gpu()
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="this machine has an NVIDIA driver")
 DEMO_CLIP = ROOT / "benchmarks" / "clips" / "demo_blurred.mp4"
+
+
+_OUTCOMES = pytest.StashKey[dict[reliability.Row, reliability.Outcome]]()
+_UNPROVED = pytest.StashKey[list[str]]()
+Survived = Callable[..., None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-reliability", action="store_true", help="write the table in docs/reliability.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_OUTCOMES], config.stash[_UNPROVED] = {}, []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if item.get_closest_marker("fault") and report.outcome != "passed":
+        item.config.stash[_UNPROVED].append(f"{item.nodeid} {report.outcome}")
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table, or say on the terminal why not, and fail."""
+    if not session.config.getoption("--write-reliability"):
+        return
+    why = "; ".join(session.config.stash[_UNPROVED]) or reliability.write(session.config.stash[_OUTCOMES])
+    if why:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nerror: {reliability.PAGE.name} was left as it is; {why}")
+
+
+@pytest.fixture
+def survived(request: pytest.FixtureRequest) -> Survived:
+    """Records for docs/reliability.md what happened to the fault of the test's marker, once all of it is proved."""
+    marker = request.node.get_closest_marker("fault")
+    row = reliability.Row(*marker.args, **marker.kwargs)
+
+    def record(happened: str, *, code: int | None = None, lost: int | str | None = None) -> None:
+        request.config.stash[_OUTCOMES].setdefault(row, reliability.Outcome()).add(happened, code, lost)
+
+    return record
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

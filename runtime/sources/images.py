@@ -19,6 +19,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 FRAME_RATE = Fraction(25)
 """Pictures a second, when they are written to a video."""
 
+_JPEG, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xd9"
+# Not those without a length: stuffed bytes, restarts, fill.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+
 
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
@@ -81,6 +85,8 @@ def read_picture(path: Path) -> Pixels:
         raise InputError(
             f"cannot be read ({error.strerror})", path, hint="check the path and its permissions"
         ) from error
+    if not _has_its_end(packed.tobytes()):
+        raise InputError("picture is cut off", path, hint="copy it again, or remove it")
     try:
         pixels = cv2.imdecode(packed, cv2.IMREAD_COLOR) if packed.size else None
     except cv2.error:
@@ -88,3 +94,18 @@ def read_picture(path: Path) -> Pixels:
     if pixels is None:
         raise InputError("not a picture that can be decoded", path, hint="check that the file is whole, or remove it")
     return np.asarray(pixels, np.uint8)
+
+
+def _has_its_end(packed: bytes) -> bool:
+    """Whether a JPEG has its end-of-image marker; True for other kinds. OpenCV 4 makes up what is missing.
+
+    Segments are stepped over: thumbnails in them have an end of their own. What follows the end may be anything.
+    """
+    if not packed.startswith(_JPEG):
+        return True
+    place = len(_JPEG) - 1
+    while found := _MARKER.search(packed, place):
+        if found[0] == _END_OF_IMAGE:
+            return True
+        place = found.end() + int.from_bytes(packed[found.end() : found.end() + 2], "big")
+    return False

@@ -24,6 +24,7 @@ from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
 from runtime.sources.urls import is_url, redacted, with_secrets
 from runtime.spec import EngineSpec
+from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.test_pipeline import Kept
 
@@ -91,15 +92,18 @@ def test_tries_in_a_row_are_counted_and_end() -> None:
     assert source.reconnects == 4
 
 
-def test_a_picture_that_is_frozen() -> None:
+@pytest.mark.fault("Live sources", "frozen picture", done="one frame for longer than --frozen-s")
+def test_a_picture_that_is_frozen(survived: Survived) -> None:
     frozen: list[int | str] = [7] * 100
     source, _ = played(frozen, [1, 2, 3], watch=Watch(timeout_s=1, frozen_s=0.2, first_wait_s=0.01))
     assert next(frame for frame in source if frame.pixels[0, 0, 0] < 7)
     assert source.warnings == ["connected again 1 times: the same picture for 0.2 s"]
     source.close()
+    survived("connected again, counted")
 
 
-def test_a_rate_that_runs_away() -> None:
+@pytest.mark.fault("Live sources", "frame rate running away", done="500 fps from a source of 2")
+def test_a_rate_that_runs_away(survived: Survived) -> None:
     class Fast(Played):
         def __init__(self, log: list[str]) -> None:
             super().__init__([], log, fps=2)
@@ -117,6 +121,7 @@ def test_a_rate_that_runs_away() -> None:
         next(frames)
     assert source.warnings == ["connected again 1 times: more than 3 times its frame rate"]
     source.close()
+    survived("connected again, counted")
 
 
 @pytest.mark.parametrize(("items", "words"), [(["stall"], "no frame for 0.3 s"), ([], "end of stream")])
@@ -172,8 +177,9 @@ class Busy(OneAtATime):
     def close(self) -> None: ...
 
 
+@pytest.mark.fault("Live sources", "engine slower than the camera", done="60 fps into an engine that does 10")
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
-def test_latency_is_bounded_however_slow_the_engine(seconds: float) -> None:
+def test_latency_is_bounded_however_slow_the_engine(seconds: float, survived: Survived) -> None:
     """60 frames a second into an engine that does 10: p99 under two frame times and the engine's own."""
     feed = Steady(60, seconds)
     source = LiveSource("steady", lambda: feed, Watch(timeout_s=1, open_s=1, max_reconnects=0))
@@ -184,6 +190,8 @@ def test_latency_is_bounded_however_slow_the_engine(seconds: float) -> None:
     assert pipeline.latencies["total"].percentile_ms(99) < 100 + 2 * 1000 / 60 + 15  # a scheduler's grain on top
     assert pipeline.frames_dropped + pipeline.frames_written == pytest.approx(feed.given, abs=2)  # those under way
     assert pipeline.frames_written == pytest.approx(10 * seconds, rel=0.15)
+    p99_ms = pipeline.latencies["total"].percentile_ms(99)
+    survived(f"p99 {p99_ms:.0f} ms over {seconds} s; {pipeline.frames_dropped} of {feed.given} frames dropped, counted")
 
 
 def test_frames_that_waited_too_long_are_dropped() -> None:
@@ -206,10 +214,12 @@ def test_a_camera_stamps_arrivals(clip: Path) -> None:
     feed.close()
 
 
+@pytest.mark.fault("Live sources", "no such camera", done="index 97, /dev/null")
 @pytest.mark.parametrize("text", ["97", "/dev/null"])
-def test_a_camera_that_is_not_there(text: str) -> None:
+def test_a_camera_that_is_not_there(text: str, survived: Survived) -> None:
     with pytest.raises(SourceLostError, match="camera does not open"):
         open_source(text)
+    survived("one line", code=5)
 
 
 def test_a_pipeline_in_a_child_process() -> None:
@@ -291,7 +301,8 @@ def test_rtsp(server: RtspServer, transport: str) -> None:
     assert 0.1 < seconds < 3
 
 
-def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServer) -> None:
+@pytest.mark.fault("Live sources", "back at another size", done="160x120, killed, 96x64")
+def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServer, survived: Survived) -> None:
     source = open_source(server.url, LIVE)
     frames = iter(source)
     assert next(frames).size == (160, 120)
@@ -301,9 +312,11 @@ def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServ
     assert (96, 64) in sizes
     assert source.reconnects >= 1
     source.close()
+    survived("goes on; a file gets frames of its first size")
 
 
-def test_a_server_that_stalls(server: RtspServer) -> None:
+@pytest.mark.fault("Live sources", "server stalls", done="SIGSTOP for 2.5 s with one second of patience")
+def test_a_server_that_stalls(server: RtspServer, survived: Survived) -> None:
     source = open_source(server.url, LiveOptions(watch=Watch(timeout_s=1, first_wait_s=0.1, longest_wait_s=0.5)))
     frames = iter(source)
     next(frames)
@@ -315,9 +328,11 @@ def test_a_server_that_stalls(server: RtspServer) -> None:
     assert source.reconnects >= 1
     assert time.monotonic() - began < 30
     source.close()
+    survived(f"connected again, {source.reconnects} times")
 
 
-def test_connections_that_are_held_back_or_reset(server: RtspServer) -> None:
+@pytest.mark.fault("Live sources", "connections reset or held back", done="a TCP proxy cuts, then holds")
+def test_connections_that_are_held_back_or_reset(server: RtspServer, survived: Survived) -> None:
     proxy = Proxy(server.port)
     url = server.url.replace(str(server.port), str(proxy.port))
     source = open_source(url, LiveOptions(watch=Watch(timeout_s=1, first_wait_s=0.1, longest_wait_s=0.5)))
@@ -335,9 +350,11 @@ def test_connections_that_are_held_back_or_reset(server: RtspServer) -> None:
     assert source.reconnects > after_cut
     source.close()
     proxy.close()
+    survived(f"connected again, {source.reconnects} times")
 
 
-def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_path: Path) -> None:
+@pytest.mark.fault("Live sources", "server killed and started again", done="20 times in one run")
+def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_path: Path, survived: Survived) -> None:
     """Through the command line: the run survives, the file plays, the reconnects are counted."""
     import json
     import signal
@@ -367,6 +384,9 @@ def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_p
     assert sum(1 for _ in open_source(str(out))) == values["frames"]["written"] > 50
     early, late = np.array(figures[5:10]), np.array(figures[15:])
     assert (late.max(axis=0) <= early.max(axis=0) + np.array([24, 4, 4])).all(), figures
+    most = " then ".join(str(part.max(axis=0).tolist()) for part in (early, late))
+    told = f"{values['frames']['reconnects']} reconnects; the file plays; MiB, threads, descriptors at most {most}"
+    survived(told, code=130)
 
 
 def test_pictures_are_what_the_server_shows() -> None:

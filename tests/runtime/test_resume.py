@@ -18,7 +18,7 @@ import pytest
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import ROOT, write_clip
+from tests.conftest import ROOT, Survived, write_clip
 from tests.rig import wait_until
 
 COUNT = 260
@@ -72,10 +72,16 @@ def run_and_kill(arguments: list[str], out: Path, size: float, seconds: float) -
         child.wait()
 
 
+@pytest.mark.fault("Files", "kill -9, then --resume", done="twice at random points of a job, then finished")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_random_points_it_is_finished_alike(
-    kills: int, long_clip: Path, whole: tuple[str, Contents], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kills: int,
+    long_clip: Path,
+    whole: tuple[str, Contents],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    survived: Survived,
 ) -> None:
     suffix, expected = whole
     whole_size = long_clip.with_name(f"whole{suffix}").stat().st_size
@@ -93,6 +99,7 @@ def test_killed_at_random_points_it_is_finished_alike(
         assert contents(out) == expected
         assert sorted(path.name for path in tmp_path.glob(f"{index}.*")) == [out.name]
     assert max(resumed_after) > 0, "every run was killed before a chunk was whole, or after its end"
+    survived(f"{kills} jobs: frames, times and sound as if never stopped", code=0, lost=0)
 
 
 def unfinished(source: Path, out: Path, frames: int) -> None:

@@ -19,7 +19,7 @@ from runtime.sinks import WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
-from tests.conftest import picture, write_clip
+from tests.conftest import Survived, picture, write_clip
 
 RATE = Fraction(25)
 
@@ -145,7 +145,8 @@ def test_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
         VideoSink(tmp_path / "file" / "out.mp4", facts())
 
 
-def test_full_disk_keeps_what_was_written(disk: Callable[[int], Path]) -> None:
+@pytest.mark.fault("Files", "disk full", done="a disk of one megabyte")
+def test_full_disk_keeps_what_was_written(disk: Callable[[int], Path], survived: Survived) -> None:
     place = disk(1024)
     sink = VideoSink(place / "out.mp4", facts())
     noise = np.random.default_rng(0)
@@ -158,6 +159,7 @@ def test_full_disk_keeps_what_was_written(disk: Callable[[int], Path]) -> None:
     assert not (place / "out.mp4").exists()
     with contextlib.closing(open_source(str(place / "out.partial.mp4"))) as kept:
         assert 10 <= len(list(kept)) <= written
+    survived("what was written plays", code=6, lost=0)
 
 
 def test_pictures_into_a_folder_keep_their_names(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from runtime import streams, video
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, ROOT, picture, write_clip
+from tests.conftest import DEMO_CLIP, ROOT, Survived, picture, write_clip
 
 
 def run(*arguments: object) -> int:
@@ -185,8 +185,11 @@ def long_clip(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.fault("Files", "Ctrl-C, SIGTERM", done="in the middle of a file")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_keeps_what_was_written(long_clip: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_interrupted_run_keeps_what_was_written(
+    long_clip: Path, tmp_path: Path, number: int, code: int, survived: Survived
+) -> None:
     partial = tmp_path / "out.partial.mp4"
     process = start("--source", long_clip, "--out", tmp_path / "out.mp4", "--stats", tmp_path / "s.json")
     wait_for(lambda: partial.exists() and partial.stat().st_size > 50_000)
@@ -197,9 +200,11 @@ def test_interrupted_run_keeps_what_was_written(long_clip: Path, tmp_path: Path,
     assert not (tmp_path / "out.mp4").exists()
     written = json.loads((tmp_path / "s.json").read_text())["frames"]["written"]
     assert len(list(open_source(str(partial)))) == written < 1500
+    survived("all that was written plays, under its partial name", code=code, lost=0)
 
 
-def test_killed_run_leaves_a_file_that_plays(long_clip: Path, tmp_path: Path) -> None:
+@pytest.mark.fault("Files", "kill -9", done="while writing")
+def test_killed_run_leaves_a_file_that_plays(long_clip: Path, tmp_path: Path, survived: Survived) -> None:
     partial = tmp_path / "out.partial.mp4"
     process = start("--source", long_clip, "--out", tmp_path / "out.mp4")
     wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000)
@@ -209,6 +214,7 @@ def test_killed_run_leaves_a_file_that_plays(long_clip: Path, tmp_path: Path) ->
     times = [frame.pts_seconds for frame in open_source(str(partial))]
     assert len(times) >= 25
     assert np.allclose(np.diff(times), 0.04)
+    survived(f"{len(times)} frames play, up to about the last second", code=137)
 
 
 def test_demo_clip_keeps_its_frames_times_and_sound(tmp_path: Path, invert: Path) -> None:

@@ -1,0 +1,409 @@
+"""What must be survived, through the command line, with real faults: disks, pipes, memory, servers."""
+
+from __future__ import annotations
+
+import errno
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from runtime.errors import InputError
+from runtime.sources import open_source
+from runtime.sources.images import read_picture
+from tests.conftest import ROOT, SHARED, Survived, picture, write_clip
+from tests.rig import free_port, wait_until
+
+OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
+
+
+def command(engine: Path, source: object, out: object, *more: object) -> list[str]:
+    arguments = ["--engine", engine, f"--source={source}", f"--out={out}", *OPTIONS, *more]
+    return [sys.executable, "-m", "runtime.video", *map(str, arguments)]
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> tuple[int, list[str], str]:
+    """Exit code, the lines that say `error:`, and all that was said."""
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, env=os.environ | (env or {}), capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")], done.stderr
+
+
+def frames_in(path: Path) -> int:
+    return sum(1 for _ in open_source(str(path)))
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def fail_nth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc to compile the library that fails")
+    library = tmp_path_factory.mktemp("rig") / "fail_nth.so"
+    source = ROOT / "tests" / "rig" / "fail_nth.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.fault("Files", "the disk fails", done="the Nth write, sync or rename of the output, for every N")
+@pytest.mark.parametrize("kind", ["a.mp4", "a.mkv", "a.mp4 in segments", "pictures", "statistics"])
+def test_every_write_may_fail(kind: str, invert: Path, tmp_path: Path, fail_nth: Path, survived: Survived) -> None:
+    write_clip(tmp_path / "in.mp4", pts=[512 * index for index in range(30)], audio="aac")
+    place = tmp_path / "out"
+    name = kind.split(maxsplit=1)[0]
+    more = {"a.mp4 in segments": ["--segment-s", "0.5"], "statistics": ["--stats", place / "s.json"]}.get(kind, [])
+    out = "null" if kind == "statistics" else place / name
+    whole: list[int] = []
+    for fails_at in range(1, 60):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        if kind == "a.mp4":
+            (place / name).write_bytes(b"what was there before")
+        env = {"LD_PRELOAD": str(fail_nth), "FAIL_BELOW": str(place), "FAIL_AT": str(fails_at)}
+        env["FAIL_ERRNO"] = str(errno.ENOSPC if fails_at % 2 else errno.EIO)
+        code, errors, said = run(invert, tmp_path / "in.mp4", out, *more, "-y", env=env)
+        if code == 0:
+            assert fails_at > 1, "nothing was written through the library that fails"
+            survived(f"{kind}: {fails_at - 1} faults, each told", code=6, lost=0)
+            return
+        assert (code, len(errors)) == (6, 1), said
+        for left in place.iterdir():
+            if kind == "a.mp4" and left.name == name:
+                assert left.read_bytes() == b"what was there before"
+            elif left.suffix in {".mp4", ".mkv"} and left.stat().st_size > 1000:
+                whole.append(frames_in(left))
+            else:
+                assert left.suffix in {".part", ".png"} or left.stat().st_size < 1000
+    raise AssertionError("it never succeeded")
+
+
+@pytest.mark.fault("Files", "tail cut off", done="half of an MP4 and of a Matroska file")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_that_is_cut_off(suffix: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    path = tmp_path / f"in{suffix}"
+    write_clip(path, size=(320, 240), pts=[512 * i for i in range(100)], options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    code, errors, _ = run(invert, path, tmp_path / "out.mp4")
+    assert code == 3
+    assert "file is cut off after" in errors[0]
+    there = frames_in(path)
+    assert frames_in(tmp_path / "out.mp4") == there > 20
+    survived("what is there is restored, and the end is missed", code=3, lost=0)
+
+
+def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
+    """OpenCV 4 makes up the rest of a JPEG; what follows its end may be anything."""
+    cv2.imwrite(str(tmp_path / "a.jpg"), picture(200, 100))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "more.jpg").write_bytes(whole + b"\0" * 100)
+    assert read_picture(tmp_path / "more.jpg").shape == (100, 200, 3)
+    for share in (0.3, 0.7, 0.99):
+        (tmp_path / "cut.jpg").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match="picture is cut off"):
+            read_picture(tmp_path / "cut.jpg")
+
+
+@pytest.mark.needs_shared_data
+def test_whole_pictures_are_never_taken_for_cut_off() -> None:
+    pictures = [path for folder in ("train", "odd/image") for path in (SHARED / folder).rglob("*.jp*g")]
+    refused = []
+    for path in pictures:
+        try:
+            read_picture(path)
+        except InputError as error:
+            refused += [path.name] if "cut off" in str(error) else []
+    assert len(pictures) > 100
+    assert refused == ["sharpfx_truncated.jpg"]
+
+
+@pytest.mark.fault("Files", "size changes in the middle", done="64x48, then 96x64, in one stream")
+def test_a_size_that_changes_in_the_middle(
+    invert: Path, tmp_path: Path, survived: Survived, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("a", (64, 48)), ("b", (96, 64))):
+        write_clip(tmp_path / f"{name}.ts", size=size, codec="mpeg2video", pts=list(range(0, 36000, 3600)))
+    joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
+    (tmp_path / "in.ts").write_bytes(joined)
+    code, _, said = run(invert, tmp_path / "in.ts", tmp_path / "out.mp4")
+    assert code == 0
+    assert "frames changed size and were scaled to the first" in said
+    assert frames_in(tmp_path / "out.mp4") == frames_in(tmp_path / "in.ts") >= 19
+    survived("later frames are scaled to the first, and counted", code=0, lost=0)
+
+
+@pytest.mark.fault("Files", "strange names", done="a leading dash, a line break, spaces, other scripts, in and out")
+@pytest.mark.parametrize("name", ["-in.mp4", "a\nb.mp4", "with spaces.mp4", "тест кадр.mp4"])
+def test_strange_names(name: str, clip: Path, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    shutil.copy(clip, tmp_path / name)
+    out = tmp_path / f"out {name}"
+    assert run(invert, tmp_path / name, out)[0] == 0
+    assert frames_in(out) == 10
+    survived("taken as they are", code=0, lost=0)
+
+
+@pytest.mark.fault("Files", "output is the input", done="by its name, a symbolic link, a hard link; with -y")
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_the_output_is_the_input(
+    link: Callable[[Path, Path], None] | None, clip: Path, invert: Path, survived: Survived
+) -> None:
+    before, out = clip.read_bytes(), clip
+    if link:
+        out = clip.with_name("link.mp4")
+        link(clip, out)
+    code, errors, _ = run(invert, clip, out, "-y")
+    assert code == 2
+    assert "output is the source" in errors[0]
+    assert clip.read_bytes() == before
+    survived("refused, the input is untouched", code=2, lost=0)
+
+
+@pytest.mark.fault("Files", "two runs on one output", done="the second while the first writes")
+def test_two_runs_on_one_output(clip: Path, tmp_path: Path, invert: Path, survived: Survived) -> None:
+    fifo = tmp_path / "fifo.mkv"
+    os.mkfifo(fifo)
+    partial = tmp_path / "out.partial.mp4"
+    first = subprocess.Popen(command(invert, fifo, tmp_path / "out.mp4"), cwd=ROOT, stderr=subprocess.DEVNULL)
+    write_clip(tmp_path / "in.mkv", size=(160, 120), pts=[512 * i for i in range(50)])
+    with fifo.open("wb", buffering=0) as feed:
+        feed.write((tmp_path / "in.mkv").read_bytes())
+        wait_until(partial.exists)
+        code, errors, _ = run(invert, clip, tmp_path / "out.mp4", "-y")
+    assert code == 6
+    assert "another run is writing this output" in errors[0]
+    assert first.wait(30) == 0
+    assert frames_in(tmp_path / "out.mp4") == 50
+    survived("the second is refused, the first ends as if alone", code=6, lost=0)
+
+
+@pytest.mark.fault("Files", "a pipe that falls silent", done="a FIFO and standard input that give nothing more; Ctrl-C")
+@pytest.mark.parametrize("kind", ["fifo", "stdin"])
+def test_a_pipe_that_stalls_can_be_interrupted(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    write_clip(tmp_path / "in.mkv", size=(160, 120), pts=[512 * i for i in range(100)])
+    content = (tmp_path / "in.mkv").read_bytes()
+    fifo, partial = tmp_path / "fifo.mkv", tmp_path / "out.partial.mp4"
+    os.mkfifo(fifo)
+    source = fifo if kind == "fifo" else "-"
+    child = subprocess.Popen(
+        command(invert, source, tmp_path / "out.mp4"), cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdin
+    with fifo.open("wb", buffering=0) if kind == "fifo" else child.stdin as feed:
+        feed.write(content[: 3 * len(content) // 4])
+        feed.flush()
+        wait_until(partial.exists)
+        time.sleep(1)
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(15) == 130
+        took_s = time.monotonic() - began
+    assert child.stderr
+    child.stderr.close()
+    if child.stdin:
+        child.stdin.close()
+    assert frames_in(partial) > 20
+    assert took_s < 10
+    survived("the run ends within seconds, what was written plays", code=130, lost=0)
+
+
+@pytest.mark.fault("Files", "a second signal", done="SIGTERM twice while a pipe is silent")
+def test_a_second_signal_forces(invert: Path, tmp_path: Path, survived: Survived) -> None:
+    fifo = tmp_path / "fifo.mkv"
+    os.mkfifo(fifo)
+    write_clip(tmp_path / "in.mkv", size=(160, 120), pts=[512 * i for i in range(100)])
+    child = subprocess.Popen(command(invert, fifo, tmp_path / "out.mp4"), cwd=ROOT, stderr=subprocess.DEVNULL)
+    with fifo.open("wb", buffering=0) as feed:
+        feed.write((tmp_path / "in.mkv").read_bytes()[:20_000])
+        wait_until((tmp_path / "out.partial.mp4").exists)
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(5) in {-signal.SIGTERM, 143}
+    survived("ends at once", code=143, lost=0)
+
+
+@pytest.mark.fault("Files", "too little memory", done="prlimit --as while frames of 8000x6000 are worked on")
+def test_too_little_memory(invert: Path, tmp_path: Path, survived: Survived) -> None:
+    if not shutil.which("prlimit"):
+        pytest.skip("no prlimit")
+    cv2.imwrite(str(tmp_path / "large.png"), picture(8000, 6000))
+    limit = ["prlimit", f"--as={1_500 * 2**20}"]
+    whole = [*limit, *command(invert, tmp_path / "large.png", tmp_path / "out.png")]
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 3, 7}, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or done.stderr.count("error: ") == 1
+    survived("smaller tiles, or one line", code=done.returncode, lost=0)
+
+
+# Live sources
+
+
+def serve_forever(url: str, kind: str, stop: threading.Event, *, fps: int = 50) -> None:
+    """Send a moving picture until told to stop, or nobody takes it."""
+    try:
+        with av.open(url, "w", format=kind) as container:
+            stream = container.add_stream("mpeg2video" if kind == "mpegts" else "libx264", rate=fps)
+            stream.width, stream.height, stream.pix_fmt, stream.gop_size = 160, 120, "yuv420p", 5
+            index = 0
+            while not stop.is_set():
+                frame = av.VideoFrame.from_ndarray(picture(160, 120, seed=index % 50), format="bgr24")
+                frame.pts = index
+                container.mux(stream.encode(frame))
+                index += 1
+                time.sleep(1 / fps)
+    except av.FFmpegError:
+        pass  # nobody takes it any more
+
+
+class Television(http.server.ThreadingHTTPServer):
+    """MPEG-TS over HTTP, without an end; `hang_up` ends what is being sent."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes, port: int) -> None:
+        self.content, self.viewers, self.hung_up = content, 0, threading.Event()
+        super().__init__(("127.0.0.1", port), _Broadcast)
+        threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True).start()
+
+    def hang_up(self) -> None:
+        self.hung_up.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None: ...
+
+
+class _Broadcast(http.server.BaseHTTPRequestHandler):
+    server: Television
+
+    def do_GET(self) -> None:
+        self.server.viewers += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp2t")
+        self.end_headers()
+        for start in range(0, len(self.server.content), 4096):
+            if self.server.hung_up.is_set():
+                return
+            self.wfile.write(self.server.content[start : start + 4096])
+            time.sleep(0.02)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def broadcast(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("ts") / "a.ts"
+    write_clip(path, size=(160, 120), codec="mpeg2video", pts=list(range(0, 3600 * 400, 3600)))
+    return path.read_bytes()
+
+
+def recorded(invert: Path, url: str, out: Path, stats: Path, *more: object) -> subprocess.Popen[str]:
+    options = ["--timeout-s", "1", "--stats", stats, *more]
+    return subprocess.Popen(command(invert, url, out, *options), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def ended(child: subprocess.Popen[str], stats: Path, out: Path, *, code: int = 130) -> dict[str, int]:
+    if code == 130:
+        child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == code, said
+    assert "Traceback" not in said
+    counts: dict[str, int] = json.loads(stats.read_text())["frames"]
+    assert frames_in(out) == counts["written"] > 0
+    return counts
+
+
+@pytest.mark.fault("Live sources", "HTTP server goes away", done="MPEG-TS over HTTP, hung up and started again")
+def test_http_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    port = free_port()
+    server = Television(broadcast, port)
+    out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
+    child = recorded(invert, f"http://127.0.0.1:{port}/live.ts", out, stats)
+    partial = tmp_path / "out.partial.mp4"
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
+    time.sleep(1)
+    server.hang_up()
+    server = Television(broadcast, port)
+    wait_until(lambda: server.viewers > 0)
+    time.sleep(2)
+    counts = ended(child, stats, out)
+    server.hang_up()
+    assert counts["reconnects"] >= 1
+    survived("connected again, counted; the file plays", code=130)
+
+
+@pytest.mark.fault("Live sources", "UDP sender goes away", done="MPEG-TS over UDP; silence of two seconds, then on")
+def test_udp_comes_back(invert: Path, tmp_path: Path, survived: Survived) -> None:
+    port = free_port()
+    out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
+    child = recorded(invert, f"udp://127.0.0.1:{port}", out, stats)
+    for _ in range(2):
+        stop = threading.Event()
+        sender = threading.Thread(
+            target=serve_forever, args=(f"udp://127.0.0.1:{port}?pkt_size=1316", "mpegts", stop), daemon=True
+        )
+        sender.start()
+        time.sleep(4)
+        stop.set()
+        sender.join()
+        time.sleep(2)
+    counts = ended(child, stats, out)
+    assert counts["reconnects"] >= 1
+    survived("connected again, counted; the file plays", code=130)
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """A server that accepts and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.fault(
+    "Live sources", "mute after connecting", done="a server that accepts and says nothing: RTSP, HTTP, RTMP"
+)
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
+def test_a_mute_server_is_given_up_in_time(scheme: str, mute: int, invert: Path, survived: Survived) -> None:
+    from runtime.errors import SourceLostError
+    from runtime.sources import LiveOptions, Watch
+
+    began = time.monotonic()
+    with pytest.raises(SourceLostError, match="no frame for 2 s"):
+        open_source(f"{scheme}://127.0.0.1:{mute}/a", LiveOptions(watch=Watch(open_s=2, timeout_s=2)))
+    assert time.monotonic() - began < 5
+    survived("given up after the time that was set, by our own clock", code=5)
+
+
+@pytest.mark.fault("Live sources", "never back", done="the server is killed for good, --max-reconnects 2")
+def test_a_server_that_never_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    port = free_port()
+    server = Television(broadcast, port)
+    out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
+    child = recorded(invert, f"http://127.0.0.1:{port}/live.ts", out, stats, "--max-reconnects", "2")
+    partial = tmp_path / "out.partial.mp4"
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
+    server.hang_up()
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 5, said
+    assert "did not come back in 2 tries" in said
+    kept = next(path for path in (out, partial) if path.exists())
+    assert frames_in(kept) == json.loads(stats.read_text())["frames"]["written"] > 0
+    survived("the run ends, what was written plays", code=5)

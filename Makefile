@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
 
-.PHONY: help setup setup-dev demo test test-all lint format bench gpu-check clean
+.PHONY: help setup setup-dev demo test test-all lint format reliability bench bench-engines gpu-check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
@@ -46,8 +46,11 @@ demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 test: setup-dev ## every test but the slow ones
 	$(BIN)/python -m pytest
 
-test-all: setup-dev ## the slow ones too
+test-all: setup-dev ## the slow ones too, and an hour of bad network
 	$(BIN)/python -m pytest -m ""
+
+reliability: setup-dev ## the tables of docs/reliability.md, by the tests that have something to say in them
+	$(BIN)/python -m pytest tests/runtime -m "fault and not soak" --write-reliability
 
 lint: setup-dev ## style, types and import contracts
 	$(BIN)/ruff check .
@@ -61,6 +64,9 @@ format: setup-dev ## style, applied
 
 bench: setup ## frames per second and latencies of the bundled engine, nothing written
 	$(BIN)/python -m runtime.video --source $(DEMO_SOURCE) --out null --stats out/bench.json
+
+bench-engines: setup ## what the bundled engines cost, in turns
+	$(BIN)/python -m benchmarks.latency --engine runtime/models/deblur_edge_int8_cpu.onnx --engine runtime/models/deblur_edge_fp32.onnx
 
 gpu-check: ## builds, runs and measures plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
 	$(BIN)/python -m benchmarks.gpu_check

@@ -144,7 +144,6 @@ class VideoSink:
         if not even:
             self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")
         container = av.open(str(self._file.partial), "w", options=_container_options(self._path, self._source))
-        self._container = container
         self._stream = container.add_stream("libx264", rate=self._source.frame_rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p" if even else "yuv444p"
@@ -152,8 +151,15 @@ class VideoSink:
         self._set_up(self._stream.codec_context)  # which only describes the stream; chunks are encoded apart
         if self._job:
             container.metadata[_JOB_KEY] = self._job
-        if self._source.audio:
-            self._audio = AudioCopy(self._source.audio, container)
+        audio = AudioCopy(self._source.audio, container) if self._source.audio else None
+        try:
+            container.start_encoding()
+        except BaseException:  # FFmpeg crashes where more is written after a header that could not be
+            if audio:
+                audio.close()
+            container.close()
+            raise
+        self._container, self._audio = container, audio
 
     def _encode(self, frame: Frame) -> None:
         assert self._container is not None

@@ -89,7 +89,9 @@ def read_picture(path: Path) -> Pixels:
         raise InputError("picture is cut off", path, hint="copy it again, or remove it")
     try:
         pixels = cv2.imdecode(packed, cv2.IMREAD_COLOR) if packed.size else None
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         pixels = None
     if pixels is None:
         raise InputError("not a picture that can be decoded", path, hint="check that the file is whole, or remove it")

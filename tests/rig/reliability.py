@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by make reliability -->", "<!-- until here -->"
-PARTS = ("Files", "Live sources", "Engines")
+PARTS = ("Files", "Live sources", "Publishing")
 _HEAD = ("fault", "what was done", "what happened", "exit", "frames lost")
 
 

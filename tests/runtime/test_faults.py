@@ -84,13 +84,13 @@ def test_every_write_may_fail(kind: str, invert: Path, tmp_path: Path, fail_nth:
             survived(f"{kind}: {fails_at - 1} faults, each told", code=6, lost=0)
             return
         assert (code, len(errors)) == (6, 1), said
-        for left in place.iterdir():
+        for left in filter(Path.is_file, place.rglob("*")):
             if kind == "a.mp4" and left.name == name:
                 assert left.read_bytes() == b"what was there before"
             elif left.suffix in {".mp4", ".mkv"} and left.stat().st_size > 1000:
                 whole.append(frames_in(left))
             else:
-                assert left.suffix in {".part", ".png"} or left.stat().st_size < 1000
+                assert left.suffix != ".json" or json.loads(left.read_text())
     raise AssertionError("it never succeeded")
 
 
@@ -131,7 +131,7 @@ def test_whole_pictures_are_never_taken_for_cut_off() -> None:
         except InputError as error:
             refused += [path.name] if "cut off" in str(error) else []
     assert len(pictures) > 100
-    assert refused == ["sharpfx_truncated.jpg"]
+    assert sorted(refused) == ["sharpfx_corrupt-header.jpg", "sharpfx_truncated.jpg"]
 
 
 @pytest.mark.fault("Files", "size changes in the middle", done="64x48, then 96x64, in one stream")
@@ -139,7 +139,7 @@ def test_a_size_that_changes_in_the_middle(
     invert: Path, tmp_path: Path, survived: Survived, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, size in (("a", (64, 48)), ("b", (96, 64))):
-        write_clip(tmp_path / f"{name}.ts", size=size, codec="mpeg2video", pts=list(range(0, 36000, 3600)))
+        write_clip(tmp_path / f"{name}.ts", size=size)
     joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
     (tmp_path / "in.ts").write_bytes(joined)
     code, _, said = run(invert, tmp_path / "in.ts", tmp_path / "out.mp4")
@@ -159,8 +159,8 @@ def test_strange_names(name: str, clip: Path, invert: Path, tmp_path: Path, surv
     survived("taken as they are", code=0, lost=0)
 
 
-@pytest.mark.fault("Files", "output is the input", done="by its name, a symbolic link, a hard link; with -y")
-@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.fault("Files", "output is the input", done="by its name and a symbolic link, with -y")
+@pytest.mark.parametrize("link", [None, os.symlink])
 def test_the_output_is_the_input(
     link: Callable[[Path, Path], None] | None, clip: Path, invert: Path, survived: Survived
 ) -> None:
@@ -243,14 +243,20 @@ def test_a_second_signal_forces(invert: Path, tmp_path: Path, survived: Survived
 def test_too_little_memory(invert: Path, tmp_path: Path, survived: Survived) -> None:
     if not shutil.which("prlimit"):
         pytest.skip("no prlimit")
-    cv2.imwrite(str(tmp_path / "large.png"), picture(8000, 6000))
-    limit = ["prlimit", f"--as={1_500 * 2**20}"]
-    whole = [*limit, *command(invert, tmp_path / "large.png", tmp_path / "out.png")]
-    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in {0, 3, 7}, done.stderr
+    for name, size in (("small.png", (80, 60)), ("large.png", (8000, 6000))):
+        cv2.imwrite(str(tmp_path / name), picture(*size))
+
+    def limited(name: str, mebibytes: int) -> subprocess.CompletedProcess[str]:
+        whole = ["prlimit", f"--as={mebibytes * 2**20}", *command(invert, tmp_path / name, tmp_path / f"out_{name}")]
+        return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    suffices = next(mebibytes for mebibytes in range(400, 4000, 100) if limited("small.png", mebibytes).returncode == 0)
+    done = limited("large.png", suffices)
+    assert done.returncode == 7, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or done.stderr.count("error: ") == 1
-    survived("smaller tiles, or one line", code=done.returncode, lost=0)
+    assert done.stderr.count("error: not enough memory") == 1
+    assert not (tmp_path / "out_large.png").exists()
+    survived("one line", code=7, lost=0)
 
 
 # Live sources
@@ -311,7 +317,7 @@ class _Broadcast(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def broadcast(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("ts") / "a.ts"
-    write_clip(path, size=(160, 120), codec="mpeg2video", pts=list(range(0, 3600 * 400, 3600)))
+    write_clip(path, size=(160, 120), pts=[512 * index for index in range(400)])
     return path.read_bytes()
 
 

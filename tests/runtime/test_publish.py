@@ -20,7 +20,7 @@ from runtime.sinks.publish import PublishSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
 from runtime.video import main
-from tests.conftest import DEMO_CLIP, picture, write_clip
+from tests.conftest import DEMO_CLIP, Survived, picture, write_clip
 from tests.rig import SYSTEM_PYTHON, free_port, require_rtsp_server, wait_until
 
 LIVE = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
@@ -102,7 +102,8 @@ def test_rtmp(clip: Path, invert: Path, tmp_path: Path) -> None:
     assert int(said) >= 45
 
 
-def test_a_server_that_goes_away_and_comes_back(recorder: Recorder) -> None:
+@pytest.mark.fault("Publishing", "server goes away", done="killed and started again while frames are published")
+def test_a_server_that_goes_away_and_comes_back(recorder: Recorder, survived: Survived) -> None:
     sink = open_sink(recorder.url, LIVE)
     sent = iter(range(100_000))
 
@@ -125,6 +126,7 @@ def test_a_server_that_goes_away_and_comes_back(recorder: Recorder) -> None:
     assert "hidden" not in str(sink.warnings)
     assert any("frames were not published" in text for text in sink.warnings)
     assert next(iter(open_source(str(recorder.stored)))).size == (96, 64)
+    survived("published again, counted; nothing waits for it")
 
 
 def test_another_size_opens_the_connection_anew(recorder: Recorder) -> None:
@@ -160,8 +162,9 @@ def test_only_rtsp_and_rtmp_are_published_to(clip: Path, invert: Path, capsys: p
     assert "cannot publish by http" in capsys.readouterr().err
 
 
+@pytest.mark.fault("Publishing", "server stalls", done="SIGSTOP while frames flow, and before the first connection")
 @pytest.mark.parametrize("connected", [True, False])
-def test_a_server_that_stalls_holds_nothing_up(recorder: Recorder, *, connected: bool) -> None:
+def test_a_server_that_stalls_holds_nothing_up(recorder: Recorder, survived: Survived, *, connected: bool) -> None:
     """Whether it stalls while frames flow or says nothing to a new connection: FFmpeg waits for it for ever."""
     sink = PublishSink(recorder.url, LIVE, timeout_s=2.0)
     if connected:
@@ -186,6 +189,10 @@ def test_a_server_that_stalls_holds_nothing_up(recorder: Recorder, *, connected:
         assert any("published again" in text and "does not answer" in text for text in sink.warnings)
     sink.close(complete=True)
     assert time.monotonic() - began < 12
+    if connected:
+        survived(f"no frame waited longer than {1e3 * longest_s:.0f} ms; published again, counted")
+    else:
+        survived("ends with one line, if the first connection fails", code=6)
 
 
 def test_the_first_failure_is_raised(tmp_path: Path) -> None:

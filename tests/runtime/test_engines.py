@@ -14,7 +14,9 @@ from onnx import TensorProto, helper
 
 from runtime.engines import BUNDLED, Engine, open_engine
 from runtime.engines.onnx import OnnxEngine, _Bound, _Plain
+from runtime.engines.openvino import OpenVinoEngine
 from runtime.errors import EngineError
+from runtime.frame import Pixels
 from tests.conftest import picture, write_engine
 from tests.standin import HostCuda, put_in_place, write_plan
 
@@ -200,3 +202,17 @@ def test_auto_keeps_to_onnx_runtime_where_openvino_knows_less(monkeypatch: pytes
     engine = open_engine(invert)
     assert engine.backend.startswith("ONNX Runtime")
     assert np.array_equal(engine.infer(picture(8, 6)[None]), 255 - picture(8, 6)[None])
+
+
+def test_auto_does_not_take_openvino_where_it_gives_another_picture(
+    monkeypatch: pytest.MonkeyPatch, invert: Path
+) -> None:
+    class Wrong(OpenVinoEngine):
+        def infer(self, batch: Pixels) -> Pixels:
+            return super().infer(batch) // 2
+
+    monkeypatch.setattr("runtime.engines.OpenVinoEngine", Wrong)
+    engine = open_engine(invert)
+    assert engine.backend.startswith("ONNX Runtime")
+    assert "OpenVINO gives another picture: " in engine.backend
+    engine.close()

@@ -6,8 +6,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
+INT8 := runtime/models/deblur_edge_int8_cpu.onnx
+FP32 := runtime/models/deblur_edge_fp32.onnx
+BENCH ?= out/bench
 
-.PHONY: help setup setup-dev demo test test-all lint format reliability bench bench-engines gpu-check clean
+.PHONY: help setup setup-dev demo test test-all lint format reliability bench gpu-check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
@@ -62,11 +65,15 @@ format: setup-dev ## style, applied
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## frames per second and latencies of the bundled engine, nothing written
-	$(BIN)/python -m runtime.video --source $(DEMO_SOURCE) --out null --stats out/bench.json
-
-bench-engines: setup ## what the bundled engines cost, in turns
-	$(BIN)/python -m benchmarks.latency --engine runtime/models/deblur_edge_int8_cpu.onnx --engine runtime/models/deblur_edge_fp32.onnx
+bench: setup-dev ## cost and quality of the bundled engines, beside what one would use instead: out/bench/report.html
+	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --sharp $(CLIPS)/demo_sharp.mp4 \
+		--engine $(INT8) --engine $(FP32) --classical --json $(BENCH)/quality.json
+	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(FP32)@openvino \
+		--engine $(FP32)@cpu --min-queries 256 --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.scaling --json $(BENCH)/scaling.json
+	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
+	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
+	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
 gpu-check: ## builds, runs and measures plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
 	$(BIN)/python -m benchmarks.gpu_check

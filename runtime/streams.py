@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
         opened.callback(engine.close)
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         shared = SharedEngine(engine)
-        progress = opened.enter_context(closing(Progress()))
+        progress = Progress()
         with ExitStack() as unstarted:
             pipelines = [
                 _opened(options, source, outs, shared.seat(), progress=progress, unstarted=unstarted)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
                 pipeline.stop()
 
         interruption.on_signal = stop
-        codes = _run_all(pipelines, shown, debug=options.debug)
+        codes = _run_all(pipelines, shown, progress, debug=options.debug)
         failed = next((code for code in codes if code), 0)
         if options.stats:
             with suppress(*[OutputError] if failed else []):  # the first error is the one to tell
@@ -82,6 +82,8 @@ def _pairs(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         raise UsageError(f"{len(sources)} sources and {len(outs)} outputs", hint="give each --source an --out")
     if len(set(outs) - {NULL}) < sum(out != NULL for out in outs):
         raise UsageError("two sources have the same output", hint="give each --source an --out of its own")
+    if {Path(out).resolve() for out in outs} & {Path(source).resolve() for source in sources}:
+        raise UsageError("the output of one source is another", hint="give another --out")
     for source, out in zip(sources, outs, strict=True):
         yield source, [out]
 
@@ -93,7 +95,7 @@ def _finished(options: argparse.Namespace, outs: list[str]) -> bool:
     return done
 
 
-def _run_all(pipelines: list[Pipeline], shown: list[Stream], *, debug: bool) -> list[int]:
+def _run_all(pipelines: list[Pipeline], shown: list[Stream], progress: Progress, *, debug: bool) -> list[int]:
     """One in this thread, which has the window; several in threads of their own."""
     codes = [0] * len(pipelines)
     reporting = Lock()
@@ -106,6 +108,7 @@ def _run_all(pipelines: list[Pipeline], shown: list[Stream], *, debug: bool) -> 
         except Exception as caught:  # noqa: BLE001 - whatever it is, the user gets one line
             error = caught
         with reporting:
+            progress.close()
             report(pipelines[index], named=len(pipelines) > 1)
             if error:
                 codes[index] = report_error(error, debug=debug)

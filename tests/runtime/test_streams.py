@@ -174,12 +174,14 @@ def test_one_source_into_two_files(clip: Path, invert: Path, tmp_path: Path) -> 
         (["--out", "a.mp4", "--out", "b.mp4", "--show"], "a window shows one source"),
         (["--out", "a.mp4"], "2 sources and 1 outputs"),
         (["--out", "a.mp4", "--out", "a.mp4"], "two sources have the same output"),
+        (["--out", "{clip}", "--out", "a.mp4", "-y"], "the output of one source is another"),
     ],
 )
 def test_what_does_not_fit_together(
     arguments: list[str], words: str, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--source", str(clip), "--source", str(clip), *arguments]) == 2
+    filled = [argument.format(clip=clip) for argument in arguments]
+    assert main(["--source", str(clip), "--source", str(clip), *filled]) == 2
     assert words in capsys.readouterr().err
 
 

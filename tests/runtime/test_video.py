@@ -253,3 +253,24 @@ def test_memory_stays_flat_over_a_long_clip(tmp_path: Path) -> None:
     first, second = settled[: len(settled) // 2], settled[len(settled) // 2 :]
     print(f"resident memory: first half at most {max(first):.0f} MiB, second {max(second):.0f} MiB")
     assert max(second) < max(first) * 1.05
+
+
+def test_the_line_of_progress_is_cleared_for_the_report(tmp_path: Path, invert: Path) -> None:
+    import os
+    import pty
+
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "runtime.video", "--source", str(DEMO_CLIP), "--out", "null", "--provider", "cpu"]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=slave)
+    os.close(slave)
+    said = b""
+    try:
+        while part := os.read(master, 65_536):
+            said += part
+    except OSError:
+        pass  # the other end is closed
+    os.close(master)
+    assert child.wait(20) == 0
+    assert b"\r\x1b[Kframe " in said
+    before = said[: said.index(b"frames  100 read")]
+    assert before.endswith((b"\r\x1b[K", b"\n"))

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.machine import facts
 from runtime.errors import InputError, OutputError, UsageError
-from runtime.files import unwritable
-from runtime.report import write_json
+from runtime.files import unwritable, write_json
 
 SCHEMA = 1
 """Version of the files; it grows when a field changes its meaning or goes away."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import OutputError
 
@@ -65,6 +67,17 @@ def _locked(partial: Path, final: Path) -> int:
 def partial_name(final: Path) -> Path:
     """`clip.mp4` -> `clip.partial.mp4`, which players still open."""
     return final.with_name(f"{final.stem}.partial{final.suffix}")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write so that the file holds all of it or what it held before; raises OutputError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(values, indent=2) + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TextIO
 
 from runtime.engines.base import Engine
 from runtime.errors import DeblurError, OutOfMemoryError
-from runtime.files import unwritable
+from runtime.files import write_json
 from runtime.pipeline import STAGES, Pipeline
 
 SCHEMA = 1
@@ -130,17 +129,6 @@ def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> N
     facts = {"schema": SCHEMA, "engine": engine.spec.to_dict(), "backend": engine.backend}
     runs = [statistics(pipeline) for pipeline in pipelines]
     write_json(path, facts | (runs[0] if len(runs) == 1 else {"streams": runs}))
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write so that the file holds all of it or what it held before; raises OutputError."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(values, indent=2) + "\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def _clock(seconds: float) -> str:

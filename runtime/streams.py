@@ -10,7 +10,9 @@ from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from threading import Lock, Thread
 
+from runtime.arguments import Size
 from runtime.engines import Engine, Provider, open_engine
+from runtime.engines.choice import choose
 from runtime.engines.onnx import OnnxEngine
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.shared import Seat, SharedEngine
@@ -27,6 +29,9 @@ from runtime.sinks.video import VideoSink
 from runtime.sources import LiveOptions, Source, Watch, open_source
 from runtime.sources.video import VideoSource
 
+USUAL_SIZE: Size = (640, 360)
+"""That engines are tried at, where a source does not know its own before (pictures)."""
+
 
 def run(options: argparse.Namespace, interruption: Interruption) -> int:
     """Run every source to its end and report; 0, or the exit code of the first that failed.
@@ -40,15 +45,16 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
         server = opened.enter_context(closing(StatusServer(options.serve))) if options.serve else None
         if server:
             say(f"page    {server.url}")
-        engine = _open_engine(options)
-        opened.callback(engine.close)
-        say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
-        shared = SharedEngine(engine)
         progress = Progress()
         with ExitStack() as unstarted:
+            sources = [_open_source(options, text, unstarted) for text, _ in pairs]
+            engine = _open_engine(options, sources[0].info.size or USUAL_SIZE)
+            opened.callback(engine.close)
+            say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
+            shared = SharedEngine(engine)
             pipelines = [
-                _opened(options, source, outs, shared.seat(), progress=progress, unstarted=unstarted)
-                for source, outs in pairs
+                _pipeline(options, source, outs, shared.seat(), progress=progress, unstarted=unstarted)
+                for source, (_, outs) in zip(sources, pairs, strict=True)
             ]
             shown = [server.add(pipeline, engine) for pipeline in pipelines] if server else []
             unstarted.pop_all()  # from here on whoever reads a source closes it, and each pipeline its sink
@@ -124,13 +130,23 @@ def _run_all(pipelines: list[Pipeline], shown: list[Stream], progress: Progress,
     return codes
 
 
-def _opened(
-    options: argparse.Namespace, text: str, outs: list[str], seat: Seat, *, progress: Progress, unstarted: ExitStack
-) -> Pipeline:
-    """One source on its way to its outputs."""
+def _open_source(options: argparse.Namespace, text: str, unstarted: ExitStack) -> Source:
     source = open_source(text, _live_options(options), raw=options.raw)
     unstarted.callback(source.close)
     say(f"source  {source.info.name}")
+    return source
+
+
+def _pipeline(
+    options: argparse.Namespace,
+    source: Source,
+    outs: list[str],
+    seat: Seat,
+    *,
+    progress: Progress,
+    unstarted: ExitStack,
+) -> Pipeline:
+    """One source on its way to its outputs."""
     window = WindowSink() if options.show or not (outs or options.serve) else None
     sink = _open_sinks(options, outs, source, window, job=_job(options, seat, source))
     unstarted.callback(sink.close, complete=False)
@@ -159,22 +175,33 @@ def _live_options(options: argparse.Namespace) -> LiveOptions:
     )
 
 
-def _open_engine(options: argparse.Namespace) -> Engine:
+def _open_engine(options: argparse.Namespace, size: Size) -> Engine:
+    """`size`: of the frames, which decides between the engines of a folder."""
     provider: Provider = options.provider
 
-    def open_it() -> Engine:
-        nonlocal provider
-        engine = open_engine(
-            options.engine,
+    def open_one(path: Path) -> Engine:
+        return open_engine(
+            path,
             provider=provider,
             threads=options.threads,
             mode=options.mode,
             rebuild=options.rebuild,
         )
+
+    def open_it() -> Engine:
+        nonlocal provider
+        if options.engine.is_dir():
+            settings = (options.provider, options.threads, options.mode)
+            engine, why = choose(options.engine, open_one, size=size, settings=settings)
+            say(f"chosen  {why}")
+        else:
+            engine = open_one(options.engine)
         if isinstance(engine, OnnxEngine | OpenVinoEngine):
             provider = engine.provider  # tried once; while frames run beside it, a trial would mislead
         return TiledEngine(engine, tile=options.tile, overlap_px=options.overlap, say=say)
 
+    if options.watch_engine and options.engine.is_dir():
+        raise UsageError("--watch-engine watches one engine", options.engine, hint="give the file")
     return WatchedEngine(options.engine, open_it, say=say) if options.watch_engine else open_it()
 
 

@@ -29,7 +29,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked as far as it goes without opening anything."""
     parser = argparse.ArgumentParser(prog="python -m runtime.video", description=__doc__, epilog=_EPILOG)
     add = parser.add_argument
-    add("--engine", type=Path, default=BUNDLED, metavar="E", help="engine file (default: the bundled one)")
+    add(
+        "--engine",
+        type=Path,
+        default=BUNDLED,
+        metavar="E",
+        help="engine file, or a folder of which the fastest is taken (default: the bundled one)",
+    )
     add(
         "--source",
         action="append",

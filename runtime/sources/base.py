@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+from runtime.arguments import Size
 from runtime.errors import DeblurError
 from runtime.frame import Frame
 
@@ -22,6 +23,8 @@ class SourceInfo:
     """Seconds per tick of its frames' `pts`."""
     frame_rate: Fraction
     """Nominal frames per second; the frames' own `pts` are what counts."""
+    size: Size | None = None
+    """Width and height of its first frame, where that is known."""
     frame_count: int | None = None
     """Frames to expect, where the container says so."""
     is_live: bool = False

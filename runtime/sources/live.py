@@ -85,7 +85,14 @@ class LiveSource:
                 f"source gives nothing ({reason})", name, hint="check that it is there and not in use"
             )
         self._first: _Taken | None = first
-        self.info = SourceInfo(name=name, time_base=TIME_BASE, frame_rate=self._grabber.frame_rate, is_live=True)
+        height, width = first.pixels().shape[:2]
+        self.info = SourceInfo(
+            name=name,
+            time_base=TIME_BASE,
+            frame_rate=self._grabber.frame_rate,
+            size=(width, height),
+            is_live=True,
+        )
 
     @property
     def reconnects(self) -> int:

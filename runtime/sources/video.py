@@ -88,6 +88,7 @@ class VideoSource:
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
+            size=self._first.size,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and path != STDIN else None,
             files=() if path == STDIN else (path,),

@@ -46,14 +46,17 @@ demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
 	@echo "watch out/demo_side_by_side.mp4: blurred on the left, restored on the right"
 
-# The device side in a process of its own, as on a device: without torch and what it loads.
+# Rooms in processes of their own: the device side without torch, as on a device; and benchmarks apart, because
+# after torch.compile has run a process dies of the next signal that it should handle.
 test: setup-dev ## every test but the slow ones
 	$(BIN)/python -m pytest tests/runtime
-	$(BIN)/python -m pytest tests --ignore tests/runtime
+	$(BIN)/python -m pytest tests --ignore tests/runtime --ignore tests/benchmarks
+	$(BIN)/python -m pytest tests/benchmarks
 
 test-all: setup-dev ## the slow ones too, and an hour of bad network
 	$(BIN)/python -m pytest -m "" tests/runtime
-	$(BIN)/python -m pytest -m "" tests --ignore tests/runtime
+	$(BIN)/python -m pytest -m "" tests --ignore tests/runtime --ignore tests/benchmarks
+	$(BIN)/python -m pytest -m "" tests/benchmarks
 
 reliability: setup-dev ## the tables of docs/reliability.md, by the tests that have something to say in them
 	$(BIN)/python -m pytest tests/runtime -m "fault and not soak" --write-reliability

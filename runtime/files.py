@@ -33,20 +33,37 @@ class PendingFile:
         os.close(self._lock)
         self._lock = _locked(self.partial, self.final)
 
-    def close(self, *, complete: bool) -> Path | None:
-        """Publish the file, or leave it under its partial name; where it is, None if empty."""
+    def close(self, *, complete: bool, keep: bool = True) -> Path | None:
+        """Publish the file, or leave it under its partial name; where it is, None if empty.
+
+        Without `keep` an incomplete one is removed.
+        """
         try:
-            if os.fstat(self._lock).st_size == 0:
-                self.partial.unlink()
-                return None
-            if not complete:
-                return self.partial
-            os.fsync(self._lock)
-            return self.partial.replace(self.final)
+            try:
+                if os.fstat(self._lock).st_size == 0 or not (complete or keep):
+                    self.partial.unlink()
+                    return None
+                if not complete:
+                    return self.partial
+                os.fsync(self._lock)
+                return self.partial.replace(self.final)
+            finally:
+                os.close(self._lock)
         except OSError as error:
             raise unwritable(self.final, error) from error
-        finally:
-            os.close(self._lock)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that then holds all of it, or what it held before; raises OutputError."""
+    pending = PendingFile(path)
+    whole = False
+    try:
+        pending.partial.write_bytes(content)
+        whole = True
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        pending.close(complete=whole, keep=False)
 
 
 def _locked(partial: Path, final: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from runtime.errors import OutputError
-from runtime.files import PendingFile, unwritable
+from runtime.files import unwritable, write_whole
 from runtime.frame import Frame
 
 
@@ -23,6 +23,7 @@ class ImageSink:
         self._path = path
         self._single = single
         self._names: set[str] = set()
+        self._written = 0
         if not single:
             try:
                 path.mkdir(parents=True, exist_ok=True)
@@ -37,18 +38,11 @@ class ImageSink:
             raise OutputError("cannot be written as this kind of picture", path, hint="use .png or .jpg") from error
         if not encoded:
             raise OutputError("cannot be written as this kind of picture", path, hint="use .png or .jpg")
-        pending = PendingFile(path)
-        whole = False
-        try:
-            pending.partial.write_bytes(packed.tobytes())
-            whole = True
-        except OSError as error:
-            raise unwritable(path, error) from error
-        finally:
-            pending.close(complete=whole)
+        write_whole(path, packed.tobytes())
+        self._written += 1
 
     def close(self, *, complete: bool) -> str | None:
-        return str(self._path)
+        return str(self._path) if self._written else None
 
     def _new_name(self, frame: Frame) -> str:
         """The name of the picture it came from, made unlike all before: `a.jpg` and `a.png` may both come."""

@@ -88,13 +88,7 @@ def partial_name(final: Path) -> Path:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write so that the file holds all of it or what it held before; raises OutputError."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(values, indent=2) + "\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:

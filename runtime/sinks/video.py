@@ -63,7 +63,7 @@ class VideoSink:
         self._container: av.container.OutputContainer | None = None
         self._audio: AudioCopy | None = None
         self._file = PendingFile(path)
-        self._closed = False
+        self._closed = self._begun = self._failed = False
 
     @property
     def warnings(self) -> list[str]:
@@ -88,6 +88,7 @@ class VideoSink:
         try:
             return self._copy(before, start)
         except (FFmpegError, OSError) as error:
+            self._failed = True
             raise unwritable(self._path, error) from error
 
     def _copy(self, before: Path, start: Fraction) -> int:
@@ -118,6 +119,7 @@ class VideoSink:
                 self._open(frame)
             self._encode(frame)
         except (FFmpegError, OSError) as error:
+            self._failed = True
             raise unwritable(self._path, error) from error
 
     def close(self, *, complete: bool) -> str | None:
@@ -127,14 +129,25 @@ class VideoSink:
         try:
             self._finish(with_rest_of_sound=complete)
         except (FFmpegError, OSError) as error:
-            kept = self._file.close(complete=False)
+            kept = self._close_unfinished()
             if complete:
                 raise unwritable(self._path, error) from error
         else:
-            kept = self._file.close(complete=complete)
-            if complete:
-                self._path.with_name(f"{self._path.stem}.before{self._path.suffix}").unlink(missing_ok=True)
+            kept = self._publish() if complete else self._close_unfinished()
         return str(kept) if kept else None
+
+    def _publish(self) -> Path | None:
+        kept = self._file.close(complete=True)
+        try:
+            self._path.with_name(f"{self._path.stem}.before{self._path.suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        return kept
+
+    def _close_unfinished(self) -> Path | None:
+        """Keep what was written, unless that is not a single frame."""
+        empty = self._begun and not _held(self._file.partial, at_most=1).frames
+        return self._file.close(complete=False, keep=not empty)
 
     def _open(self, first: Frame) -> None:
         self._start(*first.size)
@@ -143,6 +156,7 @@ class VideoSink:
         even = width % 2 == 0 and height % 2 == 0
         if not even:
             self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")
+        self._begun = True
         container = av.open(str(self._file.partial), "w", options=_container_options(self._path, self._source))
         self._stream = container.add_stream("libx264", rate=self._source.frame_rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width, height
@@ -217,7 +231,8 @@ class VideoSink:
         if self._container is None:
             return
         try:
-            self._end_chunk()
+            if not self._failed:  # more would follow a hole
+                self._end_chunk()
             if self._audio and with_rest_of_sound:
                 self._audio.copy_until(None)
         finally:
@@ -234,10 +249,10 @@ class _Held:
     job: str = ""
 
 
-def _held(path: Path) -> _Held:
+def _held(path: Path, *, at_most: int | None = None) -> _Held:
     try:
         with av.open(str(path)) as container:
-            frames = sum(1 for _ in _packets(container))
+            frames = sum(1 for _ in islice(_packets(container), at_most))
             return _Held(frames, container.metadata.get(_JOB_KEY, container.metadata.get(_JOB_KEY.upper(), "")))
     except (FFmpegError, ValueError, OSError, IndexError):
         return _Held()  # nothing in it, or nothing there

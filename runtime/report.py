@@ -12,6 +12,7 @@ from runtime.engines.base import Engine
 from runtime.errors import DeblurError, OutOfMemoryError
 from runtime.files import write_json
 from runtime.pipeline import STAGES, Pipeline
+from runtime.sources.urls import redacted
 
 SCHEMA = 1
 """Version of the JSON; it grows when a field changes its meaning or goes away."""
@@ -108,7 +109,7 @@ def report(pipeline: Pipeline, *, named: bool) -> None:
 def report_error(error: Exception, *, debug: bool) -> int:
     """One line of what went wrong; returns its exit code."""
     if debug:
-        traceback.print_exception(error)
+        say(redacted("".join(traceback.format_exception(error))).rstrip())
     if isinstance(error, MemoryError):
         error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
     if isinstance(error, DeblurError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from pathlib import Path
@@ -66,6 +67,25 @@ class NumbersError(DeblurError):
     """NaN, or numbers that cannot be right, where that is not to be passed over."""
 
     exit_code = 8
+
+
+_CV_NO_MEMORY = -4
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether it is or comes from a want of memory, which NumPy, threads, OpenCV and FFmpeg each tell differently."""
+    while error is not None:
+        from_ffmpeg = type(error).__module__ == "av.error"
+        if (
+            isinstance(error, MemoryError)
+            or getattr(error, "errno", None) == errno.ENOMEM
+            or (from_ffmpeg and getattr(error, "errno", None) == errno.EAGAIN)  # of a thread that it could not start
+            or "can't start new thread" in str(error)
+            or getattr(error, "code", None) == _CV_NO_MEMORY
+        ):
+            return True
+        error = error.__cause__
+    return False
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, TextIO
 
 from runtime.engines.base import Engine
-from runtime.errors import DeblurError, OutOfMemoryError
+from runtime.errors import DeblurError, OutOfMemoryError, lacks_memory
 from runtime.files import write_json
 from runtime.pipeline import STAGES, Pipeline
 from runtime.sources.urls import redacted
@@ -110,7 +110,7 @@ def report_error(error: Exception, *, debug: bool) -> int:
     """One line of what went wrong; returns its exit code."""
     if debug:
         say(redacted("".join(traceback.format_exception(error))).rstrip())
-    if isinstance(error, MemoryError):
+    if lacks_memory(error) and not isinstance(error, OutOfMemoryError):
         error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
     if isinstance(error, DeblurError):
         say(f"error: {error}")

@@ -11,7 +11,7 @@ from time import perf_counter
 import cv2
 import numpy as np
 
-from runtime.errors import InputError
+from runtime.errors import InputError, lacks_memory
 from runtime.frame import Frame, Pixels
 from runtime.sources.base import SourceInfo
 
@@ -90,8 +90,8 @@ def read_picture(path: Path) -> Pixels:
     try:
         pixels = cv2.imdecode(packed, cv2.IMREAD_COLOR) if packed.size else None
     except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
+        if lacks_memory(error):
+            raise
         pixels = None
     if pixels is None:
         raise InputError("not a picture that can be decoded", path, hint="check that the file is whole, or remove it")

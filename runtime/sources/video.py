@@ -17,7 +17,7 @@ from av.error import FFmpegError
 
 from runtime.arguments import Size
 from runtime.colour import bgr_from_video_frame
-from runtime.errors import InputError
+from runtime.errors import InputError, lacks_memory
 from runtime.frame import Frame, Pixels
 from runtime.sources.base import SourceInfo
 
@@ -155,7 +155,9 @@ class VideoSource:
                     continue
                 whole += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
-            except FFmpegError:
+            except FFmpegError as error:
+                if lacks_memory(error):
+                    raise
                 self._corrupt += 1
                 in_a_row += 1
                 continue

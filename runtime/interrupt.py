@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from threading import Thread
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Interruption:
@@ -42,3 +46,22 @@ class Interruption:
         if self.on_signal is None:
             raise KeyboardInterrupt
         self.on_signal()
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Do it in a thread that a signal leaves behind: a library that waits for a stalled pipe never sees signals."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    thread = Thread(target=run, name="interruptible", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -19,6 +19,7 @@ from runtime.arguments import Size
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, lacks_memory
 from runtime.frame import Frame, Pixels
+from runtime.interrupt import interruptible
 from runtime.sources.base import SourceInfo
 
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -68,31 +69,36 @@ class VideoSource:
         self._to_skip = 0
         self._corrupt = 0
         self._out_of_order = 0
-        try:
-            self._container = open_container(path, raw)
-        except (FFmpegError, ValueError) as error:
-            raise _undecodable(path, getattr(error, "strerror", None)) from error
-        try:
-            self._stream = _video_stream(self._container, path)
-            self._stream.thread_type = "AUTO"
-            self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
-            self._frames = self._decode()
-            self._first: Frame | None = next(self._frames, None)
-        except BaseException:
-            self._container.close()
-            raise
-        if self._first is None:
-            self._container.close()
-            raise _undecodable(path)
+        self._first: Frame | None = interruptible(lambda: self._open(raw))
+        is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
             size=self._first.size,
             frame_count=self._expected_frames(),
-            audio=path if self._container.streams.audio and path != STDIN else None,
-            files=() if path == STDIN else (path,),
+            audio=path if self._container.streams.audio and not is_pipe else None,
+            files=() if is_pipe else (path,),
         )
+
+    def _open(self, raw: RawFrames | None) -> Frame:
+        """Open the file as far as its first frame."""
+        try:
+            self._container = open_container(self._path, raw)
+        except (FFmpegError, ValueError) as error:
+            raise _undecodable(self._path, getattr(error, "strerror", None)) from error
+        try:
+            self._stream = _video_stream(self._container, self._path)
+            self._stream.thread_type = "AUTO"
+            self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
+            self._frames = self._decode()
+            first = next(self._frames, None)
+            if first is None:
+                raise _undecodable(self._path)
+        except BaseException:
+            self._container.close()
+            raise
+        return first
 
     @property
     def warnings(self) -> list[str]:

@@ -93,11 +93,12 @@ class VideoSource:
             self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
             self._frames = self._decode()
             first = next(self._frames, None)
-            if first is None:
-                raise _undecodable(self._path)
         except BaseException:
             self._container.close()
             raise
+        if first is None:
+            self._container.close()
+            raise _undecodable(self._path)
         return first
 
     @property

@@ -15,7 +15,7 @@ from runtime.errors import DeblurError, InputError
 from runtime.sources import open_source
 from runtime.sources.images import natural_order
 from runtime.sources.video import VideoSource
-from tests.conftest import SHARED, picture, write_clip
+from tests.conftest import SHARED, Survived, picture, write_clip
 
 
 def seconds_of(source: VideoSource) -> list[Fraction]:
@@ -65,7 +65,8 @@ def test_pictures_come_back_in_order(clip: Path) -> None:
         assert np.abs(frame.pixels.astype(int) - picture(64, 48, seed=index)).mean() < 6
 
 
-def test_rotation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.fault("Files", "rotation in the metadata", done="a quarter turn")
+def test_rotation_is_applied(tmp_path: Path, survived: Survived) -> None:
     """Rotated by metadata alone: the decoder gives 64x48, people see 48x64."""
     write_clip(tmp_path / "flat.mp4")
     with av.open(str(tmp_path / "flat.mp4")) as flat, av.open(str(tmp_path / "turned.mp4"), "w") as turned:
@@ -83,6 +84,7 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
     straight = next(iter(VideoSource(tmp_path / "flat.mp4"))).pixels
     rotated = next(iter(VideoSource(tmp_path / "turned.mp4"))).pixels
     assert np.array_equal(rotated, cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE))
+    survived("applied", lost=0)
 
 
 def test_odd_size_is_kept(tmp_path: Path) -> None:

@@ -125,13 +125,17 @@ def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
     assert ending.value.code == 2
 
 
-def test_existing_output_is_replaced_only_when_told(clip: Path, invert: Path, tmp_path: Path) -> None:
+@pytest.mark.fault("Files", "output exists", done="without an answer, with -y")
+def test_existing_output_is_replaced_only_when_told(
+    clip: Path, invert: Path, tmp_path: Path, survived: Survived
+) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"precious")
     assert run("--engine", invert, "--source", clip, "--out", out) == 2
     assert out.read_bytes() == b"precious"
     assert run("--engine", invert, "--source", clip, "--out", out, "-y") == 0
     assert len(list(open_source(str(out)))) == 10
+    survived("refused and untouched; replaced with -y", code=2)
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("", 2)])

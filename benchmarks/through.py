@@ -87,7 +87,8 @@ def live(engine: Engine, clip: Path, out: Path, *, rate_fps: float) -> Live:
         latency.append(1e3 * (perf_counter() - frame.captured_at))
 
     source = PacedSource(clip, rate_fps=rate_fps)
-    pipeline = Pipeline(source, engine, VideoSink(out, source.info), on_frame=on_frame)
+    pipeline = Pipeline(source, engine, VideoSink(out, source.info))
+    pipeline.listeners.append(on_frame)
     pipeline.run()
     return Live(rate_fps=rate_fps, latency_ms=np.array(latency), dropped=pipeline.frames_dropped)
 

@@ -35,7 +35,7 @@ class Pipeline:
     less `blur` than `skip_sharp` go on untouched. Where the engine is shared, the frame is chosen
     when the pipeline has its `turn`, so that it is the newest then. `read`, `engine` and `write` are the times of
     the three stages, `total` is from a frame's capture to the end of its write, waits in the
-    queues included. `on_frame` is told of every frame that was written, with its result.
+    queues included.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class Pipeline:
         skip_sharp: float = 0.0,
         side_by_side: bool = False,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
-        on_frame: Callable[[Pipeline, Frame, Pixels], None] = lambda *_: None,
     ) -> None:
         live = source.info.is_live
         self.frames_read = 0
@@ -67,7 +66,7 @@ class Pipeline:
         """Frames that were sharp already and went on untouched."""
         self._side_by_side = side_by_side
         self._turn = turn
-        self.listeners = [on_frame]
+        self.listeners: list[Callable[[Pipeline, Frame, Pixels], None]] = []
         """Told of every frame that was written, with its result."""
         self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
         self._restored: Channel[tuple[Frame, Pixels]] = Channel(1 if live else _DEPTH)

@@ -161,15 +161,20 @@ def _pipeline(
         skip_sharp=options.skip_sharp,
         side_by_side=options.side_by_side,
         turn=seat.turn,
-        on_frame=progress,
     )
+    pipeline.listeners.append(progress)
     if window:
         window.on_quit = pipeline.stop
     return pipeline
 
 
 def _live_options(options: argparse.Namespace) -> LiveOptions:
-    watch = Watch(timeout_s=options.timeout_s, frozen_s=options.frozen_s, max_reconnects=options.max_reconnects)
+    watch = Watch(
+        timeout_s=options.timeout_s,
+        open_s=options.open_s,
+        frozen_s=options.frozen_s,
+        max_reconnects=options.max_reconnects,
+    )
     return LiveOptions(
         camera_size=options.camera_size, camera_fps=options.camera_fps, transport=options.transport, watch=watch
     )

@@ -72,6 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--camera-fps", type=float, metavar="F", help="asked of a camera")
     add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: tcp)")
     add("--timeout-s", type=float, default=10.0, metavar="S", help="open a live source again after so long a silence")
+    add("--open-s", type=float, default=10.0, metavar="S", help="and wait so long for its first frame (default: 10)")
     add("--frozen-s", type=float, default=60.0, metavar="S", help="or with one picture alone for so long (0: never)")
     add(
         "--max-reconnects",

@@ -356,14 +356,13 @@ def mute() -> Iterator[int]:
 )
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
 def test_a_mute_server_is_given_up_in_time(scheme: str, mute: int, invert: Path, survived: Survived) -> None:
-    from runtime.errors import SourceLostError
-    from runtime.sources import LiveOptions, Watch
-
     began = time.monotonic()
-    with pytest.raises(SourceLostError, match="no frame for 2 s"):
-        open_source(f"{scheme}://127.0.0.1:{mute}/a", LiveOptions(watch=Watch(open_s=2, timeout_s=2)))
-    assert time.monotonic() - began < 5
-    survived("given up after the time that was set, by our own clock", code=5)
+    code, errors, _ = run(invert, f"{scheme}://127.0.0.1:{mute}/a", "null", "--open-s", "2")
+    took_s = time.monotonic() - began
+    assert code == 5
+    assert "no frame for 2 s" in errors[0]
+    assert 2 <= took_s < 9  # FFmpeg's own time out is 10 s, and has been seen to take twice as long
+    survived("given up after --open-s, by our own clock", code=5)
 
 
 @pytest.mark.fault("Live sources", "never back", done="the server is killed for good, --max-reconnects 2")

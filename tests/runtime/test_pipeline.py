@@ -147,7 +147,8 @@ def test_reader_that_hangs_does_not_hold_up_an_error() -> None:
 def test_stop_finishes_what_is_under_way(is_live: bool, complete: bool) -> None:
     sink = Kept()
     source = Numbers(10_000, is_live=is_live, every_seconds=0.001)
-    pipeline = Pipeline(source, Slow(), sink, on_frame=lambda pipe, *_: pipe.frames_written == 20 and pipe.stop())
+    pipeline = Pipeline(source, Slow(), sink)
+    pipeline.listeners.append(lambda pipe, *_: pipe.frames_written == 20 and pipe.stop())
     pipeline.run()
     assert 20 <= len(sink.frames) < 100
     assert len(sink.frames) == pipeline.frames_read - pipeline.frames_dropped

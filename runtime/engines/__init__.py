@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-import cv2
-import numpy as np
-
 from runtime.engines.base import Engine
 from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.tensorrt import MODES, Mode, TensorRtEngine
+from runtime.engines.trial import median_ms, trial_frame
 from runtime.errors import EngineError, UnfitPlanError
-from runtime.frame import Pixels
 from runtime.metrics import psnr_db
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 BUNDLED = Path(__file__).parent.parent / "models" / "deblur_edge_int8_cpu.onnx"
 """The engine that comes with the package."""
-_TRIAL = (180, 320)
+_TRIAL = (320, 180)
+"""Or the nearest size that the engine takes."""
 _ALIKE_DB = 40.0
 """Of both libraries' results. The bundled engines have 48 dB (INT8) and more; a wrong one was seen with 31."""
 
@@ -91,18 +88,19 @@ def _faster(path: Path, threads: int) -> Engine:
     OpenVINO only where it gives the same picture: it has been seen to compute some quantised networks otherwise.
     """
     default = OnnxEngine(path, threads=threads)
-    frame = _trial_frame(default)
+    ranges = (default.spec.width, default.spec.height)
+    width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL, ranges, strict=True))
+    frame = trial_frame((width, height))
     try:
         other = OpenVinoEngine(path, threads=threads)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
-        rounds = [(_trial_ms(default, frame), _trial_ms(other, frame)) for _ in range(3)]
+        default_ms, other_ms = median_ms([default, other], frame)
     except EngineError:  # it knows fewer operators
         return default
     if agreement_db < _ALIKE_DB:
         other.close()
         default.backend += f" (OpenVINO gives another picture: {agreement_db:.0f} dB)"
         return default
-    default_ms, other_ms = (min(times) for times in zip(*rounds, strict=True))
     if other_ms < default_ms:
         default.close()
         other.backend += f" ({other_ms:.1f} ms for a small frame; ONNX Runtime {default_ms:.1f})"
@@ -110,27 +108,6 @@ def _faster(path: Path, threads: int) -> Engine:
     other.close()
     default.backend += f" ({default_ms:.1f} ms for a small frame; OpenVINO {other_ms:.1f})"
     return default
-
-
-def _trial_frame(engine: Engine) -> Pixels:
-    """uint8[1, H, W, 3] of smooth noise, 320x180 or the nearest size that the engine takes."""
-    height, width = (
-        min(max(side, low), high)
-        for side, (low, high) in zip(_TRIAL, (engine.spec.height, engine.spec.width), strict=True)
-    )
-    coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
-    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)[np.newaxis]
-
-
-def _trial_ms(engine: Engine, frame: Pixels) -> float:
-    """The least of three runs after one."""
-    time.sleep(0.02)  # ONNX Runtime's threads spin for a while after a frame, and slow others down
-    times = []
-    for _ in range(4):
-        began = time.perf_counter()
-        engine.infer(frame)
-        times.append(time.perf_counter() - began)
-    return 1000 * min(times[1:])
 
 
 __all__ = ["BUNDLED", "MODES", "PROVIDERS", "Engine", "Mode", "Provider", "open_engine"]

@@ -10,13 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
-from time import perf_counter
-
-import numpy as np
 
 from runtime.arguments import Size
 from runtime.engines.base import Engine
+from runtime.engines.trial import median_ms, trial_frame
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
 from runtime.frame import Pixels
@@ -25,7 +22,6 @@ from runtime.spec import EngineSpec
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
 """Of each engine."""
-_LEAST_ROUNDS = 3
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
@@ -45,13 +41,14 @@ def choose(
             return open_it(folder / str(known)), f"{known}, the fastest here when it was last tried"
     engines: dict[str, Engine] = {}
     refused: list[str] = []
+    frame = trial_frame(size)
     for path in files:
         try:
             engine = open_it(path)
         except DeblurError as error:
             refused.append(f"{path.name}: {error.what}")
             continue
-        if why := unfit(engine.spec, size):
+        if why := unfit(engine.spec, size) or _failure(engine, frame):
             engine.close()
             refused.append(f"{path.name}: {why}")
         else:
@@ -59,7 +56,7 @@ def choose(
     if not engines:
         reasons = "; ".join(refused) or "there is none in it"
         raise EngineError(f"no engine that can be used ({reasons})", folder, hint="export one with python -m export")
-    times = _tried(engines, size)
+    times = dict(zip(engines, median_ms(list(engines.values()), frame, seconds=TRIAL_S * len(engines)), strict=True))
     best = min(times, key=lambda name: times[name])
     for name, engine in engines.items():
         if name != best:
@@ -81,18 +78,12 @@ def unfit(spec: EngineSpec, size: Size) -> str:
     return f"loses {spec.loss_db:.2f} dB, its budget is {spec.budget_db:.2f}" if spec.loss_db > spec.budget_db else ""
 
 
-def _tried(engines: dict[str, Engine], size: Size) -> dict[str, float]:
-    """Median milliseconds of a frame, engines in turns; the first round is not counted."""
-    frame: Pixels = np.random.default_rng(0).integers(0, 256, (1, size[1], size[0], 3), dtype=np.uint8)
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    end = perf_counter() + TRIAL_S * len(engines)
-    while perf_counter() < end or len(next(iter(times.values()))) < 1 + _LEAST_ROUNDS:
-        for name, engine in engines.items():
-            engine.infer(frame)  # threads of the engine before spin for a while
-            began = perf_counter()
-            engine.infer(frame)
-            times[name].append(1e3 * (perf_counter() - began))
-    return {name: median(each[1:]) for name, each in times.items()}
+def _failure(engine: Engine, frame: Pixels) -> str:
+    try:
+        engine.infer(frame)
+    except DeblurError as error:
+        return error.what
+    return ""
 
 
 def _memory() -> Path:

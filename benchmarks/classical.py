@@ -27,6 +27,7 @@ from runtime.engines.base import OneAtATime
 from runtime.errors import DeblurError, UsageError
 from runtime.frame import Pixels
 from runtime.metrics import IDENTICAL_DB, psnr_db
+from runtime.report import report_error
 from runtime.spec import EngineSpec
 
 PAIRS = Path(__file__).parent.parent / "calib_data" / "held_out"
@@ -150,8 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
             settings = ", ".join(f"{field.name}={getattr(best, field.name):g}" for field in fields(best))
             print(f"{name}: {settings}: {found_db:.3f} dB{'' if best == method else ', not as set here'}")
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     return 0
 
 

@@ -30,6 +30,7 @@ from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db
+from runtime.report import report_error
 from runtime.sidecar import Flavour, sidecar_path
 from runtime.sources import open_source
 
@@ -170,8 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         rows = [checked(path, options.out, frames, flavour=flavour, duration_s=options.duration) for path in found]
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     text = page(device, flavour, rows, run_tests())
     (options.out / "verdict.md").write_text(text + "\n")
     print(text)

@@ -30,6 +30,7 @@ from benchmarks.schema import command_line, prepare, write_results
 from runtime.arguments import size
 from runtime.engines import BUNDLED, MODES, Engine
 from runtime.errors import DeblurError
+from runtime.report import report_error
 
 DRIFT = 0.1
 """A change from the first to the last quarter that is worth a note."""
@@ -157,8 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = command_line("benchmarks.latency", arguments)
             write_results(options.json, kind="latency", results=results, command=command, machine=machine)
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     return 0
 
 

@@ -7,7 +7,6 @@ PyTorch gives. All are timed in turns.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,13 +30,14 @@ from benchmarks.machine import facts as machine_facts
 from benchmarks.networks import BUNDLED_NETWORK, WORK, network
 from benchmarks.peers_table import tables
 from benchmarks.picture_check import Check, checked
-from benchmarks.queries import BLOCK, PAUSE_S, Load, Query, in_turns
+from benchmarks.queries import BLOCK, PAUSE_S, Load, Query, asking, in_turns
 from benchmarks.ratios import named_ratios
 from benchmarks.schema import command_line, prepare, write_results
 from runtime.arguments import Size, size
 from runtime.engines.base import first_line
 from runtime.errors import DeblurError
 from runtime.frame import Pixels
+from runtime.report import report_error
 from train.models import GENERATORS
 
 SHARP_CLIP = CLIP.with_name("demo_sharp.mp4")
@@ -115,11 +115,6 @@ def tried(
     except Exception as error:  # noqa: BLE001 - whatever a library raises, the others go on
         return None, Outcome(contender=contender, not_available=first_line(error))
     return restore if check.passed else None, Outcome(contender=contender, check=check)
-
-
-def asking(restore: Restorer, pictures: Sequence[Pixels]) -> Query:
-    turns = itertools.cycle(pictures)
-    return lambda: restore(next(turns))
 
 
 def plan(seconds: Sequence[float], duration_s: float) -> tuple[list[int], int]:
@@ -206,8 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = command_line("benchmarks.peers", arguments)
             write_results(options.json, kind="peers", results=results, command=command, machine=machine)
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     return 0
 
 

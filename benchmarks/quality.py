@@ -33,6 +33,7 @@ from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.errors import DeblurError
 from runtime.files import unwritable
 from runtime.frame import Pixels
+from runtime.report import report_error
 
 
 @dataclass
@@ -173,8 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = command_line("benchmarks.quality", arguments)
             write_results(options.json, kind="quality", results=results, command=command, machine=machine)
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     return 0
 
 

@@ -66,7 +66,7 @@ class WarmUp:
 def warm_up(engine: Engine, frames: Sequence[Pixels], *, least_s: float, clock: Clock = _WALL) -> WarmUp:
     """Query until so many seconds have passed and queries get no faster, or for a minute."""
     times: list[float] = []
-    query = asking(engine, frames)
+    query = asking(engine.infer, frames)
     began = clock.now_ns()
     while True:
         times += [_timed(query, clock) for _ in range(_WINDOW)]
@@ -81,13 +81,13 @@ def single_stream(
     engines: Sequence[Engine], frames: Sequence[Pixels], load: Load, *, clock: Clock = _WALL
 ) -> list[NDArray[np.float64]]:
     """The next query when the one before is done, engines in turn; as `in_turns`. `frames`: uint8[1, H, W, 3] BGR."""
-    return in_turns([asking(engine, frames) for engine in engines], load, clock=clock)
+    return in_turns([asking(engine.infer, frames) for engine in engines], load, clock=clock)
 
 
-def asking(engine: Engine, frames: Sequence[Pixels]) -> Query:
-    """One frame after the other to one engine, for `in_turns`."""
+def asking(restore: Callable[[Pixels], Pixels], frames: Sequence[Pixels]) -> Query:
+    """One frame after the other to whatever restores it, for `in_turns`."""
     turns = itertools.cycle(frames)
-    return lambda: engine.infer(next(turns))
+    return lambda: restore(next(turns))
 
 
 def in_turns(

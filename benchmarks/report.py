@@ -18,6 +18,7 @@ from benchmarks import latency_table, peers_table, quality_table, scaling
 from benchmarks.schema import RESULTS, read_results
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import unwritable
+from runtime.report import report_error
 
 Document = Mapping[str, Any]
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -160,8 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         except OSError as error:
             raise unwritable(options.out, error) from error
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     print(options.out / "report.html")
     return 0
 

@@ -29,6 +29,7 @@ from runtime.arguments import Size, size
 from runtime.engines import BUNDLED, Engine
 from runtime.errors import DeblurError
 from runtime.frame import Pixels
+from runtime.report import report_error
 
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (960, 540), (1280, 720), (1920, 1080))
 WHAT = ("resolution", "threads", "streams")
@@ -127,7 +128,7 @@ def _opened(last: ExitStack, name: str, *, threads: int = 0) -> Engine:
 def _rounds(engines: Sequence[Engine], pictures: Sequence[list[Pixels]], load: Load) -> list[Any]:
     for engine, each in zip(engines, pictures, strict=True):
         warm_up(engine, each, least_s=0)
-    return in_turns([asking(engine, each) for engine, each in zip(engines, pictures, strict=True)], load)
+    return in_turns([asking(engine.infer, each) for engine, each in zip(engines, pictures, strict=True)], load)
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -213,8 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = command_line("benchmarks.scaling", arguments)
             write_results(options.json, kind="scaling", results=results, command=command, machine=machine)
     except DeblurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report_error(error, debug=False)
     return 0
 
 

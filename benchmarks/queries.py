@@ -74,7 +74,7 @@ def warm_up(engine: Engine, frames: Sequence[Pixels], *, least_s: float, clock: 
         last, before = np.median(times[-_WINDOW:]), np.median(times[-2 * _WINDOW : -_WINDOW] or [np.inf])
         steady = bool(last >= _STEADY * before)
         if (seconds >= least_s and steady) or seconds > max(_LONGEST_WARM_UP_S, least_s):
-            return WarmUp(queries=len(times), seconds=round(seconds, 3), first_ms=round(times[0], 4), steady=steady)
+            return WarmUp(queries=len(times), seconds=round(seconds, 6), first_ms=round(times[0], 4), steady=steady)
 
 
 def single_stream(

@@ -146,6 +146,11 @@ def test_a_warm_up_without_end_is_ended_and_told() -> None:
     assert told.seconds > 60
 
 
+def test_a_warm_up_of_microseconds_took_time() -> None:
+    clock = VirtualClock()
+    assert 0 < warm_up(KnownEngine(0.005, clock), FRAMES, least_s=0, clock=clock).seconds < 0.001
+
+
 # At fixed times
 
 

@@ -76,7 +76,7 @@ bench: setup-dev ## cost and quality of the bundled engines, beside what one wou
 		--engine $(INT8) --engine $(FP32) --classical --json $(BENCH)/quality.json
 	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(FP32)@openvino \
 		--engine $(FP32)@cpu --min-queries 256 --json $(BENCH)/latency.json
-	$(BIN)/python -m benchmarks.scaling --json $(BENCH)/scaling.json
+	$(BIN)/python -m benchmarks.scaling --min-duration 1 --json $(BENCH)/scaling.json
 	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)

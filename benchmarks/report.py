@@ -90,13 +90,14 @@ def pareto(documents: Sequence[Document]) -> str:
     if not points:
         return ""
     figure, axes = _figure(5)
-    for milliseconds, psnr_db, name in points:
+    for row, (milliseconds, psnr_db, name) in enumerate(sorted(points)):
         axes.plot(milliseconds, psnr_db, "o", color="#1668c7")
-        axes.annotate(name, (milliseconds, psnr_db), xytext=(6, 4), textcoords="offset points", fontsize=9)
+        place = (6, 6) if row % 2 else (6, -14)  # above and below in turn, so that neighbours can be read
+        axes.annotate(name, (milliseconds, psnr_db), xytext=place, textcoords="offset points", fontsize=9)
     axes.axhline(quality[0]["blurred"]["psnr_db"], color="#b45309", linewidth=1, label="blurred input")
     axes.set(xscale="log", xlabel="ms a frame, median", ylabel="PSNR, dB", title="Quality and cost")
     axes.margins(x=0.25, y=0.15)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left")
     return _svg(figure)
 
 

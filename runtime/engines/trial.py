@@ -13,10 +13,12 @@ from runtime.arguments import Size
 from runtime.engines.base import Engine
 from runtime.frame import Pixels
 
-_ROUNDS = 6
+_ROUNDS = 3
 """At least; the first is not counted."""
-_REST_S = 0.02
-"""ONNX Runtime's threads spin for a while after a frame, and slow others down."""
+_BLOCK = 4
+"""Frames of one engine before the next has its turn."""
+_REST_S = 0.05
+"""Before a turn: ONNX Runtime's threads spin for 20 to 30 ms after a frame, and slow others down meanwhile."""
 
 
 def trial_frame(size: Size) -> Pixels:
@@ -32,11 +34,12 @@ def median_ms(engines: Sequence[Engine], frame: Pixels, *, seconds: float = 0.0)
     """
     times: list[list[float]] = [[] for _ in engines]
     end = perf_counter() + seconds
-    while len(times[0]) < _ROUNDS or perf_counter() < end:
+    while len(times[0]) < _ROUNDS * _BLOCK or perf_counter() < end:
         for engine, each in zip(engines, times, strict=True):
             sleep(_REST_S)
             engine.infer(frame)  # wakes its threads
-            began = perf_counter()
-            engine.infer(frame)
-            each.append(1e3 * (perf_counter() - began))
-    return [median(each[1:]) for each in times]
+            for _ in range(_BLOCK):
+                began = perf_counter()
+                engine.infer(frame)
+                each.append(1e3 * (perf_counter() - began))
+    return [median(each[_BLOCK:]) for each in times]

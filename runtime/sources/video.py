@@ -27,6 +27,8 @@ _USUAL_RATE = Fraction(25)
 STDIN = Path("-")
 _MOST_CORRUPT = 1000
 """Packets in a row that may fail to decode before the file is given up."""
+_HELD_FRAMES = 16
+"""By a decoder, at most: the standards of H.264 and HEVC allow no more."""
 _LAST_FRAME_S = 0.5
 """Of what a file's header says, this much may be missing: the duration of a last frame is often not stored."""
 
@@ -93,6 +95,8 @@ class VideoSource:
             self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
             self._frames = self._decode()
             first = next(self._frames, None)
+            if first is None:
+                self._require_memory()
         except BaseException:
             self._container.close()
             raise
@@ -165,6 +169,7 @@ class VideoSource:
             except FFmpegError as error:
                 if lacks_memory(error):
                     raise
+                self._require_memory()
                 self._corrupt += 1
                 in_a_row += 1
                 continue
@@ -172,6 +177,10 @@ class VideoSource:
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame
+
+    def _require_memory(self) -> None:
+        """Raise MemoryError where a decoder's frames do not fit: FFmpeg often calls that invalid data."""
+        np.empty((_HELD_FRAMES, self._stream.height, self._stream.width, 2), np.uint8)  # 4:2:0, and room for more
 
     def _cut_off(self, whole: int, end_s: float) -> InputError | None:
         """Whether the file ends before what its header promises: as packets in MP4, as a duration in Matroska."""

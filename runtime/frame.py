@@ -40,3 +40,11 @@ class Frame:
     def with_pixels(self, pixels: Pixels) -> Frame:
         """The same moment with another picture."""
         return replace(self, pixels=pixels)
+
+
+def require_memory(count: int, *, width: int, height: int) -> None:
+    """Raise MemoryError where so many frames as codecs hold them do not fit.
+
+    To be asked after a failure: FFmpeg and x264 often call a want of memory something else.
+    """
+    np.empty((count, height, width, 2), np.uint8)  # 4:2:0 takes 1.5 bytes a pixel, and there is more beside it

@@ -13,13 +13,13 @@ from typing import Any
 import av
 import cv2
 from av.bitstream import BitStreamFilterContext
-from av.error import FFmpegError
+from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
 from runtime.colour import tag_bt709, video_frame_from_bgr
-from runtime.errors import UsageError
+from runtime.errors import OutputError, UsageError
 from runtime.files import PendingFile, unwritable
-from runtime.frame import Frame
+from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
 from runtime.sources.base import SourceInfo
 
@@ -33,6 +33,8 @@ _LONGEST_GOP = 250
 """Frames in a fragment at most: some containers state rates that no camera has."""
 _CHUNK_GOPS = 5
 """An encoder that starts anew every so often makes the same bits whether or not a run was stopped between."""
+_HELD_FRAMES = 64
+"""By x264, about: those it looks ahead at, refers to and works on at once."""
 _REORDERED = 3
 """Frames at most that H.264 keeps back."""
 _JOB_KEY = "comment"
@@ -120,7 +122,7 @@ class VideoSink:
             self._encode(frame)
         except (FFmpegError, OSError) as error:
             self._failed = True
-            raise unwritable(self._path, error) from error
+            raise self._told(error) from error
 
     def close(self, *, complete: bool) -> str | None:
         if self._closed:
@@ -131,10 +133,16 @@ class VideoSink:
         except (FFmpegError, OSError) as error:
             kept = self._close_unfinished()
             if complete:
-                raise unwritable(self._path, error) from error
+                raise self._told(error) from error
         else:
             kept = self._publish() if complete else self._close_unfinished()
         return str(kept) if kept else None
+
+    def _told(self, error: FFmpegError | OSError) -> OutputError:
+        """What a failure means; raises MemoryError where it is a want of that."""
+        if isinstance(error, ExternalError):  # what x264 says, whatever it is
+            require_memory(_HELD_FRAMES, width=self._stream.width, height=self._stream.height)
+        return unwritable(self._path, error)
 
     def _publish(self) -> Path | None:
         kept = self._file.close(complete=True)

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from runtime.arguments import Size
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, lacks_memory
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Pixels, require_memory
 from runtime.interrupt import interruptible
 from runtime.sources.base import SourceInfo
 
@@ -179,8 +179,7 @@ class VideoSource:
                 yield frame
 
     def _require_memory(self) -> None:
-        """Raise MemoryError where a decoder's frames do not fit: FFmpeg often calls that invalid data."""
-        np.empty((_HELD_FRAMES, self._stream.height, self._stream.width, 2), np.uint8)  # 4:2:0, and room for more
+        require_memory(_HELD_FRAMES, width=self._stream.width, height=self._stream.height)
 
     def _cut_off(self, whole: int, end_s: float) -> InputError | None:
         """Whether the file ends before what its header promises: as packets in MP4, as a duration in Matroska."""

@@ -26,7 +26,7 @@ from runtime.sources.base import SourceInfo
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 
 # Without mbtree: with it x264 does not always make the same bits twice, seen on small pictures.
-_ENCODER = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
+_ENCODER = {"crf": "18", "preset": "superfast", "x264-params": "mbtree=0"}
 _FRAGMENT_SECONDS = 1
 """A killed run loses what it wrote since the last fragment."""
 _LONGEST_GOP = 250

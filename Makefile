@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
-INT8 := runtime/models/deblur_edge_int8_cpu.onnx
-FP32 := runtime/models/deblur_edge_fp32.onnx
+INT8 := runtime/models/edge-s_int8_cpu.onnx
+FP32 := runtime/models/edge-s_fp32.onnx
 BENCH ?= out/bench
 
 .PHONY: help setup setup-dev demo test test-all lint format reliability bench gpu-check clean

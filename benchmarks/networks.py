@@ -16,7 +16,7 @@ from runtime.errors import EngineError
 from train.checkpoint import CheckpointError, load_generator, publish
 from train.models import create_generator
 
-BUNDLED_RUN = BUNDLED.with_name("deblur_edge")
+BUNDLED_RUN = BUNDLED.with_name("edge-s")
 """The checkpoint that the bundled engines were made from."""
 BUNDLED_NETWORK = "edge"
 WORK = Path("out/peers")
@@ -50,7 +50,7 @@ def network(name: str, *, checkpoint: Path | None, work: Path = WORK) -> Network
 
 
 def _bundled() -> Network:
-    engines = {"fp32": BUNDLED.with_name("deblur_edge_fp32.onnx"), "int8_cpu": BUNDLED}
+    engines = {"fp32": BUNDLED.with_name("edge-s_fp32.onnx"), "int8_cpu": BUNDLED}
     generator, _ = load_generator(BUNDLED_RUN)
     return Network(name=BUNDLED_NETWORK, generator=generator, weights="bundled", engines=engines)  # type: ignore[arg-type]
 

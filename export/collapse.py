@@ -40,7 +40,7 @@ def collapsed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def macs_per_pixel(model: onnx.ModelProto, *, height: int, width: int) -> float:
-    """Multiply-accumulates of all convolutions and matrix products per input pixel, at this input size.
+    """Multiply-accumulates of all convolutions and matrix products per pixel, at this size of the input.
 
     Found by running the model once, so that any graph can be counted; weights that are used
     several times count each time.
@@ -54,7 +54,7 @@ def macs_per_pixel(model: onnx.ModelProto, *, height: int, width: int) -> float:
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
-    frame = np.zeros((1, 3, height, width), np.float32)
+    frame = np.zeros((1, source.shape[1], height, width), np.float32)
     values = dict(zip(names, session.run(list(names), {source.name: frame}), strict=True)) | {source.name: frame}
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     macs = 0
@@ -64,7 +64,7 @@ def macs_per_pixel(model: onnx.ModelProto, *, height: int, width: int) -> float:
             macs += made.size * taken.shape[-1]
         else:  # the kernel is used once for each pixel: that it makes, or transposed, that it takes
             macs += int(np.prod(shapes[node.input[1]])) * (made if node.op_type == "Conv" else taken)[0, 0].size
-    return macs / (height * width)
+    return macs / (frame.size / 3)  # a patch of pixels may lie in the channels of one place
 
 
 class _Graph:

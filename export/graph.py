@@ -8,17 +8,27 @@ import warnings
 
 import onnx
 import torch
+from torch import Tensor, nn
 
+from export.pixels import View
 from train.models import Generator
 
 OPSET = 18
 """TensorRT 10.3 (JetPack 6) reads up to 20."""
 
 
+def view_of(generator: Generator) -> View:
+    """How a generator's core sees frames."""
+    return View(generator.pixel_range, generator.multiple_of, generator.patch_px)
+
+
 def onnx_from_generator(generator: Generator) -> onnx.ModelProto:
-    """The core network: float32[N, 3, H, W] -> the same, H and W any multiples of `multiple_of`."""
-    step = generator.multiple_of
-    example = torch.zeros(2, 3, 8 * step, 12 * step)
+    """The core network, float32[N, C, H, W] -> the same, with any sizes that the network allows.
+
+    C is 3, or for a network that works on patches of P pixels 3 P^2, H and W being counted in patches.
+    """
+    step = generator.multiple_of // generator.patch_px
+    example = torch.zeros(2, 3 * generator.patch_px**2, 8 * step, 12 * step)
     batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
     buffer = io.BytesIO()
     # It names every torchvision operator that it cannot find; none is used here.
@@ -26,7 +36,7 @@ def onnx_from_generator(generator: Generator) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            generator.eval(),
+            _Core(generator).eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -40,3 +50,14 @@ def onnx_from_generator(generator: Generator) -> onnx.ModelProto:
     model = onnx.load_from_string(buffer.getvalue())
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+class _Core(nn.Module):
+    """A generator's core as a module, which is what torch exports."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.generator.core(x)

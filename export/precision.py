@@ -2,7 +2,9 @@
 
 TensorRT 11 and TensorRT-RTX take precision from the ONNX alone, so each precision is a graph of
 its own. The first and last convolution and the global residual stay in float: 8 bits there
-would be noise in the picture itself.
+would be noise in the picture itself. The CPU's layout may take them too, where black is 0: the
+picture that comes in is 8 bits already, the one that goes out will be, and the noise is that of
+the residual rounded once more.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Layout = Literal["int8", "int8_cpu"]
 """`int8`: symmetric, weights and activations of convolutions, what TensorRT fuses; `int8_cpu`:
 unsigned activations through all that lies between convolutions, what ONNX Runtime's CPU kernels fuse."""
 Planes = NDArray[np.float32]
-"""float32[N, 3, H, W] in the network's order and range: what the core takes."""
+"""float32[N, C, H, W] in the network's order and range: what the core takes."""
 
 Ranges = dict[str, tuple[float, float]]
 """Least and greatest value of each tensor."""
@@ -50,9 +52,10 @@ def prepared(core: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(after)
 
 
-def convolutions(core: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that may be quantised: all convolutions but the first and the last."""
-    return [node.name for node in core.graph.node if node.op_type == "Conv"][1:-1]
+def convolutions(core: onnx.ModelProto, *, whole: bool = False) -> list[str]:
+    """Names of the nodes that may be quantised: all convolutions; without `whole` not the first and the last."""
+    names = [node.name for node in core.graph.node if node.op_type == "Conv"]
+    return names if whole else names[1:-1]
 
 
 def fp16(core: onnx.ModelProto, frames: Iterable[Planes]) -> onnx.ModelProto:
@@ -70,21 +73,28 @@ def fp16(core: onnx.ModelProto, frames: Iterable[Planes]) -> onnx.ModelProto:
     return _in_order(half)
 
 
-def int8(core: onnx.ModelProto, ranges: Ranges, layout: Layout, *, quantised: Collection[str]) -> onnx.ModelProto:
+def int8(
+    core: onnx.ModelProto,
+    ranges: Ranges,
+    layout: Layout,
+    *,
+    quantised: Collection[str],
+    pixel_range: tuple[float, float] | None = None,
+) -> onnx.ModelProto:
     """The core as Q/DQ graph: the convolutions named in `quantised` in 8 bits, the others in float.
 
     `core`: as `prepared` gives it; `ranges`: of its tensors, asymmetric, from `export.calibration`.
+    `pixel_range`: that of pixels, for a core that is quantised from end to end.
     """
     if not quantised:
         return core
     symmetric = layout == "int8"
-    between = [] if symmetric else ["Relu", "Concat", "MaxPool", "Add"]
-    last = {node.name for node in core.graph.node if core.graph.output[0].name in node.output}
-    excluded = [
-        node.name
-        for node in core.graph.node
-        if (node.op_type == "Conv" and node.name not in quantised) or node.name in last
-    ]
+    between = [] if symmetric else ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
+    excluded = [node.name for node in core.graph.node if node.op_type == "Conv" and node.name not in quantised]
+    if pixel_range is None:
+        excluded += [node.name for node in core.graph.node if core.graph.output[0].name in node.output]
+    else:
+        ranges = ranges | {tensor.name: pixel_range for tensor in (core.graph.input[0], core.graph.output[0])}
     options: dict[str, Any] = {
         "ActivationSymmetric": symmetric,
         "WeightSymmetric": True,

@@ -18,11 +18,12 @@ import torch
 from export.calibration import Method, chosen, planes, ranges, read_frames
 from export.channels import in_bgr
 from export.collapse import collapsed, macs_per_pixel
-from export.graph import OPSET, onnx_from_generator
+from export.graph import OPSET, onnx_from_generator, view_of
 from export.pixels import with_pixel_interface
 from export.plan import PlanConfig, machine, plan_from_onnx
 from export.precision import Layout, Planes, Ranges, convolutions, fp16, int8, prepared
 from export.sensitivity import fitted, losses_db
+from export.shuffle import in_runs
 from export.steps import Steps, digest, folder_digest
 from export.verify import (
     Pair,
@@ -126,9 +127,9 @@ class Chain:
         """Make all engines; raises EngineError if one loses more than its budget and `force` is not given."""
         plain = self._step("graph", {}, lambda: onnx_from_generator(self.generator))
         self.core = self._step("collapse", {}, lambda: self._collapsed(plain))
-        size = 2 * self.generator.multiple_of
+        places = 2 * self.generator.multiple_of // self.generator.patch_px
         self.result.macs_before, self.result.macs_after = (
-            macs_per_pixel(model, height=size, width=size) for model in (plain, self.core)
+            macs_per_pixel(model, height=places, width=places) for model in (plain, self.core)
         )
         float_score = self._score(self.core)
         require_agreement(float_score, least_db=LEAST_AGREEMENT_DB, name=f"{self.config.name}_fp32")
@@ -157,7 +158,7 @@ class Chain:
             core, quantised = self._int8(precision)
             left = sum(node.op_type == "Conv" for node in self.core.graph.node) - quantised
             facts = {"float_layers": left, "calibration_sha256": self._calibration_sha256}
-        wrapped = self._wrapped(core)
+        wrapped = self._wrapped(core, in_bytes=self._in_bytes(precision))
         run = restorer(wrapped)
         scored = score(run, self.pairs, self.reference)
         loss_db = self.float_psnr_db - scored.psnr_db
@@ -218,15 +219,24 @@ class Chain:
         found, calibrated = self._ranges(), self._calibrated_with()
         budget_db = self.config.int8_budget_db
 
+        core = in_runs(self.core) if layout == "int8_cpu" else self.core
+        whole = self._in_bytes(layout)
+        pixel_range = self.generator.pixel_range if whole else None
+
         def build(quantised: frozenset[str]) -> onnx.ModelProto:
-            return int8(self.core, found, layout, quantised=quantised)
+            return int8(core, found, layout, quantised=quantised, pixel_range=pixel_range)
 
         def measure(model: onnx.ModelProto) -> float:
-            return self.float_psnr_db - self._score(model).psnr_db
+            return self.float_psnr_db - self._score(model, in_bytes=whole).psnr_db
 
         # What layers cost, and so which ones are quantised, depends on the pictures it is measured on.
         measured = calibrated | {"pairs": self.pairs_sha256}
-        costs = self.result.costs_db = self._kept("sensitivity", measured, lambda: self._costs(found))
+        asked = convolutions(self.core, whole=any(map(self._in_bytes, self.config.precisions)))
+        self.result.costs_db = self._kept(
+            "sensitivity", measured | {"layers": asked}, lambda: self._costs(found, asked)
+        )
+        layers = convolutions(self.core, whole=whole)
+        costs = {name: loss_db for name, loss_db in self.result.costs_db.items() if name in layers}
         quantised = self._kept(
             layout,
             measured | {"budget_db": budget_db},
@@ -234,7 +244,7 @@ class Chain:
         )
         return build(frozenset(quantised)), len(quantised)
 
-    def _costs(self, found: Ranges) -> dict[str, float]:
+    def _costs(self, found: Ranges, layers: list[str]) -> dict[str, float]:
         small = [_cropped(pair, SENSITIVITY_PX) for pair in self.pairs]
         reference = [_restored(self.generator, pair.blurred) for pair in small]
         before = score(restorer(self._wrapped(self.core)), small, reference).psnr_db
@@ -242,9 +252,7 @@ class Chain:
         def measure(model: onnx.ModelProto) -> float:
             return before - score(restorer(self._wrapped(model)), small, reference).psnr_db
 
-        return losses_db(
-            convolutions(self.core), lambda names: int8(self.core, found, "int8", quantised=names), measure
-        )
+        return losses_db(layers, lambda names: int8(self.core, found, "int8", quantised=names), measure)
 
     def _ranges(self) -> Ranges:
         """Of the core's tensors, by the method asked for or the one that loses least."""
@@ -288,16 +296,15 @@ class Chain:
     def _kept(self, name: str, inputs: dict[str, object], make: Callable[[], Any]) -> Any:
         return json.loads(self.steps(name, self._key(inputs), lambda: json.dumps(make()).encode()))
 
-    def _score(self, core: onnx.ModelProto) -> Score:
-        return score(restorer(self._wrapped(core)), self.pairs, self.reference)
+    def _score(self, core: onnx.ModelProto, *, in_bytes: bool = False) -> Score:
+        return score(restorer(self._wrapped(core, in_bytes=in_bytes)), self.pairs, self.reference)
 
-    def _wrapped(self, core: onnx.ModelProto) -> onnx.ModelProto:
-        return with_pixel_interface(
-            core,
-            pixel_range=self.generator.pixel_range,
-            multiple_of=self.generator.multiple_of,
-            spec=EngineSpec(name="deblur"),
-        )
+    def _wrapped(self, core: onnx.ModelProto, *, in_bytes: bool = False) -> onnx.ModelProto:
+        return with_pixel_interface(core, view_of(self.generator), spec=EngineSpec(name="deblur"), in_bytes=in_bytes)
+
+    def _in_bytes(self, precision: Precision) -> bool:
+        """Whether frames stay bytes on their way through: in the CPU's layout, where black is 0."""
+        return precision == "int8_cpu" and self.generator.pixel_range[0] == 0
 
 
 def _restored(generator: Generator, blurred: Pixels) -> Pixels:

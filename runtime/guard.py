@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from runtime.errors import NumbersError
 from runtime.frame import Pixels
 
-_STEP = 4
-"""Every fourth row and column is looked at: a sixteenth of the pixels."""
+_STEP = 5
+"""Every fifth row and column is looked at: a 25th of the pixels. Networks that work on patches of 4 or 8 pixels
+are so seen at every place of a patch."""
 # At least 4.7 times the most that the bundled engine did on 271 frames of six real sources: 0.10 %, 1.4 %, 3.4 codes.
 BLANK_SHARE = 0.005
 _BLANK_FROM = 64
+"""A power of two, as `_any_bits` needs."""
 SATURATED_SHARE = 0.10
 CAST_CODES = 16.0
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from runtime.arguments import size
-from runtime.engines import BUNDLED, MODES, PROVIDERS
+from runtime.engines import BUNDLED, BUNDLED_NAMES, MODES, PROVIDERS, engine_path
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
 from runtime.report import report_error, say
@@ -31,10 +31,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--engine",
-        type=Path,
+        type=engine_path,
         default=BUNDLED,
         metavar="E",
-        help="engine file, or a folder of which the fastest is taken (default: the bundled one)",
+        help=f"{', '.join(BUNDLED_NAMES)} (default), an engine file, or a folder of which the fastest is taken",
     )
     add(
         "--source",

@@ -18,10 +18,19 @@ from train.models import GENERATORS
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     add = parser.add_argument
-    add("--recipe", choices=RECIPES, default="edge", help="settings to start from (default: edge)")
-    add("--data", type=Path, required=True, metavar="DIR", help="GOPRO_Large, blur/ and sharp/, or sharp photographs")
+    add("--recipe", choices=RECIPES, default="edge-s", help="settings to start from (default: edge-s)")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="GOPRO_Large, blur/ and sharp/, or sharp photographs; again for each folder",
+    )
     add("--out", type=Path, required=True, metavar="RUN", help="folder for weights, log and state")
     add("--generator", choices=GENERATORS, help="another network than the recipe's")
+    add("--init", metavar="C", help="begin with the weights of a checkpoint")
+    add("--teacher", metavar="C", help="learn from the pictures of this checkpoint, too")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as losses.mse=0.5")
     add("--max-steps", type=int, metavar="N", help="the same as --set max_steps=N")
     add("--resume", action="store_true", help="go on from the state in RUN")
@@ -34,6 +43,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.generator and arguments.generator != recipe.generator:
         recipe = dataclasses.replace(recipe, generator=arguments.generator, options={})
+    given = {name: getattr(arguments, name) for name in ("init", "teacher") if getattr(arguments, name)}
+    recipe = dataclasses.replace(recipe, **given)
     overrides = arguments.set + ([f"max_steps={arguments.max_steps}"] if arguments.max_steps is not None else [])
     changed: Recipe = overridden(recipe, overrides)
     return changed

@@ -5,6 +5,10 @@ So a photograph is brought to linear light, moved along a smooth random path (tr
 roll), averaged over the exposure, and brought back; noise and JPEG follow, as in a camera.
 Sometimes a piece of the photograph is pasted in as a thing that moves on its own, covering and
 uncovering what lies behind. The unmoved picture is the sharp truth.
+
+GOPRO_Large's `blur` was not made of light: its frames were averaged as the codes that they are
+(docs/experiments.md). For a network that is to be measured on such pairs, a share of the exposures
+can be made so too.
 """
 
 from __future__ import annotations
@@ -39,12 +43,14 @@ class BlurConfig:
     """Share of pictures in which a thing moves on its own, as far again as the camera may."""
     object_px: tuple[float, float] = (12.0, 60.0)
     """Half the width and half the height of such a thing."""
+    codes_share: float = 0.0
+    """Share of exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
 
     def __post_init__(self) -> None:
         check_types(self)
         if not 0 <= self.length_px[0] <= self.length_px[1]:
             raise ValueError(f"length_px must be (low, high) with 0 <= low <= high, got {self.length_px}")
-        for name in ("jpeg_share", "object_share"):
+        for name in ("jpeg_share", "object_share", "codes_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.object_px[0] <= self.object_px[1]:
@@ -129,15 +135,17 @@ def blurred_pair(around: Image, *, config: BlurConfig, rng: np.random.Generator)
     # Neighbouring moments lie at most about a pixel apart.
     moments = max(9, 2 * int(np.ceil(lengths_px.sum() / 2)) + 1)
     path, thing_path = (motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
-    light, thing = linear_from_srgb(around), None
+    of_codes = config.codes_share > 0 and rng.random() < config.codes_share
+    light, thing = (around.astype(np.float32) / 255 if of_codes else linear_from_srgb(around)), None
+    codes_from = _codes_from_fractions if of_codes else srgb_from_linear
     sharp = around[margin:-margin, margin:-margin]
     if rng.random() < config.object_share:
         thing = _thing(light, rng.uniform(*config.object_px, 2), rng)
         still = thing[margin:-margin, margin:-margin]
         truth = still[..., :3] + (1 - still[..., 3:]) * light[margin:-margin, margin:-margin]
-        sharp = np.rint(srgb_from_linear(truth)).astype(np.uint8)
+        sharp = np.rint(codes_from(truth)).astype(np.uint8)
     exposure = expose(light, path, roll_deg=roll_deg, size=(width, height), thing=thing, thing_path=thing_path)
-    codes = srgb_from_linear(exposure)
+    codes = codes_from(exposure)
     codes += rng.normal(0, rng.uniform(0, config.noise_sigma), codes.shape).astype(np.float32)
     blurred = np.clip(np.rint(codes), 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg_share:
@@ -170,6 +178,10 @@ def _thing(light: Linear, half_px: NDArray[np.float64], rng: np.random.Generator
         cv2.fillPoly(cover, [np.rint(cv2.boxPoints(box)).astype(np.int32)], 255, cv2.LINE_AA)
     alpha = cover[..., np.newaxis].astype(np.float32) / 255
     return np.concatenate((light[:, ::-1] * alpha, alpha), axis=2)
+
+
+def _codes_from_fractions(fractions: Linear) -> NDArray[np.float32]:
+    return 255.0 * np.clip(fractions, 0.0, 1.0)
 
 
 def _linear_of_code() -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -129,3 +130,20 @@ def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"weights do not load ({reason}); train again or restore the file: {weights}") from error
     return generator.eval(), config
+
+
+def weights_hash(run: Path) -> str:
+    """SHA-256 of the published weights of a run; raises CheckpointError if there are none."""
+    try:
+        return hashlib.sha256(weights_path(run).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"no weights there; give a folder that python -m train wrote: {run}") from error
+
+
+def load_weights(generator: Generator, run: Path) -> None:
+    """Give a generator the published weights of a run; raises CheckpointError if they are not of its kind."""
+    weights = load_generator(run)[0].state_dict()
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"weights are of another network; give its options by --set: {run}") from error

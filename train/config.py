@@ -32,13 +32,15 @@ class LossConfig:
     """File with the AlexNet variant's weights (`train.lpips`)."""
     adversarial: float = 0.0
     adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
+    distillation: float = 1.0
+    """Of the L1 distance to the picture of the recipe's `teacher`, where it has one."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        weights = [value for value in dataclasses.asdict(self).values() if isinstance(value, (int, float))]
-        if min(weights) < 0:
-            raise ValueError(f"weights of losses must not be negative, got {min(weights)}")
-        if not any(weights):
+        weights = {name: value for name, value in dataclasses.asdict(self).items() if isinstance(value, (int, float))}
+        if min(weights.values()) < 0:
+            raise ValueError(f"weights of losses must not be negative, got {min(weights.values())}")
+        if not any(value for name, value in weights.items() if name != "distillation"):
             raise ValueError("give at least one loss a weight, such as --set losses.l1=1.0")
         if self.lpips and not self.lpips_weights:
             raise ValueError("losses.lpips needs a file of weights: --set losses.lpips_weights=FILE")
@@ -55,6 +57,8 @@ class DataConfig:
     """Width and height of a crop or a resized picture."""
     crops: int = 40_000
     """How many crops are made."""
+    shares: tuple[float, ...] = ()
+    """Of the crops, one for each folder of pictures, in any measure; none: as many from each."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Sharp photographs are reduced by a factor from this range before they are cropped."""
     flips: bool = False
@@ -79,6 +83,10 @@ class DataConfig:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
         if self.view != "crop" and self.quarter_turns:
             raise ValueError("quarter_turns need square crops: --set data.view=crop")
+        if self.shares and min(self.shares) <= 0:
+            raise ValueError(f"shares must be positive, got {self.shares}")
+        if self.shares and self.view != "crop":
+            raise ValueError("shares are of crops: --set data.view=crop")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.validation_share < 1:
@@ -92,6 +100,10 @@ class Recipe:
     generator: str
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the generator (`train.models`)."""
+    init: str | None = None
+    """Checkpoint whose weights the generator begins with; random ones without it."""
+    teacher: str | None = None
+    """Checkpoint of a better generator, whose pictures are learned from too (`losses.distillation`)."""
     normalisation: Normalisation = "batch"
     """Of the discriminator, which there is when `losses.adversarial` has a weight."""
     losses: LossConfig
@@ -162,10 +174,35 @@ class Recipe:
         data = values.pop("data")
         blur = BlurConfig(**_tuples(data.pop("blur")))
         losses = LossConfig(**values.pop("losses"))
-        return cls(**values, losses=losses, data=DataConfig(**_tuples(data), blur=blur))
+        options = _tuples(values.pop("options"))
+        return cls(**values, options=options, losses=losses, data=DataConfig(**_tuples(data), blur=blur))
 
 
 _PAPER_DATA = DataConfig(view="resize", size_px=(224, 224), validation="test")
+
+_EDGE = Recipe(
+    generator="edge",
+    losses=LossConfig(charbonnier=1.0, fft_l1=0.1),
+    data=DataConfig(
+        scale=(0.5, 1.0),
+        flips=True,
+        quarter_turns=True,
+        validation_share=1 / 16,
+        blur=BlurConfig(length_px=(0.0, 32.0), codes_share=0.5),
+    ),
+    batch=16,
+    epochs=20,
+    optimizer="adamw",
+    learning_rate=6e-4,
+    weight_decay=1e-4,
+    warmup_steps=500,
+    schedule="cosine",
+    gradient_clip=0.1,
+    ema_decay=0.999,
+    precision="bf16",
+    channels_last=True,
+    metrics_steps=100,
+)
 
 RECIPES: dict[str, Recipe] = {
     # "Two-Stage CNN Framework for Single-Image Deblurring and Restoration", section 3.3. The paper
@@ -203,24 +240,10 @@ RECIPES: dict[str, Recipe] = {
         epochs=50,
         learning_rate=1e-4,
     ),
-    # The bundled engine's.
-    "edge": Recipe(
-        generator="edge",
-        losses=LossConfig(l1=1.0),
-        data=DataConfig(scale=(0.5, 1.0), flips=True, quarter_turns=True, validation_share=1 / 16),
-        batch=16,
-        epochs=10,
-        optimizer="adamw",
-        learning_rate=6e-4,
-        weight_decay=1e-4,
-        warmup_steps=500,
-        schedule="cosine",
-        gradient_clip=0.1,
-        ema_decay=0.999,
-        precision="bf16",
-        channels_last=True,
-        metrics_steps=10,
-    ),
+    # The bundled engines', by their names.
+    "edge-s": dataclasses.replace(_EDGE, options={"widths": (32, 64, 96), "blocks": (1, 1, 2)}),
+    "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96), "blocks": (1, 4)}),
+    "edge-l": dataclasses.replace(_EDGE, options={"widths": (64, 96, 128), "blocks": (1, 2, 3)}),
 }
 
 

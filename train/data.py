@@ -76,7 +76,8 @@ def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
 def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Sample]]:
     """What is trained on and what validates; raises DataError if either is empty.
 
-    Of the training pictures whole sequences are held out where there are several, evenly spaced.
+    Of the training pictures whole sequences are held out where there are several, evenly spaced; of the pairs of a
+    single one its end, as neighbours share most of what they show.
     """
     train = samples.train
     if config.validation == "test" and samples.test:
@@ -85,7 +86,9 @@ def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Samp
         sequences = sorted({sample.sequence for sample in train})
         groups = sequences if len(sequences) > 1 else train
         count = max(1, round(config.validation_share * len(groups)))
-        held_out = {groups[at] for at in np.linspace(0, len(groups) - 1, count).astype(int)}
+        neighbours = len(sequences) == 1 and train[0].blurred is not None
+        spaced = np.linspace(0, len(groups) - 1, count).astype(int)
+        held_out = {groups[at] for at in (range(len(groups) - count, len(groups)) if neighbours else spaced)}
         validation = [sample for sample in train if held_out & {sample, sample.sequence}]
         train = [sample for sample in train if not held_out & {sample, sample.sequence}]
     if not train or not validation:
@@ -96,8 +99,8 @@ def split(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Samp
     return train, validation
 
 
-def check(samples: list[Sample], config: DataConfig, *, root: Path, same_size: bool = True) -> None:
-    """Decode every picture once; raises DataError with all that cannot be used.
+def check(samples: list[Sample], config: DataConfig, *, where: str, same_size: bool = True) -> None:
+    """Decode every picture once; raises DataError with all that cannot be used, found `where` it says.
 
     `same_size`: whole pictures must be of one size, as in a batch.
     """
@@ -110,7 +113,7 @@ def check(samples: list[Sample], config: DataConfig, *, root: Path, same_size: b
             sizes |= {size} if size else set()
     if same_size and config.view == "whole" and len(sizes) > 1 and not problems:
         problems.append(f"{len(sizes)} different sizes; resize them, --set data.view=resize, or crop, data.view=crop")
-    _refuse(problems, root)
+    _refuse(problems, where)
 
 
 @contextmanager
@@ -123,10 +126,14 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def fingerprint(samples: Iterable[Sample], root: Path) -> str:
-    """SHA-256 of the names and sizes of all files, so that a run is resumed on the data it began with."""
+def fingerprint(groups: Iterable[tuple[Path, Iterable[Sample]]]) -> str:
+    """SHA-256 of the names and sizes of all files, so that a run is resumed on the data it began with.
+
+    `groups`: the folders that were given, and their samples.
+    """
     facts = [
-        (path.relative_to(root).as_posix(), path.stat().st_size)
+        (index, path.relative_to(root).as_posix(), path.stat().st_size)
+        for index, (root, samples) in enumerate(groups)
         for sample in samples
         for path in (sample.blurred, sample.sharp)
         if path
@@ -158,16 +165,16 @@ def _pairs(folder: Path, root: Path, blurred_folder: str) -> Iterator[Sample]:
     theirs = {path.stem: path for path in _pictures(blurred.iterdir())}
     ours = {path.stem: path for path in _pictures((folder / "sharp").iterdir())}
     alone = sorted((theirs[stem] if stem in theirs else ours[stem]) for stem in theirs.keys() ^ ours.keys())
-    _refuse([f"has no partner: {path.relative_to(root)}" for path in alone], root)
+    _refuse([f"has no partner: {path.relative_to(root)}" for path in alone], str(root))
     for stem, sharp in ours.items():
         yield Sample(sharp, theirs[stem], _within(folder, root))
 
 
-def _refuse(problems: list[str], root: Path) -> None:
+def _refuse(problems: list[str], where: str) -> None:
     if problems:
         more = len(problems) - SHOWN_PROBLEMS
         lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]] + ([f"  and {more} more"] if more > 0 else [])
-        summary = f"{len(problems)} problems with the pictures, listed below; mend or remove them: {root}"
+        summary = f"{len(problems)} problems with the pictures, listed below; mend or remove them: {where}"
         raise DataError("\n".join((summary, *lines)))
 
 

@@ -78,7 +78,7 @@ def open_model(path: Path, *, device: str) -> tuple[Restorer, Recipe | None]:
 
 def view(size: str, recipe: Recipe | None) -> DataConfig:
     """How test pictures are seen: blurred as in training, of the size given or trained at; raises ValueError."""
-    trained = dataclasses.replace(recipe.data if recipe else DataConfig(), flips=False, quarter_turns=False)
+    trained = dataclasses.replace(recipe.data if recipe else DataConfig(), shares=(), flips=False, quarter_turns=False)
     if size == "trained" and trained.view == "resize":
         return trained
     if size in {"trained", "full"}:
@@ -156,7 +156,7 @@ def write_report(options: argparse.Namespace) -> str:
     seen = view(options.size, recipe)
     found = find_samples(options.data, blurred_folder=options.blurred_folder or seen.blurred_folder)
     samples = found.test or found.train
-    check(samples, seen, root=options.data, same_size=False)
+    check(samples, seen, where=str(options.data), same_size=False)
     pictures = Pictures(samples, seen, seed=0, augment=False)
     scores = evaluate(model, pictures, root=options.data)
     options.out.mkdir(parents=True, exist_ok=True)

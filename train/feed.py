@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,17 @@ CHECKED = "checked.txt"
 class Feed:
     """Training and validation pictures of a run, found, checked and brought to the recipe's size."""
 
-    def __init__(self, recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks) -> None:
         """Raises DataError with all that is wrong, and ValueError if the ranks differ in what they found."""
         self.recipe, self.ranks = recipe, ranks
-        found = find_samples(data, blurred_folder=recipe.data.blurred_folder)
-        training, validation = split(found, recipe.data)
-        self.data_hash = fingerprint([*training, *validation], data)
+        if recipe.data.shares and len(recipe.data.shares) != len(data):
+            raise ValueError(f"{len(recipe.data.shares)} shares for {len(data)} folders of pictures; give one for each")
+        found = [find_samples(root, blurred_folder=recipe.data.blurred_folder) for root in data]
+        training, validation = (
+            list(groups) for groups in zip(*(split(each, recipe.data) for each in found), strict=True)
+        )
+        groups = [(root, [*ours, *held_out]) for root, ours, held_out in zip(data, training, validation, strict=True)]
+        self.data_hash = fingerprint(groups)
         ranks.agree({"settings": recipe.to_json(), "pictures": self.data_hash, "torch version": torch.__version__})
         checked, facts = run / CHECKED, f"{self.data_hash} {recipe.data}\n".encode()
 
@@ -46,9 +52,10 @@ class Feed:
             )
 
         def check_and_make() -> None:
-            print(f"{len(training)} pictures to train on, {len(validation)} to validate with")
+            counts = [sum(map(len, each)) for each in (training, validation)]
+            print(f"{counts[0]} pictures to train on, {counts[1]} to validate with")
             if not (checked.exists() and checked.read_bytes() == facts):
-                check([*training, *validation], recipe.data, root=data)
+                check([*chain(*training, *validation)], recipe.data, where=", ".join(map(str, data)))
                 write_whole(checked, facts)
             open_pairs()
 

@@ -22,7 +22,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is types.UnionType:
         return any(_fits(value, choice) for choice in inner)
     if origin is tuple:
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+        hints = inner[:1] * len(value) if inner[-1:] == (...,) and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(hints) and all(map(_fits, value, hints))
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
@@ -38,4 +39,6 @@ def _described(hint: Any) -> str:
         return " or ".join(map(_described, inner))
     if origin is tuple:
         return f"({', '.join(map(_described, inner))})"
+    if hint is ...:
+        return "..."
     return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from train.validate import validate
 
 MAY_CHANGE = {"epochs", "max_steps", "early_stopping_epochs", "save_steps", "workers"}
 """Settings that a resumed run may be given anew."""
-LOSSES = ("generator_loss", "content_loss", "adversarial_loss", "discriminator_loss")
+LOSSES = ("generator_loss", "content_loss", "distillation_loss", "adversarial_loss", "discriminator_loss")
 SCORES = ("psnr_db", "ssim")
 SUMS = ("steps", "skipped_steps", *LOSSES, "pictures", *SCORES)
 """What is added up over an epoch: losses over `steps`, which are those not skipped, and scores over `pictures`."""
@@ -54,12 +55,14 @@ class DivergedError(ArithmeticError):
     """Losses or weights are no longer numbers."""
 
 
-def train(recipe: Recipe, *, data: Path, run: Path, resume: bool = False, device: str = "cpu") -> None:
+def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = False, device: str = "cpu") -> None:
     """Train a generator, and with it a discriminator where the recipe's losses have one.
 
     Writes to `run`: `state.pt` and the one before it (for `resume`), `log.jsonl` and TensorBoard
     events (one entry an epoch), and the published `generator.safetensors` with `config.json`, of
     the epoch with the least validation loss. Under torchrun all ranks call it alike.
+
+    `data`: folders of pictures; crops are made from each by `data.shares`.
 
     Raises ValueError if `run` holds a state and `resume` is not given, or if it is and settings
     or pictures differ; DataError for pictures that cannot be used; CheckpointError; DivergedError;
@@ -74,7 +77,7 @@ def train(recipe: Recipe, *, data: Path, run: Path, resume: bool = False, device
         with checkpoint.locked(run) if ranks.first else nullcontext():
             if ranks.first:
                 checkpoint.write_whole(run / LAUNCH, launch_id().encode())
-            training = Training(recipe, data=data, run=run, ranks=ranks)
+            training = Training(recipe, data=data, run=run, ranks=ranks, anew=not resume)
             if resume:
                 training.restore()
             training.go_on()
@@ -85,10 +88,12 @@ def train(recipe: Recipe, *, data: Path, run: Path, resume: bool = False, device
 class Training:
     """Everything that a run consists of, and how it goes on."""
 
-    def __init__(self, recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, anew: bool = True) -> None:
+        """`anew`: begin with the weights of `recipe.init`, not with those that `restore` will bring."""
         self.recipe, self.run, self.ranks = recipe, run, ranks
         self.feed = Feed(recipe, data=data, run=run, ranks=ranks)
-        self._build()
+        self.teacher_hash = checkpoint.weights_hash(Path(recipe.teacher)) if recipe.teacher else ""
+        self._build(anew=anew)
         self.step = 0
         self.sums = dict.fromkeys(SUMS, 0.0)
         """Over the steps of this epoch so far."""
@@ -116,6 +121,10 @@ class Training:
             raise ValueError(f"the pictures are not those that the run began with; bring them back: {self.run}")
         if self.ranks.first and path.name != checkpoint.STATE:
             tqdm.write(f"{checkpoint.STATE} cannot be loaded; going on from the state before, step {state['step']}")
+        if state["teacher_hash"] != self.teacher_hash:
+            raise ValueError(
+                f"the teacher is not the one that the run began with; bring it back: {self.recipe.teacher}"
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step = state["step"]
@@ -150,11 +159,14 @@ class Training:
                     sentence = f"stopped after step {self.step}; go on with --resume: {self.run}"
                     raise InterruptedRunError(sentence, signals[0])
 
-    def _build(self) -> None:
+    def _build(self, *, anew: bool) -> None:
         """Networks, optimizers and schedules; `parts` is all that has a state, by the name it is saved under."""
         recipe, ranks = self.recipe, self.ranks
         torch.manual_seed(recipe.seed)
         networks: dict[str, nn.Module] = {"generator": create_generator(recipe.generator, **recipe.options)}
+        if recipe.init and anew:
+            checkpoint.load_weights(networks["generator"], Path(recipe.init))
+        teacher = checkpoint.load_generator(Path(recipe.teacher))[0].requires_grad_(False) if recipe.teacher else None
         if recipe.losses.adversarial:
             sigmoid = recipe.losses.adversarial_kind == "bce"
             networks["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
@@ -176,6 +188,7 @@ class Training:
             optimizers=optimizers,
             content_loss=self.content_loss,
             sees=self.generator,
+            teacher=teacher.to(ranks.device, memory_format=self.layout) if teacher else None,
         )
         self.parts: dict[str, Any] = networks | ({"average": self.average} if self.average else {})
         for name in networks:
@@ -248,6 +261,7 @@ class Training:
                 "processes": self.ranks.count,
                 "recipe": self.recipe.to_json(),
                 "data_hash": self.feed.data_hash,
+                "teacher_hash": self.teacher_hash,
             }
             checkpoint.save_state(facts | state, self.run)
 

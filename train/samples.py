@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +122,20 @@ class Crops(Dataset[Pair]):
 
 
 def dataset(
-    samples: list[Sample], config: DataConfig, *, seed: int, augment: bool, cache: Path, key: str
+    groups: list[list[Sample]], config: DataConfig, *, seed: int, augment: bool, cache: Path, key: str
 ) -> Pictures | Crops:
     """The samples as the recipe sees them; crops are made in `cache` unless they are there.
 
-    `key`: of the samples, for the cache. `augment` off is for validation.
+    `groups`: the samples of each folder that was given. `key`: of the samples, for the cache.
+    `augment` off is for validation.
     """
     if config.view != "crop":
-        return Pictures(samples, config, seed=seed, augment=augment)
+        return Pictures(list(chain(*groups)), config, seed=seed, augment=augment)
     count = config.crops if augment else min(config.crops, VALIDATION_CROPS)
-    recipe = [key, seed, count, config.size_px, config.scale, asdict(config.blur)]
+    recipe = [key, seed, count, config.size_px, config.scale, config.shares, asdict(config.blur)]
     folder = cache / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     if not folder.is_dir():
-        _make_crops(samples, folder, config, count=count, seed=seed)
+        _make_crops(groups, folder, config, count=count, seed=seed)
     return Crops(folder, config, seed=seed, augment=augment)
 
 
@@ -143,20 +146,41 @@ def _resized(picture: Image, size: tuple[int, int]) -> Image:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
-def _make_crops(samples: list[Sample], folder: Path, config: DataConfig, *, count: int, seed: int) -> None:
+def taken_in_turns(groups: list[list[Sample]], shares: tuple[float, ...], *, count: int, seed: int) -> list[Sample]:
+    """`count` samples, of each group by its share (none given: alike), each group's in a random order of its own."""
+    rng = np.random.default_rng(seed)
+    weights = np.array(shares or [1.0] * len(groups))
+    weights /= weights.sum()
+    queues: list[Iterator[Sample]] = [_shuffled(group, rng) for group in groups]
+    taken = np.zeros(len(groups))
+    samples = []
+    for done in range(count):
+        group = int(np.argmax(weights * (done + 1) - taken))
+        taken[group] += 1
+        samples.append(next(queues[group]))
+    return samples
+
+
+def _shuffled(samples: list[Sample], rng: np.random.Generator) -> Iterator[Sample]:
+    """Without end, all of them before any comes again."""
+    while True:
+        for row in rng.permutation(len(samples)):
+            yield samples[row]
+
+
+def _make_crops(groups: list[list[Sample]], folder: Path, config: DataConfig, *, count: int, seed: int) -> None:
     unfinished = folder.with_name(folder.name + ".part")
     unfinished.mkdir(parents=True, exist_ok=True)
     shape = (count, config.size_px[1], config.size_px[0], 3)
     blurred, sharp = (_array(unfinished / f"{name}.npy", shape) for name in ("blurred", "sharp"))
     starts = range(0, count, CROPS_PER_TASK)
-    rounds = -(-len(starts) // len(samples))
-    order = np.random.default_rng(seed).permutation(rounds * len(samples)) % len(samples)
+    samples = taken_in_turns(groups, config.shares, count=len(starts), seed=seed)
     with threads() as pool:
         tasks = []
         for index, start in enumerate(starts):
             rows = slice(start, start + CROPS_PER_TASK)
-            sample, rng = samples[order[index]], np.random.default_rng((seed, index))
-            tasks.append(pool.submit(_crop, sample, blurred[rows], sharp[rows], config, rng))
+            rng = np.random.default_rng((seed, index))
+            tasks.append(pool.submit(_crop, samples[index], blurred[rows], sharp[rows], config, rng))
         for task in tqdm(tasks, desc="crops", unit="picture", leave=False):
             task.result()
     blurred.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn import functional as F
 
 from train.config import Recipe
 from train.losses import ContentLoss, adversarial_loss, discriminator_loss, gradient_penalty
@@ -20,6 +21,7 @@ class Step:
     (DistributedDataParallel, torch.compile). A network whose gradient is not finite is left as
     it was; `skipped` counts the steps in a row of which that is true. `sees`: the generator as
     it is, which knows how it sees pixels; the discriminator sees them in the same range.
+    `teacher`: a generator whose pictures are learned from as well.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class Step:
         optimizers: dict[str, torch.optim.Optimizer],
         content_loss: ContentLoss,
         sees: Generator,
+        teacher: Generator | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.teacher = recipe, teacher
         self.networks = networks
         self.generator, self.discriminator = networks["generator"], networks.get("discriminator")
         self.optimizers, self.content_loss = optimizers, content_loss
@@ -51,13 +54,28 @@ class Step:
             losses["discriminator_loss"] = self._discriminator_loss(real, fake.detach())
             finite = self._update("discriminator", losses["discriminator_loss"])
         losses["content_loss"] = losses["generator_loss"] = self.content_loss(restored, sharp)
+        if self.teacher is not None:
+            losses["distillation_loss"] = F.l1_loss(restored, self._taught(blurred))
+            losses["generator_loss"] = (
+                losses["generator_loss"] + self.recipe.losses.distillation * losses["distillation_loss"]
+            )
         if self.discriminator is not None:
             losses["adversarial_loss"] = self._adversarial_loss(fake)
-            weight = self.recipe.losses.adversarial
-            losses["generator_loss"] = losses["content_loss"] + weight * losses["adversarial_loss"]
+            losses["generator_loss"] = (
+                losses["generator_loss"] + self.recipe.losses.adversarial * losses["adversarial_loss"]
+            )
         finite &= self._update("generator", losses["generator_loss"])
         self.skipped = 0 if finite else self.skipped + 1
         return restored.detach(), {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _taught(self, blurred: Tensor) -> Tensor:
+        """The teacher's picture, float32[N, 3, H, W] in [0, 1] and the generator's order of colours."""
+        assert self.teacher is not None
+        swap = self.teacher.channel_order != self.sees.channel_order
+        with self._autocast(blurred):
+            taught = restored_planes(self.teacher, blurred.flip(1) if swap else blurred, self.teacher).clamp(0, 1)
+        return taught.flip(1) if swap else taught
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         assert self.discriminator is not None

@@ -19,12 +19,26 @@ from runtime.metrics import psnr_db
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-BUNDLED = Path(__file__).parent.parent / "models" / "deblur_edge_int8_cpu.onnx"
-"""The engine that comes with the package."""
+BUNDLED_NAMES = ("edge-s",)
+"""Of the engines that come with the package."""
 _TRIAL = (320, 180)
 """Or the nearest size that the engine takes."""
 _ALIKE_DB = 40.0
 """Of both libraries' results. The bundled engines have 48 dB (INT8) and more; a wrong one was seen with 31."""
+
+
+def engine_path(text: str) -> Path:
+    """A path; or an engine that comes with the package by its name, in 8 bits for CPUs, where no file has that name."""
+    path = Path(text)
+    return _bundled(text) if text in BUNDLED_NAMES and not path.exists() else path
+
+
+def _bundled(name: str) -> Path:
+    return Path(__file__).parent.parent / "models" / f"{name}_int8_cpu.onnx"
+
+
+BUNDLED = _bundled(BUNDLED_NAMES[0])
+"""The engine that is taken where none is asked for."""
 
 
 def open_engine(
@@ -43,7 +57,7 @@ def open_engine(
     `rebuild`: a plan that does not fit this machine is built again from its ONNX file. Raises
     EngineError with what is wrong and what to do.
     """
-    hint = "check the path, or leave out --engine for the bundled one"
+    hint = f"check the path, or take one that is bundled: --engine {' or '.join(BUNDLED_NAMES)}"
     if not path.exists():
         raise EngineError("no such engine", path, hint=hint)
     if not path.is_file():
@@ -110,4 +124,4 @@ def _faster(path: Path, threads: int) -> Engine:
     return default
 
 
-__all__ = ["BUNDLED", "MODES", "PROVIDERS", "Engine", "Mode", "Provider", "open_engine"]
+__all__ = ["BUNDLED", "BUNDLED_NAMES", "MODES", "PROVIDERS", "Engine", "Mode", "Provider", "engine_path", "open_engine"]

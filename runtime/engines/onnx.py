@@ -42,6 +42,8 @@ class OnnxEngine(OneAtATime):
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that spin while they wait take the cores from the decoder and the encoder.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = _session(path, _ORT_NAMES[provider], options, _settings(provider, path))
         if session.get_providers()[0] != _ORT_NAMES[provider]:
             raise EngineError(

@@ -38,7 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(gpu_check, "QUERIES", 8)
     monkeypatch.setattr(gpu_check, "run_tests", lambda: "passed: 12 passed")
     (tmp_path / "engines").mkdir()
-    shutil.copy(BUNDLED.with_name("deblur_edge_fp32.onnx"), tmp_path / "engines")
+    shutil.copy(BUNDLED.with_name("edge-s_fp32.onnx"), tmp_path / "engines")
     return tmp_path
 
 
@@ -47,9 +47,9 @@ def test_a_page_with_a_verdict(machine: Path, capsys: pytest.CaptureFixture[str]
     assert gpu_check.main(arguments) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("# PASS")
-    assert "| deblur_edge_fp32 | " in shown
+    assert "| edge-s_fp32 | " in shown
     assert (machine / "out" / "verdict.md").read_text() == shown
-    assert (machine / "out" / "deblur_edge_fp32.plan.json").exists()
+    assert (machine / "out" / "edge-s_fp32.plan.json").exists()
 
 
 def test_a_plan_that_computes_something_else_fails(
@@ -62,7 +62,7 @@ def test_a_plan_that_computes_something_else_fails(
     monkeypatch.setattr(gpu_check, "plan_from_onnx", other)
     arguments = ["--engines", str(machine / "engines"), "--out", str(machine / "out"), "--duration", "0.1"]
     assert gpu_check.main(arguments) == 1
-    assert capsys.readouterr().out.startswith("# FAIL: deblur_edge_fp32")
+    assert capsys.readouterr().out.startswith("# FAIL: edge-s_fp32")
 
 
 def test_failed_tests_fail_the_page(

@@ -37,7 +37,7 @@ def frame(seed: int = 0) -> Pixels:
 def trained(name: str) -> Generator:
     """A network that changes its input by some codes."""
     torch.manual_seed(0)
-    generator = create_generator(name, **({"width": 8, "blocks": 1} if name == "edge" else {})).eval()
+    generator = create_generator(name, **({"widths": (8,), "blocks": (1,)} if name == "edge" else {})).eval()
     if name == "edge":
         with torch.no_grad():
             generator.tail.weight.mul_(10)
@@ -286,7 +286,7 @@ def test_a_network_without_engines_is_exported_once(tmp_path: Path, monkeypatch:
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--generator", "edge", "--checkpoint", str(tmp_path)]) == 4
-    publish(trained("edge"), json.dumps({"generator": "edge", "options": {"width": 8, "blocks": 1}}), tmp_path)
+    publish(trained("edge"), json.dumps({"generator": "edge", "options": {"widths": (8,), "blocks": (1,)}}), tmp_path)
     assert main(["--generator", "two_stage_cnn", "--checkpoint", str(tmp_path)]) == 4
     assert "this run is of edge, not of two_stage_cnn" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ending:
@@ -297,7 +297,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.
 def test_the_command_exports_a_checkpoint_and_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    publish(trained("edge"), json.dumps({"generator": "edge", "options": {"width": 8, "blocks": 1}}), folder)
+    publish(trained("edge"), json.dumps({"generator": "edge", "options": {"widths": (8,), "blocks": (1,)}}), folder)
     arguments = ["--generator", "edge", "--checkpoint", str(folder), "--work", str(tmp_path / "work")]
     command = [*arguments, "--size", "64x48", "--duration", "0.1", "--json", str(tmp_path / "a.json")]
     assert main(command) == 0

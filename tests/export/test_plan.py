@@ -16,7 +16,7 @@ import torch
 from export.calibration import planes, ranges
 from export.channels import in_bgr
 from export.collapse import collapsed
-from export.graph import onnx_from_generator
+from export.graph import onnx_from_generator, view_of
 from export.pixels import with_pixel_interface
 from export.plan import PlanConfig, main, plan_from_onnx
 from export.precision import convolutions, fp16, int8, prepared
@@ -29,7 +29,7 @@ from tests.conftest import ROOT, picture, without_gpu
 from tests.export.test_collapse import REDUCED
 from train.models import create_generator
 
-FP32 = BUNDLED.with_name("deblur_edge_fp32.onnx")
+FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
 RTX = ["--target", "tensorrt-rtx"]
 OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"]}
 
@@ -44,8 +44,8 @@ def cores() -> dict[tuple[str, str], onnx.ModelProto]:
         core = prepared(collapsed(onnx_from_generator(generator)))
         if generator.channel_order == "RGB":
             core = in_bgr(core)
-        interface = {"pixel_range": generator.pixel_range, "multiple_of": generator.multiple_of}
-        wrapped = with_pixel_interface(core, spec=EngineSpec(name=name), **interface)
+        view = view_of(generator)
+        wrapped = with_pixel_interface(core, view, spec=EngineSpec(name=name))
         frames = planes(wrapped, core.graph.input[0].name, [picture(64, 64, seed=seed) for seed in range(2)])
         found = ranges(core, frames, "minmax")
         made[name, "fp32"] = wrapped
@@ -53,7 +53,7 @@ def cores() -> dict[tuple[str, str], onnx.ModelProto]:
             ("fp16", fp16(core, frames)),
             ("int8", int8(core, found, "int8", quantised=convolutions(core))),
         ):
-            made[name, precision] = with_pixel_interface(rewritten, spec=EngineSpec(name=name), **interface)
+            made[name, precision] = with_pixel_interface(rewritten, view, spec=EngineSpec(name=name))
     return made
 
 
@@ -114,7 +114,7 @@ sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "6
     [
         (["{tmp}/none.onnx", *RTX], 4, "doesn't exist"),
         (["{tmp}/junk.onnx", *RTX], 4, "not an engine that ONNX Runtime can load"),
-        (["{cpu}", *RTX], 4, "Non-zero zero point"),
+        (["{cpu}", *RTX], 4, "unsupported input type of UINT8"),
         (["{fp32}", *RTX, "--workspace-mib", "1"], 4, "within workspace limit"),
         (["{fp32}", *RTX, "--compute-capability", "9.0"], 2, "does not run on compute capability 9.0; give one of 7.5"),
         (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must grow from --min-size"),

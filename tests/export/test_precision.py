@@ -22,6 +22,7 @@ from runtime.errors import InputError, UsageError
 from tests.conftest import ROOT, picture, write_clip
 from tests.export.test_collapse import kinds, run
 from train.models import create_generator
+from train.models.base import patches
 
 CALIBRATION = ROOT / "calib_data" / "calibration"
 
@@ -29,7 +30,7 @@ CALIBRATION = ROOT / "calib_data" / "calibration"
 @pytest.fixture(scope="module")
 def core() -> onnx.ModelProto:
     torch.manual_seed(0)
-    generator = create_generator("edge", width=16, blocks=3)
+    generator = create_generator("edge", widths=(16,), blocks=(3,))
     with torch.no_grad():
         generator.tail.weight.mul_(8)
     return prepared(collapsed(onnx_from_generator(generator)))
@@ -37,7 +38,9 @@ def core() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def frames() -> list[np.ndarray]:
-    return [frame.transpose(2, 0, 1)[None].astype(np.float32) / 255 for frame in read_frames(CALIBRATION)[:8]]
+    """As the core sees them."""
+    read = [frame[:192, :192] for frame in read_frames(CALIBRATION)[:8]]
+    return [patches(torch.from_numpy(frame.transpose(2, 0, 1)[None]).float() / 255, 4).numpy() for frame in read]
 
 
 def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
@@ -56,10 +59,10 @@ def test_fp16_computes_in_half_and_adds_the_true_input(core: onnx.ModelProto, fr
 
 def test_what_overflows_half_precision_stays_in_float(frames: list[np.ndarray]) -> None:
     torch.manual_seed(0)
-    generator = create_generator("edge", width=16, blocks=3)
+    generator = create_generator("edge", widths=(16,), blocks=(3,))
     with torch.no_grad():  # values beyond 65,504 inside, ordinary ones at the end
-        generator.body[1].conv1.weight.mul_(1e6)
-        generator.body[1].conv2.weight.mul_(1e-6)
+        generator.body.before[1].conv1.weight.mul_(1e6)
+        generator.body.before[1].conv2.weight.mul_(1e-6)
     loud = prepared(collapsed(onnx_from_generator(generator)))
     half = fp16(loud, frames)
     expected, got = run(loud, frames[0]), run(half, frames[0])

@@ -377,7 +377,7 @@ def test_rebuild_builds_a_plan_that_fits_and_goes_on(
 @without_gpu
 def test_the_command_that_is_named_is_one_that_works(tmp_path: Path) -> None:
     """What a refusal tells to type, typed: by the real builder, from a plan that was truncated."""
-    onnx = tmp_path / "deblur_edge_fp32.onnx"
+    onnx = tmp_path / "edge-s_fp32.onnx"
     shutil.copy(BUNDLED.with_name(onnx.name), onnx)
     plan = write_plan(onnx, tmp_path)
     plan.write_bytes(plan.read_bytes()[:1000])

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.engines import BUNDLED, Engine, open_engine
+from runtime.engines import BUNDLED, BUNDLED_NAMES, Engine, engine_path, open_engine
 from runtime.engines.onnx import OnnxEngine, _Bound, _Plain
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.errors import EngineError
@@ -20,7 +20,7 @@ from runtime.frame import Pixels
 from tests.conftest import picture, write_engine
 from tests.standin import HostCuda, put_in_place, write_plan
 
-FP32 = BUNDLED.with_name("deblur_edge_fp32.onnx")
+FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
 SIZES = [(1, 1), (2, 3), (7, 1), (4, 4), (5, 8), (33, 17), (360, 640), (721, 1279)]
 Open = Callable[[Path], Engine]
 
@@ -56,6 +56,17 @@ def bound(engine: OnnxEngine) -> OnnxEngine:
 
 
 onnx_only = pytest.mark.parametrize("opened", ONNX_ENGINES, indirect=True)
+
+
+def test_a_bundled_engine_is_opened_by_its_name_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [engine_path(name).name for name in BUNDLED_NAMES] == [f"{name}_int8_cpu.onnx" for name in BUNDLED_NAMES]
+    assert all(engine_path(name).is_file() for name in BUNDLED_NAMES)
+    assert engine_path("mine.onnx") == Path("mine.onnx")
+    (tmp_path / "edge-s").mkdir()
+    assert engine_path("edge-s") == Path("edge-s")
 
 
 @pytest.mark.parametrize("path", [FP32, BUNDLED], ids=["fp32", "int8_cpu"])
@@ -142,7 +153,7 @@ def test_a_fixed_size_is_a_range_that_is_kept(opened: Open, tmp_path: Path) -> N
 
 def test_engines_describe_themselves(opened: Open, invert: Path) -> None:
     engine = opened(BUNDLED)
-    assert (engine.spec.name, engine.spec.precision) == ("deblur_edge_int8_cpu", "int8_cpu")
+    assert (engine.spec.name, engine.spec.precision) == ("edge-s_int8_cpu", "int8_cpu")
     assert engine.spec.loss_db is not None
     assert engine.spec.loss_db < 0.3
     assert opened(invert).spec.name == "invert"

@@ -24,7 +24,7 @@ def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     from benchmarks.gpu_check import flavour_here
     from export.plan import main
 
-    onnx = BUNDLED.with_name(f"deblur_edge_{request.param}.onnx")
+    onnx = BUNDLED.with_name(f"edge-s_{request.param}.onnx")
     out = tmp_path_factory.mktemp("plans") / f"{onnx.stem}.plan"
     limits = ["--min-size", "16x16", "--opt-size", "320x180", "--max-size", "640x480", "--batch", "2"]
     assert main([str(onnx), "--out", str(out), "--target", flavour_here(), *limits]) == 0
@@ -99,7 +99,7 @@ def test_onnx_runtimes_gpu_providers(provider: str) -> None:
 
     if not has_provider(provider):
         pytest.skip(f"ONNX Runtime was built without {provider}")
-    path = BUNDLED.with_name("deblur_edge_fp32.onnx")
+    path = BUNDLED.with_name("edge-s_fp32.onnx")
     frame = picture(333, 217)[None]
     expected = open_engine(path, provider="cpu").infer(frame)
     engine = open_engine(path, provider=provider)

@@ -23,8 +23,8 @@ FRAME = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jp
 @pytest.fixture(params=[np.nan, np.inf], ids=["nan", "inf"])
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The bundled FP32 engine with one weight gone wrong, as a half-precision overflow leaves it."""
-    model = onnx.load(BUNDLED.with_name("deblur_edge_fp32.onnx"))
-    bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [48])
+    model = onnx.load(BUNDLED.with_name("edge-s_fp32.onnx"))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [32])
     values = numpy_helper.to_array(bias).copy()
     values[3] = request.param
     bias.CopyFrom(numpy_helper.from_array(values, bias.name))
@@ -45,6 +45,14 @@ def test_nan_passes_the_original_on(
         assert np.array_equal(cv2.imread(str(path)), frame.pixels)
     assert main([*arguments, "--out", "null", "--strict"]) == 8
     assert "as NaN gives" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", range(16))
+def test_one_place_of_every_patch_is_seen(place: int) -> None:
+    """A channel gone wrong blackens one pixel of each square of 4x4."""
+    hurt = FRAME.copy()
+    hurt[place // 4 :: 4, place % 4 :: 4] = 0
+    assert "blank" in fault(FRAME, hurt)
 
 
 def test_nan_in_a_part_of_the_frame_is_found() -> None:

@@ -47,6 +47,17 @@ def test_truth_is_the_untouched_centre() -> None:
     assert blurred.shape == sharp.shape == (48, 48, 3)
 
 
+@pytest.mark.parametrize("codes_share", [0.0, 1.0])
+def test_exposures_of_codes_keep_the_mean_code_and_those_of_light_the_light(codes_share: float) -> None:
+    config = BlurConfig(length_px=(20, 20), noise_sigma=0, jpeg_share=0, object_share=0, codes_share=codes_share)
+    around = np.where(np.random.default_rng(0).random((24, 24, 1)) < 0.5, 20, 230).astype(np.uint8)
+    around = np.kron(around, np.ones((8, 8, 3), np.uint8))
+    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(1))
+    codes = abs(blurred.mean() - sharp.mean())
+    light = 255 * abs(linear_from_srgb(blurred).mean() - linear_from_srgb(sharp).mean())
+    assert (codes < 3 < light) if codes_share else (light < 3 < codes)
+
+
 def test_no_motion_and_no_noise_change_nothing() -> None:
     config = BlurConfig(length_px=(0, 0), roll_deg=0, noise_sigma=0, jpeg_share=0)
     blurred, sharp = blurred_pair(patch(config), config=config, rng=np.random.default_rng(0))

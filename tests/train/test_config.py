@@ -34,7 +34,7 @@ def test_two_stage_rates_halve_on_a_plateau_and_fall_to_a_tenth_each_thirty_epoc
 
 
 def test_cosine_rates_warm_up_and_end_at_nothing() -> None:
-    recipe = dataclasses.replace(RECIPES["edge"], warmup_steps=10, learning_rate=1.0)
+    recipe = dataclasses.replace(RECIPES["edge-s"], warmup_steps=10, learning_rate=1.0)
     used = rates(recipe, [1.0] * 11)
     assert used[0] == pytest.approx(0.1)
     assert used[1] == pytest.approx(1.0, abs=1e-3)
@@ -61,6 +61,11 @@ def test_overrides_reach_every_level() -> None:
     assert recipe.losses.multi_scale_l1 == 1.0
 
 
+def test_a_run_without_a_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one loss"):
+        overridden(RECIPES["swin_mse"], ["losses.mse=0"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -83,12 +88,14 @@ def test_overrides_reach_every_level() -> None:
         ("tenth_every_epochs=3", "does not go with the cosine"),
         ("batch.size=4", "batch has no parts"),
         ("max_steps=0", "max_steps must be at least 1"),
-        ("losses.l1=0", "at least one loss"),
+        ("losses.adversarial=-0.1", "must not be negative"),
+        ("data.shares=(1.0, 0.0)", "shares must be positive"),
+        ("data.shares=(1.0, 'x')", r"shares must be \(float, \.\.\.\)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(override: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        overridden(RECIPES["edge"], [override])
+        overridden(RECIPES["edge-s"], [override])
 
 
 def test_wgan_gp_refuses_batch_normalisation() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
 from train.data import DataError, check, find_samples, fingerprint, read, split
 from train.feed import training_keys, validation_keys
-from train.samples import Augmentation, Pictures, dataset
+from train.samples import Augmentation, Pictures, dataset, taken_in_turns
 
 
 def names(samples: list) -> list[str]:
@@ -66,7 +67,7 @@ def test_all_that_is_wrong_is_listed_before_the_first_step(tmp_path: Path) -> No
     jpeg = folder / "blur" / "000004.jpg"
     jpeg.write_bytes(jpeg.read_bytes()[:-2])  # OpenCV 4 shows it as if it were whole
     with pytest.raises(DataError) as refusal:
-        check(find_samples(root).train, DataConfig(view="resize"), root=root)
+        check(find_samples(root).train, DataConfig(view="resize"), where=str(root))
     lines = str(refusal.value).splitlines()
     assert lines[0].startswith("5 problems with the pictures")
     for number, words in enumerate(
@@ -130,17 +131,18 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 def test_pictures_of_several_sizes_do_not_go_whole_into_batches(tmp_path: Path) -> None:
     root = write_gopro(tmp_path / "tree", sequences={"A": 1})
     write_gopro(root, sequences={"B": 1}, size=(80, 96))
-    check(find_samples(root).train, DataConfig(view="resize"), root=root)
+    check(find_samples(root).train, DataConfig(view="resize"), where=str(root))
     with pytest.raises(DataError, match="2 different sizes"):
-        check(find_samples(root).train, DataConfig(view="whole"), root=root)
+        check(find_samples(root).train, DataConfig(view="whole"), where=str(root))
 
 
 def test_fingerprint_changes_with_the_pictures(tmp_path: Path) -> None:
     root = write_gopro(tmp_path, sequences={"A": 2})
-    before = fingerprint(find_samples(root).train, root)
-    assert fingerprint(find_samples(root).train, root) == before
+    before = fingerprint([(root, find_samples(root).train)])
+    assert fingerprint([(root, find_samples(root).train)]) == before
     cv2.imwrite(str(root / "A" / "sharp" / "000000.png"), scene(96, 80, seed=9))
-    assert fingerprint(find_samples(root).train, root) != before
+    assert fingerprint([(root, find_samples(root).train)]) != before
+    assert fingerprint([(root, find_samples(root).train)] * 2) != fingerprint([(root, find_samples(root).train)])
 
 
 @given(seed=st.integers(0, 2**32), flips=st.booleans(), turns=st.booleans(), angle=st.floats(0, 45))
@@ -172,7 +174,7 @@ def test_pairs_depend_on_seed_epoch_and_row_alone(
     config = DataConfig(view=view, size_px=(48, 48), crops=16, flips=True, rotation_deg=10.0)
     samples = find_samples(gopro if kind == "pairs" else photos).train
     first, second, other = (
-        dataset(samples, config, seed=seed, augment=True, cache=tmp_path / name, key=kind)
+        dataset([samples], config, seed=seed, augment=True, cache=tmp_path / name, key=kind)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     pair, again, different, later = first[0, 2], second[0, 2], other[0, 2], first[1, 2]
@@ -192,11 +194,21 @@ def test_held_out_pictures_are_the_same_at_every_epoch(photos: Path) -> None:
 
 def test_crops_are_made_once(photos: Path, tmp_path: Path) -> None:
     config, samples = DataConfig(size_px=(32, 32), crops=20), find_samples(photos).train
-    made = [dataset(samples, config, seed=0, augment=True, cache=tmp_path, key="k") for _ in range(2)]
+    made = [dataset([samples], config, seed=0, augment=True, cache=tmp_path, key="k") for _ in range(2)]
     assert len(made[0]) == 20
     assert len(list(tmp_path.iterdir())) == 1
     assert np.array_equal(made[0].sharp, made[1].sharp)
     assert made[0].sharp.std(axis=(1, 2, 3)).min() > 0
+
+
+def test_folders_give_crops_by_their_shares(gopro: Path, photos: Path) -> None:
+    groups = [find_samples(gopro).train, find_samples(photos).train]
+    alike, weighted = (taken_in_turns(groups, shares, count=40, seed=0) for shares in ((), (3.0, 1.0)))
+    assert [sum(sample.blurred is None for sample in taken) for taken in (alike, weighted)] == [20, 10]
+    assert Counter(sample.sharp.name for sample in alike if sample.blurred is None) == dict.fromkeys(
+        (f"{seed}.png" for seed in range(4)), 5
+    )
+    assert taken_in_turns(groups, (), count=40, seed=1) != alike
 
 
 def test_every_epoch_takes_each_sample_once_in_an_order_of_its_own() -> None:

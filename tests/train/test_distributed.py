@@ -21,7 +21,7 @@ from train.loop import train
 
 pytestmark = pytest.mark.timeout(300)
 
-EDGE = ["generator=edge", "options={'width': 8, 'blocks': 1}", "data.crops=16", "precision=fp32", "save_steps=1"]
+EDGE = ["generator=edge", "options={'widths': (8,), 'blocks': (1,)}", "data.crops=16", "precision=fp32", "save_steps=1"]
 EDGE += ["workers=0", "learning_rate=1e-4", "tenth_every_epochs=0"]
 GAN = [*EDGE, "data.view=crop", "data.size_px=(64, 64)", "data.rotation_deg=0.0", "normalisation=none"]
 
@@ -54,7 +54,7 @@ def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
     [
-        ("edge", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"]),
+        ("edge-s", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"]),
         ("two_stage", GAN),
         ("two_stage", [*GAN, "losses.adversarial_kind=wgan_gp"]),
     ],
@@ -72,7 +72,7 @@ def test_two_processes_do_the_step_of_one_with_twice_the_batch(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     one: Recipe = overridden(RECIPES[recipe], [*overrides, "batch=8", "max_steps=1"])
-    train(one, data=photos, run=tmp_path / "one")
+    train(one, data=[photos], run=tmp_path / "one")
     states = [load_state(tmp_path / run)[0] for run in ("one", "two")]
     for name in ("generator", "discriminator") if one.losses.adversarial else ("generator",):
         assert largest(differences(*(state[name] for state in states))) < 1e-5
@@ -102,7 +102,7 @@ def test_ranks_with_other_settings_are_refused(photos: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_goes_on_where_the_run_was_saved(photos: Path, tmp_path: Path) -> None:
     overrides = [*EDGE, "data.size_px=(32, 32)", "batch=2", "epochs=60"]
-    command = launch("edge", overrides, data=photos, run=tmp_path / "run", options=("--max-restarts", "3"))
+    command = launch("edge-s", overrides, data=photos, run=tmp_path / "run", options=("--max-restarts", "3"))
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     while not (has_state(tmp_path / "run") and load_state(tmp_path / "run")[0]["step"] >= 20):
         assert process.poll() is None

@@ -15,13 +15,13 @@ from train.config import RECIPES, overridden
 from train.evaluate import chosen, main, view
 from train.loop import train
 
-SMALL = ["generator=edge", "options={'width': 8, 'blocks': 1}", "data.size_px=(80, 64)", "workers=0", "epochs=2"]
+SMALL = ["generator=edge", "options={'widths': (8,), 'blocks': (1,)}", "data.size_px=(80, 64)", "workers=0", "epochs=2"]
 
 
 @pytest.fixture(scope="module")
 def run(gopro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(overridden(RECIPES["two_stage"], SMALL), data=gopro, run=folder)
+    train(overridden(RECIPES["two_stage"], SMALL), data=[gopro], run=folder)
     return folder
 
 
@@ -103,9 +103,9 @@ def test_triplets_span_from_the_least_gain_to_the_most() -> None:
 def test_sizes() -> None:
     assert view("800x450", None).size_px == (800, 450)
     assert view("trained", RECIPES["swin_mse"]).size_px == (224, 224)
-    assert view("trained", RECIPES["edge"]).view == "whole"
+    assert view("trained", RECIPES["edge-s"]).view == "whole"
     assert view("full", RECIPES["swin_mse"]).view == "whole"
-    gamma = overridden(RECIPES["edge"], ["data.blurred_folder=blur_gamma", "data.blur.length_px=(0, 24)"])
+    gamma = overridden(RECIPES["edge-s"], ["data.blurred_folder=blur_gamma", "data.blur.length_px=(0, 24)"])
     assert (view("full", gamma).blurred_folder, view("full", gamma).blur.length_px) == ("blur_gamma", (0, 24))
 
 
@@ -155,7 +155,7 @@ def test_two_stage_recipe_on_true_pairs_from_tree_to_report(tmp_path: Path) -> N
                 picture = cv2.imread(str(path.parent.parent / kind / path.name))
                 cv2.imwrite(str(folder / f"{path.stem}.png"), picture)
     overrides = ["data.size_px=(128, 72)", "batch=2", "epochs=2", "workers=1"]
-    train(overridden(RECIPES["two_stage"], overrides), data=tmp_path / "data", run=tmp_path / "run")
+    train(overridden(RECIPES["two_stage"], overrides), data=[tmp_path / "data"], run=tmp_path / "run")
     arguments = [
         "--checkpoint",
         str(tmp_path / "run"),

@@ -14,10 +14,11 @@ from tests.conftest import SHARED
 from train.checkpoint import load_generator, publish
 from train.config import RECIPES, Recipe, overridden
 from train.models import GENERATORS, Generator, PatchGan, create_generator, padded, restore
+from train.models.base import patches, pixels
 from train.models.encoders import PretrainedError
 
 REDUCED = {
-    "edge": {"width": 16, "blocks": 2},
+    "edge": {"widths": (16,), "blocks": (2,)},
     "resnet_unet": {"size": "18", "width": 8},
     "swin_deblur": {"size": "tiny", "width": 32},
     "two_stage_cnn": {},
@@ -48,13 +49,26 @@ def test_two_stage_cnn_has_the_size_of_listing_1() -> None:
     assert macs_per_pixel(generator) == 367_296
 
 
-def test_edge_has_the_size_and_reach_that_it_states() -> None:
-    generator = create_generator("edge").eval()
-    assert (parameters(generator), macs_per_pixel(generator)) == (374_112, 23_328)
-    probe = torch.zeros(1, 3, 320, 320, requires_grad=True)
-    generator(probe)[0, :, 160:164, 160:164].sum().backward()
-    reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
-    assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [148, 148]
+def test_the_edge_family_has_the_size_and_reach_that_its_cards_state() -> None:
+    for name, facts in {"edge-s": (610_672, 8_080, 248)}.items():
+        generator = create_generator("edge", **RECIPES[name].options).eval()
+        assert (parameters(generator), macs_per_pixel(generator, size=160)) == facts[:2]
+        with torch.no_grad():
+            for weight in generator.parameters():
+                weight.abs_().add_(1e-3)  # so that no ReLU hides a way
+        probe = torch.zeros(1, 3, 480, 480, requires_grad=True)
+        generator(probe)[0, :, 240:244, 240:244].sum().backward()
+        reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
+        assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [facts[2]] * 2
+
+
+def test_patches_lie_as_the_bytes_of_a_frame_do() -> None:
+    """Row, column, colour: what a frame in memory gives when it is cut into squares."""
+    frame = torch.arange(8 * 12 * 3).reshape(1, 8, 12, 3)
+    squares = frame.reshape(1, 2, 4, 3, 12).permute(0, 1, 3, 2, 4).reshape(1, 2, 3, 48)
+    planes = frame.permute(0, 3, 1, 2)
+    assert torch.equal(patches(planes, 4), squares.permute(0, 3, 1, 2))
+    assert torch.equal(pixels(patches(planes, 4), 4), planes)
 
 
 def test_swin_base_has_1024_channels_where_the_paper_says() -> None:
@@ -127,7 +141,7 @@ def test_residual_of_zero_gives_the_input_in_the_range_that_is_stated(name: str)
 def test_published_weights_come_back(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = create_generator(name, **REDUCED[name]).eval()
-    recipe = overridden(RECIPES["edge"], [f"generator={name}", f"options={REDUCED[name]}"])
+    recipe = overridden(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
     publish(generator, recipe.to_json(), tmp_path)
     loaded, config = load_generator(tmp_path)
     assert Recipe.from_json((tmp_path / "config.json").read_text()) == recipe
@@ -141,7 +155,8 @@ def test_published_weights_come_back(name: str, tmp_path: Path) -> None:
     ("name", "options", "words"),
     [
         ("edgy", {}, "known: edge, resnet_unet"),
-        ("edge", {"width": 0}, "at least 1"),
+        ("edge", {"widths": (0,), "blocks": (1,)}, "at least 1"),
+        ("edge", {"widths": (8, 8)}, "as many"),
         ("edge", {"pretrained": "x"}, "unexpected keyword argument 'pretrained'"),
         ("swin_deblur", {"size": "huge"}, "tiny, small, base"),
         ("swin_deblur", {"width": 33}, "multiple of 32"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from train.__main__ import main
 from train.checkpoint import CheckpointError, load_generator, load_state, save_state
 from train.config import RECIPES, Recipe, overridden
 from train.data import DataError
+from train.evaluate import main as evaluate
 from train.exit_codes import told
 from train.interrupt import InterruptedRunError
 from train.log import read_log
@@ -30,7 +32,7 @@ from train.models import create_generator
 from train.step import Step
 
 SMALL = [
-    "options={'width': 8, 'blocks': 1}",
+    "options={'widths': (8,), 'blocks': (1,)}",
     "data.size_px=(32, 32)",
     "data.crops=12",
     "batch=4",
@@ -52,7 +54,7 @@ ADVERSARIAL = [
 
 def small(*overrides: str) -> Recipe:
     """The edge recipe, three epochs of three steps."""
-    return overridden(RECIPES["edge"], [*SMALL, *overrides])
+    return overridden(RECIPES["edge-s"], [*SMALL, *overrides])
 
 
 def adversarial(*overrides: str) -> Recipe:
@@ -81,7 +83,7 @@ class KilledError(Exception):
     pass
 
 
-def train_and_die(recipe: Recipe, *, data: Path, run: Path, in_step: int, resume: bool = False) -> None:
+def train_and_die(recipe: Recipe, *, data: list[Path], run: Path, in_step: int, resume: bool = False) -> None:
     """Train until something breaks off the given step from here, before its weights change."""
     original, calls = Step.__call__, []
 
@@ -103,10 +105,10 @@ def train_and_die(recipe: Recipe, *, data: Path, run: Path, in_step: int, resume
     ids=["edge bf16", "edge fp32", "two_stage", "wgan_gp"],
 )
 def test_resumed_run_ends_with_the_same_bits(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
-    train(recipe, data=photos, run=tmp_path / "whole")
-    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=6)
-    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=2, resume=True)
-    train(recipe, data=photos, run=tmp_path / "broken", resume=True)
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    train_and_die(recipe, data=[photos], run=tmp_path / "broken", in_step=6)
+    train_and_die(recipe, data=[photos], run=tmp_path / "broken", in_step=2, resume=True)
+    train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
     assert same_state(tmp_path / "whole", tmp_path / "broken")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -146,7 +148,7 @@ def test_resumed_run_ends_with_the_same_bits_after_kill_9_at_any_moment(photos: 
 
 def test_a_signal_saves_the_state_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     recipe = small("save_steps=1000")
-    train(recipe, data=photos, run=tmp_path / "whole")
+    train(recipe, data=[photos], run=tmp_path / "whole")
     original = Step.__call__
 
     def call(self: Step, *pictures: torch.Tensor) -> object:
@@ -156,9 +158,9 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(photos: Path, tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
         with pytest.raises(InterruptedRunError, match="stopped after step 1; go on with --resume") as stop:
-            train(recipe, data=photos, run=tmp_path / "stopped")
+            train(recipe, data=[photos], run=tmp_path / "stopped")
     assert stop.value.exit_code == 143
-    train(recipe, data=photos, run=tmp_path / "stopped", resume=True)
+    train(recipe, data=[photos], run=tmp_path / "stopped", resume=True)
     assert same_state(tmp_path / "whole", tmp_path / "stopped")
 
 
@@ -166,18 +168,18 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings_or_picture
     photos: Path, gopro: Path, tmp_path: Path
 ) -> None:
     recipe = small("epochs=1")
-    train(recipe, data=photos, run=tmp_path)
+    train(recipe, data=[photos], run=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
     with pytest.raises(ValueError, match="a run is there already"):
-        train(recipe, data=photos, run=tmp_path)
+        train(recipe, data=[photos], run=tmp_path)
     with pytest.raises(ValueError, match="seed was 0"):
-        train(dataclasses.replace(recipe, seed=1), data=photos, run=tmp_path, resume=True)
+        train(dataclasses.replace(recipe, seed=1), data=[photos], run=tmp_path, resume=True)
     with pytest.raises(ValueError, match="generator was 'edge'"):
         train(
-            dataclasses.replace(recipe, generator="two_stage_cnn", options={}), data=photos, run=tmp_path, resume=True
+            dataclasses.replace(recipe, generator="two_stage_cnn", options={}), data=[photos], run=tmp_path, resume=True
         )
     with pytest.raises(ValueError, match="pictures are not those"):
-        train(recipe, data=gopro, run=tmp_path, resume=True)
+        train(recipe, data=[gopro], run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
@@ -186,9 +188,9 @@ def test_resuming_with_a_pretrained_encoder_is_exact_too(photos: Path, tmp_path:
     create_generator("resnet_unet", size="18", width=8).encoder.save_pretrained(tmp_path / "encoder")
     options = {"size": "18", "width": 8, "pretrained": str(tmp_path / "encoder")}
     recipe = dataclasses.replace(small("ema_decay=0.9"), generator="resnet_unet", options=options)
-    train(recipe, data=photos, run=tmp_path / "whole")
-    train_and_die(recipe, data=photos, run=tmp_path / "broken", in_step=6)
-    train(recipe, data=photos, run=tmp_path / "broken", resume=True)
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    train_and_die(recipe, data=[photos], run=tmp_path / "broken", in_step=6)
+    train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
     assert same_state(tmp_path / "whole", tmp_path / "broken")
     before, after = create_generator("resnet_unet", **options).state_dict(), load_state(tmp_path / "whole")[0]
     name = next(name for name in before if name.endswith("running_mean"))
@@ -197,28 +199,28 @@ def test_resuming_with_a_pretrained_encoder_is_exact_too(photos: Path, tmp_path:
 
 def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) -> None:
     with checkpoint.locked(tmp_path), pytest.raises(ValueError, match="another process trains here"):
-        train(small(), data=photos, run=tmp_path)
-    train(small("epochs=1"), data=photos, run=tmp_path)
+        train(small(), data=[photos], run=tmp_path)
+    train(small("epochs=1"), data=[photos], run=tmp_path)
 
 
 def test_a_run_is_not_resumed_with_another_number_of_processes(photos: Path, tmp_path: Path) -> None:
-    train(small("epochs=1"), data=photos, run=tmp_path)
+    train(small("epochs=1"), data=[photos], run=tmp_path)
     state = load_state(tmp_path)[0] | {"processes": 4}
     save_state(state, tmp_path)
     with pytest.raises(ValueError, match="the run has 4 processes, not 1"):
-        train(small("epochs=2"), data=photos, run=tmp_path, resume=True)
+        train(small("epochs=2"), data=[photos], run=tmp_path, resume=True)
 
 
 def test_a_finished_run_may_be_given_more_epochs(photos: Path, tmp_path: Path) -> None:
-    train(small("epochs=1", "schedule=constant"), data=photos, run=tmp_path / "more")
-    train(small("epochs=3", "schedule=constant"), data=photos, run=tmp_path / "more", resume=True)
-    train(small("epochs=3", "schedule=constant"), data=photos, run=tmp_path / "once")
+    train(small("epochs=1", "schedule=constant"), data=[photos], run=tmp_path / "more")
+    train(small("epochs=3", "schedule=constant"), data=[photos], run=tmp_path / "more", resume=True)
+    train(small("epochs=3", "schedule=constant"), data=[photos], run=tmp_path / "once")
     first, second = weights(tmp_path / "more"), weights(tmp_path / "once")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_max_steps_end_a_run_within_an_epoch(photos: Path, tmp_path: Path) -> None:
-    train(small("max_steps=4"), data=photos, run=tmp_path)
+    train(small("max_steps=4"), data=[photos], run=tmp_path)
     assert [(line["epoch"], line["step"]) for line in read_log(tmp_path)] == [(1, 3), (2, 4)]
 
 
@@ -226,7 +228,7 @@ def test_the_best_epoch_is_published_and_a_run_stops_when_none_gets_better(photo
     """With a learning rate that destroys the network, the first epoch stays the best."""
     recipe = small("epochs=20", "early_stopping_epochs=2", "ema_decay=0.0", "gradient_clip=0.0", "precision=fp32")
     recipe = dataclasses.replace(recipe, schedule="constant", warmup_steps=3, learning_rate=0.3)
-    train(recipe, data=photos, run=tmp_path)
+    train(recipe, data=[photos], run=tmp_path)
     losses = [line["validation/content_loss"] for line in read_log(tmp_path)]
     best = losses.index(min(losses))
     assert len(losses) == best + 3 < 20
@@ -237,14 +239,14 @@ def test_the_best_epoch_is_published_and_a_run_stops_when_none_gets_better(photo
 
 @pytest.mark.parametrize("damage", ["no weights", "truncated", "other network", "no config", "junk config"])
 def test_damaged_published_weights_are_refused_in_one_line(damage: str, photos: Path, tmp_path: Path) -> None:
-    train(small("epochs=1"), data=photos, run=tmp_path)
+    train(small("epochs=1"), data=[photos], run=tmp_path)
     published, config = tmp_path / "generator.safetensors", tmp_path / "config.json"
     if damage == "no weights":
         published.unlink()
     elif damage == "truncated":
         published.write_bytes(published.read_bytes()[:500])
     elif damage == "other network":
-        config.write_text(config.read_text().replace('"blocks": 1', '"blocks": 2'))
+        config.write_text(config.read_text().replace('"blocks": [\n      1', '"blocks": [\n      2'))
     elif damage == "no config":
         config.unlink()
     else:
@@ -281,15 +283,15 @@ def test_a_damaged_state_gives_way_to_the_one_before(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = small()
-    train(recipe, data=photos, run=tmp_path / "whole")
-    train_and_die(recipe, data=photos, run=tmp_path / "run", in_step=6)
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    train_and_die(recipe, data=[photos], run=tmp_path / "run", in_step=6)
     damage(tmp_path / "run" / "state.pt")
-    train(recipe, data=photos, run=tmp_path / "run", resume=True)
+    train(recipe, data=[photos], run=tmp_path / "run", resume=True)
     assert same_state(tmp_path / "whole", tmp_path / "run")
     for name in ("state.pt", "state.previous.pt"):
         damage(tmp_path / "run" / name)
     with pytest.raises(CheckpointError, match="start without --resume"):
-        train(recipe, data=photos, run=tmp_path / "run", resume=True)
+        train(recipe, data=[photos], run=tmp_path / "run", resume=True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -305,7 +307,7 @@ def test_a_full_disk_keeps_the_state_before_and_leaves_no_orphans(disk: Callable
 def test_orphans_of_a_killed_save_are_swept(photos: Path, tmp_path: Path) -> None:
     for name in ("state.next.pt", "state.next.pt.part", "generator.safetensors.part"):
         junk(tmp_path / name)
-    train(small("epochs=1"), data=photos, run=tmp_path)
+    train(small("epochs=1"), data=[photos], run=tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if "next" in path.name or "part" in path.name]
 
 
@@ -322,7 +324,7 @@ def test_losses_that_are_no_numbers_are_skipped_then_stop_the_run(photos: Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
         with pytest.raises(DivergedError, match="no finite gradient in 20 steps up to step 29"):
-            train(recipe, data=photos, run=tmp_path)
+            train(recipe, data=[photos], run=tmp_path)
     lines = read_log(tmp_path)
     assert [line["skipped_steps"] for line in lines[:4]] == [1, 1, 0, 3]
     assert all(value == value for line in lines[:3] for value in line.values())  # noqa: PLR0124 - not NaN
@@ -331,7 +333,7 @@ def test_losses_that_are_no_numbers_are_skipped_then_stop_the_run(photos: Path, 
 
 def test_batch_statistics_that_are_no_numbers_are_never_saved(photos: Path, tmp_path: Path) -> None:
     recipe = adversarial("epochs=2", "generator=two_stage_cnn", "options={}")
-    train(recipe, data=photos, run=tmp_path)
+    train(recipe, data=[photos], run=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
     original = Step.__call__
 
@@ -341,7 +343,7 @@ def test_batch_statistics_that_are_no_numbers_are_never_saved(photos: Path, tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
         with pytest.raises(DivergedError, match="weights of the generator are not finite at step 8"):
-            train(dataclasses.replace(recipe, epochs=9), data=photos, run=tmp_path, resume=True)
+            train(dataclasses.replace(recipe, epochs=9), data=[photos], run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
@@ -350,7 +352,7 @@ def test_every_epoch_is_told_to_people_files_and_tensorboard(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(adversarial("epochs=2", "data.rotation_deg=0.0"), data=gopro, run=tmp_path)
+    train(adversarial("epochs=2", "data.rotation_deg=0.0"), data=[gopro], run=tmp_path)
     lines = read_log(tmp_path)
     expected = {f"train/{name}" for name in ("generator_loss", "content_loss", "adversarial_loss", "psnr_db", "ssim")}
     expected |= {
@@ -369,17 +371,17 @@ def test_every_epoch_is_told_to_people_files_and_tensorboard(
 
 def test_resuming_drops_the_lines_of_steps_that_are_taken_again(tmp_path: Path, photos: Path) -> None:
     recipe = small()
-    train(recipe, data=photos, run=tmp_path)
+    train(recipe, data=[photos], run=tmp_path)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"epoch": 4, "step": 12}\n{"epoch": 5, "st')
-    train(dataclasses.replace(recipe, epochs=4), data=photos, run=tmp_path, resume=True)
+    train(dataclasses.replace(recipe, epochs=4), data=[photos], run=tmp_path, resume=True)
     assert [line["step"] for line in read_log(tmp_path)] == [3, 6, 9, 12]
 
 
 def test_pictures_read_by_worker_processes_are_the_same(gopro: Path, tmp_path: Path) -> None:
-    recipe = overridden(RECIPES["edge"], [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1"])
+    recipe = overridden(RECIPES["edge-s"], [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1"])
     for workers in (0, 2):
-        train(dataclasses.replace(recipe, workers=workers), data=gopro, run=tmp_path / str(workers))
+        train(dataclasses.replace(recipe, workers=workers), data=[gopro], run=tmp_path / str(workers))
     first, second = weights(tmp_path / "0"), weights(tmp_path / "2")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -450,10 +452,59 @@ def test_a_bug_is_not_hidden() -> None:
         told(RuntimeError("shape mismatch"))
 
 
+def test_a_run_begins_with_the_weights_of_another(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=[photos], run=tmp_path / "first")
+    train(small("epochs=1", "learning_rate=0.0", f"init={tmp_path / 'first'}"), data=[photos], run=tmp_path / "second")
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    shutil.rmtree(tmp_path / "first")  # which a resumed run no longer needs
+    train(
+        small("epochs=1", "learning_rate=0.0", f"init={tmp_path / 'first'}"),
+        data=[photos],
+        run=tmp_path / "second",
+        resume=True,
+    )
+
+
+def test_weights_of_another_network_are_refused(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=[photos], run=tmp_path / "first")
+    with pytest.raises(CheckpointError, match="of another network"):
+        train(small("options.blocks=(2,)", f"init={tmp_path / 'first'}"), data=[photos], run=tmp_path / "third")
+
+
+def test_a_run_with_a_teacher_resumes_to_the_same_bits(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1", "options.widths=(16,)"), data=[photos], run=tmp_path / "teacher")
+    recipe = small("epochs=1", f"teacher={tmp_path / 'teacher'}")
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    train_and_die(recipe, data=[photos], run=tmp_path / "broken", in_step=3)
+    train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "broken")
+    assert read_log(tmp_path / "whole")[0]["train/distillation_loss"] > 0
+    train(small("epochs=1", "options.widths=(16,)", "seed=1"), data=[photos], run=tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "generator.safetensors", tmp_path / "teacher")
+    with pytest.raises(ValueError, match="not the one that the run began with"):
+        train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
+
+
+def test_folders_of_two_kinds_train_together_and_the_run_can_be_evaluated(
+    photos: Path, gopro: Path, tmp_path: Path
+) -> None:
+    recipe = small("epochs=1", "data.shares=(1.0, 2.0)", "data.crops=24", "data.validation=test")
+    train(recipe, data=[photos, gopro], run=tmp_path / "run")
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [6]
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--data", str(gopro), "--out", str(tmp_path / "report")]
+    assert evaluate([*arguments]) == 0
+
+
+def test_as_many_shares_as_folders(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 shares for 1 folders"):
+        train(small("data.shares=(1.0, 2.0)"), data=[photos], run=tmp_path)
+
+
 def test_the_command_line_trains_and_prints_its_recipe_in_full(
     gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = ["data.size_px=(64, 64)", "options={'width': 8, 'blocks': 1}", "workers=0"]
+    overrides = ["data.size_px=(64, 64)", "options={'widths': (8,), 'blocks': (1,)}", "workers=0"]
     arguments = ["--recipe", "deblurgan_v2", "--generator", "edge", "--data", str(gopro), "--out", str(tmp_path)]
     sets = [text for override in overrides for text in ("--set", override)]
     monkeypatch.setattr("sys.argv", ["train", *arguments, *sets, "--max-steps", "2"])

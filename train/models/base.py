@@ -20,8 +20,34 @@ class Generator(nn.Module):
     """Order of the three colour planes."""
     pixel_range: ClassVar[tuple[float, float]]
     """Values of black and of full white."""
-    multiple_of: ClassVar[int]
+    multiple_of: int
     """H and W must be multiples of this; `padded` sees to it."""
+    patch_px: ClassVar[int] = 1
+    """Side P of the squares of pixels that `core` takes as the channels of one place."""
+
+    def core(self, x: Tensor) -> Tensor:
+        """What is exported: float32[N, 3 P^2, H / P, W / P] -> the same, as `patches` makes them."""
+        output: Tensor = self(x)
+        return output
+
+
+def patches(x: Tensor, patch_px: int) -> Tensor:
+    """float32[N, C, H, W] -> float32[N, P^2 C, H / P, W / P], channels by row, column, colour.
+
+    So the values of a patch come in the order of a frame's bytes, of which whole rows of patches
+    can be moved at once; `pixel_unshuffle` has the colour first.
+    """
+    count, channels, height, width = x.shape
+    rows, columns = height // patch_px, width // patch_px
+    split = x.reshape(count, channels, rows, patch_px, columns, patch_px)
+    return split.permute(0, 3, 5, 1, 2, 4).reshape(count, patch_px**2 * channels, rows, columns)
+
+
+def pixels(x: Tensor, patch_px: int) -> Tensor:
+    """The inverse of `patches`."""
+    count, channels, rows, columns = x.shape
+    split = x.reshape(count, patch_px, patch_px, channels // patch_px**2, rows, columns)
+    return split.permute(0, 3, 4, 1, 5, 2).reshape(count, channels // patch_px**2, rows * patch_px, columns * patch_px)
 
 
 def padded(generator: nn.Module, x: Tensor, *, multiple_of: int) -> Tensor:

@@ -1,62 +1,93 @@
-"""`edge`: a residual network that works at a quarter of the resolution."""
+"""`edge`: a U of plain convolutions that begins at a quarter of the resolution."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import Generator
+from train.models.base import Generator, patches, pixels
 
-FACTOR = 4
+PATCH_PX = 4
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), as in EDSR (Lim et al. 2017): no normalisation."""
+class PlainBlock(nn.Module):
+    """relu(conv(relu(conv(x)))), each convolution begun as the identity with a little noise.
+
+    So it trains as with a shortcut around each of them (Zagoruyko and Komodakis 2017, DiracNets), and
+    infers without one: an addition in 8 bits costs a rounding and a pass over memory.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            for convolution in (self.conv1, self.conv2):
+                convolution.weight.mul_(0.3)
+                convolution.weight[:, :, 1, 1] += torch.eye(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
+        return F.relu(self.conv2(F.relu(self.conv1(x))))
+
+
+class Level(nn.Module):
+    """Blocks at one resolution, around what happens at half of it: float[N, C, H, W] -> the same."""
+
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        super().__init__()
+        width = widths[0]
+        self.before = nn.Sequential(*(PlainBlock(width) for _ in range(blocks[0])))
+        self.lower = None
+        if widths[1:]:
+            self.down = nn.Conv2d(width, widths[1], 2, stride=2)
+            self.lower = Level(widths[1:], blocks[1:])
+            self.up = nn.Conv2d(widths[1], 4 * width, 1)
+            self.after = nn.Sequential(*(PlainBlock(width) for _ in range(blocks[0])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        if self.lower is None:
+            return x
+        x = x + F.pixel_shuffle(self.up(self.lower(self.down(x))), 2)
+        y: Tensor = self.after(x)
+        return y
 
 
 class Edge(Generator):
-    """Pixel-unshuffle by 4, residual 3x3 convolutions, pixel-shuffle, global residual.
+    """Patches of 4x4 pixels, a U of plain 3x3 convolutions, global residual.
 
-    Each input pixel costs a sixteenth of what the same convolutions cost at full resolution,
-    and 18 of them see 148 pixels around. No batch statistics: train and eval mode are alike.
-    With the default width of 48 and 8 blocks: 374,112 parameters, 23,328 MAC per pixel.
+    Each pixel costs a sixteenth of what the same convolutions cost at full resolution, and each
+    level below a quarter of the one above. No batch statistics: train and eval mode are alike.
+    `widths`: channels from the first level down; `blocks`: pairs of convolutions there, which the
+    levels above the last have twice, on the way down and up.
     """
 
     # Frames arrive as BGR; a network that was trained so needs no channel swap in the engine.
     channel_order: ClassVar[Literal["BGR", "RGB"]] = "BGR"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    multiple_of: ClassVar[int] = FACTOR
+    patch_px: ClassVar[int] = PATCH_PX
 
-    def __init__(self, width: int = 48, blocks: int = 8) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2)) -> None:
         super().__init__()
-        if width < 1 or blocks < 1:
-            raise ValueError(f"width and blocks must be at least 1, got {width} and {blocks}")
-        channels = 3 * FACTOR**2
-        self.head = nn.Conv2d(channels, width, 3, padding=1)
-        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.tail = nn.Conv2d(width, channels, 3, padding=1)
-        self._start_near_identity()
-
-    @torch.no_grad()
-    def _start_near_identity(self) -> None:
-        """Small residuals at the start, so that training begins at the blurred picture itself."""
-        for block in self.body:
-            assert isinstance(block, ResidualBlock)
-            block.conv2.weight.mul_(0.1)
-        self.tail.weight.mul_(0.1)
+        if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
+            raise ValueError(f"widths and blocks must be as many, each at least 1, got {widths} and {blocks}")
+        self.multiple_of = PATCH_PX * 2 ** (len(widths) - 1)
+        channels = 3 * PATCH_PX**2
+        self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.body = Level(widths, blocks)
+        self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
+        with torch.no_grad():
+            self.tail.weight.mul_(0.1)  # training begins at the blurred picture itself
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.head(F.pixel_unshuffle(x, FACTOR))
+        return pixels(self.core(patches(x, PATCH_PX)), PATCH_PX)
+
+    def core(self, x: Tensor) -> Tensor:
+        features = self.head(x)
         features = features + self.body(features)
-        return x + F.pixel_shuffle(self.tail(features), FACTOR)
+        residual: Tensor = self.tail(features)
+        return x + residual

@@ -18,7 +18,7 @@ _ROUNDS = 3
 _BLOCK = 4
 """Frames of one engine before the next has its turn."""
 _REST_S = 0.05
-"""Before a turn: ONNX Runtime's threads spin for 20 to 30 ms after a frame, and slow others down meanwhile."""
+"""Before a turn: threads of a library may spin for a while after a frame, and slow others down meanwhile."""
 
 
 def trial_frame(size: Size) -> Pixels:

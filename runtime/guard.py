@@ -12,7 +12,8 @@ from runtime.frame import Pixels
 _STEP = 5
 """Every fifth row and column is looked at: a 25th of the pixels. Networks that work on patches of 4 or 8 pixels
 are so seen at every place of a patch."""
-# At least 4.7 times the most that an earlier bundled engine did on 271 frames of six real sources: 0.10 %, 1.4 %, 3.4 codes.
+# At least 4.7 times the most that an earlier bundled engine did on 271 frames of six real sources: 0.10 %, 1.4 %,
+# 3.4 codes.
 BLANK_SHARE = 0.005
 _BLANK_FROM = 64
 """A power of two, as `_any_bits` needs."""

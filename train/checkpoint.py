@@ -141,9 +141,9 @@ def weights_hash(run: Path) -> str:
 
 
 def load_weights(generator: Generator, run: Path) -> None:
-    """Give a generator the published weights of a run; raises CheckpointError if they are not of its kind."""
-    weights = load_generator(run)[0].state_dict()
+    """Let a generator begin as the published one of a run; raises CheckpointError if it cannot (`begin_as`)."""
+    trained, _ = load_generator(run)
     try:
-        generator.load_state_dict(weights)
+        generator.begin_as(trained)
     except RuntimeError as error:
         raise CheckpointError(f"weights are of another network; give its options by --set: {run}") from error

@@ -242,8 +242,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     # The bundled engines', by their names.
     "edge-s": dataclasses.replace(_EDGE, options={"widths": (32, 64, 96), "blocks": (1, 1, 2)}),
-    "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96), "blocks": (1, 4)}),
-    "edge-l": dataclasses.replace(_EDGE, options={"widths": (64, 96, 128), "blocks": (1, 2, 3)}),
+    "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2)}),
+    "edge-l": dataclasses.replace(_EDGE, options={"widths": (64, 96, 96), "blocks": (2, 2, 2)}),
 }
 
 

@@ -50,7 +50,11 @@ def test_two_stage_cnn_has_the_size_of_listing_1() -> None:
 
 
 def test_the_edge_family_has_the_size_and_reach_that_its_cards_state() -> None:
-    for name, facts in {"edge-s": (610_672, 8_080, 248)}.items():
+    for name, facts in {
+        "edge-s": (610_672, 8_080, 248),
+        "edge-m": (1_232_544, 20_304, 312),
+        "edge-l": (1_471_024, 34_608, 360),
+    }.items():
         generator = create_generator("edge", **RECIPES[name].options).eval()
         assert (parameters(generator), macs_per_pixel(generator, size=160)) == facts[:2]
         with torch.no_grad():
@@ -60,6 +64,36 @@ def test_the_edge_family_has_the_size_and_reach_that_its_cards_state() -> None:
         generator(probe)[0, :, 240:244, 240:244].sum().backward()
         reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
         assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [facts[2]] * 2
+
+
+def test_a_larger_edge_begins_as_a_smaller_one_and_learns_with_all_its_weights() -> None:
+    small = create_generator("edge", widths=(8, 12, 16), blocks=(1, 1, 2)).eval()
+    large = create_generator("edge", widths=(12, 16, 16), blocks=(2, 2, 3)).eval()
+    large.begin_as(small)
+    blurred = torch.rand(2, 3, 48, 32)
+    torch.testing.assert_close(large(blurred), small(blurred), rtol=0, atol=1e-6)
+    before = {name: weight.clone() for name, weight in large.state_dict().items()}
+    optimizer = torch.optim.AdamW(large.parameters(), lr=1e-3)
+    for _ in range(5):  # those of what is new learn as soon as something reads it
+        optimizer.zero_grad()
+        (large(blurred) - torch.rand(2, 3, 48, 32)).square().mean().backward()
+        optimizer.step()
+    for name, weight in large.state_dict().items():
+        assert (weight != before[name]).float().mean() > 0.5, name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"widths": (4, 16), "blocks": (1, 1)}, "larger there"),
+        ({"widths": (8, 16, 16), "blocks": (1, 1, 1)}, "other levels"),
+        ({"widths": (16,), "blocks": (1,)}, "other levels"),
+    ],
+)
+def test_an_edge_that_another_does_not_fit_into_is_refused(options: dict[str, object], words: str) -> None:
+    trained = create_generator("edge", widths=(8, 16), blocks=(1, 1))
+    with pytest.raises(RuntimeError, match=words):
+        create_generator("edge", **options).begin_as(trained)
 
 
 def test_patches_lie_as_the_bytes_of_a_frame_do() -> None:

@@ -469,7 +469,7 @@ def test_a_run_begins_with_the_weights_of_another(photos: Path, tmp_path: Path) 
 def test_weights_of_another_network_are_refused(photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1"), data=[photos], run=tmp_path / "first")
     with pytest.raises(CheckpointError, match="of another network"):
-        train(small("options.blocks=(2,)", f"init={tmp_path / 'first'}"), data=[photos], run=tmp_path / "third")
+        train(small("options.widths=(4,)", f"init={tmp_path / 'first'}"), data=[photos], run=tmp_path / "third")
 
 
 def test_a_run_with_a_teacher_resumes_to_the_same_bits(photos: Path, tmp_path: Path) -> None:

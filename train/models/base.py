@@ -30,6 +30,10 @@ class Generator(nn.Module):
         output: Tensor = self(x)
         return output
 
+    def begin_as(self, trained: Generator) -> None:
+        """Take the weights of `trained`; raises RuntimeError if they do not fit."""
+        self.load_state_dict(trained.state_dict())
+
 
 def patches(x: Tensor, patch_px: int) -> Tensor:
     """float32[N, C, H, W] -> float32[N, P^2 C, H / P, W / P], channels by row, column, colour.

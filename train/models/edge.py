@@ -86,6 +86,26 @@ class Edge(Generator):
     def forward(self, x: Tensor) -> Tensor:
         return pixels(self.core(patches(x, PATCH_PX)), PATCH_PX)
 
+    def begin_as(self, trained: Generator) -> None:
+        """Take the weights of a network as large or smaller, of as many levels: the same pictures come out.
+
+        Channels that `trained` has not got begin as they are, and are read by none that it has; blocks that it
+        has not got begin as the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Raises RuntimeError.
+        """
+        weights, theirs = self.state_dict(), trained.state_dict()
+        further = {name for name in weights.keys() - theirs.keys() if ".before." in name or ".after." in name}
+        if weights.keys() - further != theirs.keys():
+            raise RuntimeError("it is of another kind, has more blocks, or other levels")
+        for name, weight in weights.items():
+            if name in further:
+                nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
+                continue
+            taken = theirs[name]
+            if any(there > here for there, here in zip(taken.shape, weight.shape, strict=True)):
+                raise RuntimeError(f"{name} is larger there: {list(taken.shape)}, {list(weight.shape)} here")
+            weight[: len(taken)] = 0
+            weight[tuple(slice(size) for size in taken.shape)] = taken
+
     def core(self, x: Tensor) -> Tensor:
         features = self.head(x)
         features = features + self.body(features)

@@ -10,7 +10,7 @@ INT8 := runtime/models/edge-s_int8_cpu.onnx
 FP32 := runtime/models/edge-s_fp32.onnx
 BENCH ?= out/bench
 
-.PHONY: help setup setup-dev demo test test-all lint format reliability bench gpu-check clean
+.PHONY: help setup setup-dev demo web test test-all lint format reliability bench gpu-check clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
@@ -38,13 +38,21 @@ endef
 	$(PIP) install $(TORCH)
 	$(PIP) install --editable ".[dev]"
 	$(usable_opencv)
-	touch $@ .venv/runtime.done
+	touch $@ .venv/runtime.done .venv/web.done
+
+.venv/web.done: .venv/bin/python pyproject.toml
+	$(PIP) install --editable ".[web]"
+	$(usable_opencv)
+	touch $@
 
 demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo.mp4 --stats out/demo.json
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo_side_by_side.mp4 --side-by-side
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
 	@echo "watch out/demo_side_by_side.mp4: blurred on the left, restored on the right"
+
+web: .venv/web.done ## a page that sharpens what is uploaded: http://127.0.0.1:8501
+	$(BIN)/python -m runtime.web
 
 # Rooms in processes of their own: the device side without torch, as on a device; and benchmarks apart, because
 # after torch.compile has run a process dies of the next signal that it should handle.

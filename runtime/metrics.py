@@ -10,7 +10,8 @@ from runtime.frame import Pixels
 
 IDENTICAL_DB = 99.0
 """Stands for an infinite PSNR, in means and in files that have no infinity."""
-_WINDOW = (11, 11)
+SSIM_LEAST_PX = 11
+_WINDOW = (SSIM_LEAST_PX, SSIM_LEAST_PX)
 _SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
@@ -29,7 +30,7 @@ def ssim(picture: Pixels, truth: Pixels) -> float:
     K2 0.03, population variances; the mean over the channels and over the pixels whose window
     lies inside the picture.
     """
-    if min(picture.shape[:2]) < _WINDOW[0]:
+    if min(picture.shape[:2]) < SSIM_LEAST_PX:
         raise ValueError(f"SSIM needs at least 11x11 pixels, got {picture.shape[1]}x{picture.shape[0]}")
     x, y = picture.astype(np.float64), truth.astype(np.float64)
     mean_x, mean_y = _local_mean(x), _local_mean(y)
@@ -38,7 +39,7 @@ def ssim(picture: Pixels, truth: Pixels) -> float:
     covariance = _local_mean(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
-    edge = _WINDOW[0] // 2
+    edge = SSIM_LEAST_PX // 2
     return float(np.mean((luminance * structure)[edge:-edge, edge:-edge]))
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +13,12 @@ from runtime.frame import Pixels
 from runtime.serve import Address, StatusServer
 from runtime.spec import EngineSpec
 from tests.rig import wait_until
+from tests.runtime.conftest import SHOTS
 from tests.runtime.test_serve import Fed, Run
 
 selenium = pytest.importorskip("selenium.webdriver", exc_type=ImportError)
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 - after the question whether it is there
 from selenium.webdriver.common.by import By  # noqa: E402
-
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-)
-SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
-"""Where what the page looks like is left, to be looked at."""
 
 
 class Inverted(OneAtATime):
@@ -38,21 +28,6 @@ class Inverted(OneAtATime):
         return 255 - batch
 
     def close(self) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[selenium.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        assert not os.environ.get("CI"), "CI installs chromium and chromium-driver"
-        pytest.skip("no browser: apt install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    made = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield made
-    made.quit()
 
 
 def text(browser: selenium.Chrome, name: str) -> str:
@@ -110,7 +85,6 @@ def test_the_page(browser: selenium.Chrome) -> None:
             divider.send_keys("\ue012")  # left
         assert int(divider.get_attribute("aria-valuenow")) == 50
         wait_until(lambda: browser.execute_script('return document.querySelectorAll("#curve path").length') == 2)
-        SHOTS.mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(SHOTS / "status_wide.png"))
 
         browser.find_elements(By.CSS_SELECTOR, "#streams button")[1].click()

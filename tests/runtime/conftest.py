@@ -1,0 +1,39 @@
+"""A real browser for the tests of pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
+"""Where what a page looks like is left, to be looked at."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    selenium = pytest.importorskip("selenium.webdriver", exc_type=ImportError)
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        assert not os.environ.get("CI"), "CI installs chromium and chromium-driver"
+        pytest.skip("no browser: apt install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    made = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    yield made
+    made.quit()

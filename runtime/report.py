@@ -53,7 +53,7 @@ def _standing(pipeline: Pipeline) -> str:
         line += f" of {expected}"
     line += f", {pipeline.fps:.1f} fps"
     if expected and pipeline.fps:
-        line += f", {_clock((expected - pipeline.frames_written) / pipeline.fps)} left"
+        line += f", {clock((expected - pipeline.frames_written) / pipeline.fps)} left"
     if pipeline.frames_dropped:
         line += f", {pipeline.frames_dropped} dropped"
     return line
@@ -132,7 +132,8 @@ def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> N
     write_json(path, facts | (runs[0] if len(runs) == 1 else {"streams": runs}))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -148,7 +148,8 @@ def _pipeline(
 ) -> Pipeline:
     """One source on its way to its outputs."""
     window = WindowSink() if options.show or not (outs or options.serve) else None
-    sink = _open_sinks(options, outs, source, window, job=_job(options, seat, source))
+    job = job_name(source, seat, options.side_by_side, options.guard, options.skip_sharp)
+    sink = _open_sinks(options, outs, source, window, job=job)
     unstarted.callback(sink.close, complete=False)
     if options.resume:
         _resume(source, sink)
@@ -210,17 +211,10 @@ def _open_engine(options: argparse.Namespace, size: Size) -> Engine:
     return WatchedEngine(options.engine, open_it, say=say) if options.watch_engine else open_it()
 
 
-def _job(options: argparse.Namespace, engine: Engine, source: Source) -> str:
+def job_name(source: Source, engine: Engine, *settings: object) -> str:
     """What decides the frames of an output; another run with the same makes the same."""
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
-    what = (
-        files,
-        engine.spec.to_json(),
-        engine.backend.split(" (")[0],
-        options.side_by_side,
-        options.guard,
-        options.skip_sharp,
-    )
+    what = (files, engine.spec.to_json(), engine.backend.split(" (")[0], *settings)
     return f"deblur {hashlib.sha256(repr(what).encode()).hexdigest()[:16]}"
 
 

@@ -1,0 +1,74 @@
+"""One file through an engine that is loaded already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from runtime.batch.files import Task, sha256
+from runtime.engines import Engine
+from runtime.errors import DeblurError, UsageError
+from runtime.guard import OutputGuard
+from runtime.pipeline import Pipeline
+from runtime.sinks import open_sink
+from runtime.sinks.video import VideoSink
+from runtime.sources import open_source
+from runtime.sources.video import VideoSource
+from runtime.streams import job_name
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task."""
+
+    task: Task
+    frames: int = 0
+    """Restored by this run; a file that was resumed has more."""
+    seconds: float = 0.0
+    source_sha256: str = ""
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+    """One line; empty if the output is whole."""
+    exit_code: int = 0
+    place: str = ""
+    """Where it was done."""
+
+
+def restore(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] = lambda _: None) -> Outcome:
+    """Restore a file, going on where a run that was killed left it; what is wrong with it is in the outcome."""
+    began = perf_counter()
+    pipeline: Pipeline | None = None
+    try:
+        digest = sha256(Path(task.source))
+        source = open_source(task.source)
+        sink = open_sink(task.out, source.info, job=job_name(source, engine))
+        if isinstance(sink, VideoSink) and isinstance(source, VideoSource):
+            with suppress(UsageError):  # what is left is of another engine, and is made anew
+                if done := sink.resume(source.start):
+                    source.skip(done)
+        pipeline = Pipeline(source, engine, sink, guard=OutputGuard())
+        on_start(pipeline)
+        pipeline.run()
+    except (DeblurError, OSError, MemoryError) as error:
+        return Outcome(
+            task=task,
+            frames=pipeline.frames_written if pipeline else 0,
+            seconds=perf_counter() - began,
+            error=" ".join(str(error).split()) or type(error).__name__,
+            exit_code=error.exit_code if isinstance(error, DeblurError) else 3,
+        )
+    whole = pipeline.kept == task.out
+    return Outcome(
+        task=task,
+        frames=pipeline.frames_written,
+        seconds=perf_counter() - began,
+        source_sha256=digest,
+        error="" if whole else "stopped before its end",
+        exit_code=0 if whole else INTERRUPTED,
+        warnings=tuple(pipeline.warnings),
+    )

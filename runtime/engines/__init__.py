@@ -14,6 +14,7 @@ from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.tensorrt import MODES, Mode, TensorRtEngine
 from runtime.engines.trial import median_ms, trial_frame
+from runtime.engines.triton import TritonEngine, is_triton
 from runtime.errors import EngineError, UnfitPlanError
 from runtime.metrics import psnr_db
 
@@ -49,7 +50,7 @@ def open_engine(
     mode: Mode = "latency",
     rebuild: bool = False,
 ) -> Engine:
-    """Open an engine file: an `.onnx`, or a `.plan` with its sidecar.
+    """Open an engine: an `.onnx`, a `.plan` with its sidecar, or `triton://HOST:PORT/MODEL` as a path.
 
     `provider`: what runs an ONNX file; `auto` takes CUDA where ONNX Runtime has it, else
     whichever of ONNX Runtime and OpenVINO is installed and faster, which is tried and told in
@@ -57,6 +58,17 @@ def open_engine(
     `rebuild`: a plan that does not fit this machine is built again from its ONNX file. Raises
     EngineError with what is wrong and what to do.
     """
+    if is_triton(path):
+        return TritonEngine(path)
+    _require_file(path)
+    if path.suffix.lower() != ".onnx":
+        return _plan(path, mode=mode, rebuild=rebuild)
+    if provider == "openvino":
+        return OpenVinoEngine(path, threads=threads)
+    return OnnxEngine(path, provider=provider, threads=threads) if provider != "auto" else _auto(path, threads)
+
+
+def _require_file(path: Path) -> None:
     hint = f"check the path, or take one that is bundled: --engine {' or '.join(BUNDLED_NAMES)}"
     if not path.exists():
         raise EngineError("no such engine", path, hint=hint)
@@ -70,18 +82,6 @@ def open_engine(
         )
     if path.stat().st_size == 0:
         raise EngineError("engine is empty", path, hint="export it again")
-    if path.suffix.lower() != ".onnx":
-        return _plan(path, mode=mode, rebuild=rebuild)
-    if provider == "openvino":
-        return OpenVinoEngine(path, threads=threads)
-    if provider != "auto":
-        return OnnxEngine(path, provider=provider, threads=threads)
-    if has_provider("cuda"):
-        with suppress(EngineError):  # a build for GPUs on a machine without one
-            return OnnxEngine(path, provider="cuda", threads=threads)
-    if find_spec("openvino") is None:
-        return OnnxEngine(path, threads=threads)
-    return _faster(path, threads)
 
 
 def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
@@ -94,6 +94,13 @@ def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own
             raise EngineError(f"{error.what}, and it could not be built again", path, hint="see above") from error
     return TensorRtEngine(path, mode=mode)
+
+
+def _auto(path: Path, threads: int) -> Engine:
+    if has_provider("cuda"):
+        with suppress(EngineError):  # a build for GPUs on a machine without one
+            return OnnxEngine(path, provider="cuda", threads=threads)
+    return _faster(path, threads) if find_spec("openvino") else OnnxEngine(path, threads=threads)
 
 
 def _faster(path: Path, threads: int) -> Engine:

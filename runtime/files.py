@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -89,6 +90,15 @@ def partial_name(final: Path) -> Path:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write so that the file holds all of it or what it held before; raises OutputError."""
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:

@@ -10,11 +10,12 @@ from pathlib import Path
 from time import perf_counter
 
 from runtime.batch.cluster import Cluster, Shipment, Slice
-from runtime.batch.files import Journal, Task, sha256, tasks_of
+from runtime.batch.files import Journal, Task, tasks_of
 from runtime.batch.work import INTERRUPTED, Outcome, restore
 from runtime.engines import BUNDLED, PROVIDERS, engine_path, open_engine
 from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError
+from runtime.files import sha256
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
 from runtime.report import clock, report_error, say

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError, UsageError
-from runtime.files import unwritable
+from runtime.files import sha256, unwritable
 from runtime.sinks import video
 from runtime.sources.images import SUFFIXES as PICTURE_SUFFIXES
 from runtime.sources.images import natural_order
@@ -139,15 +138,6 @@ class Journal:
         except OSError as error:
             raise unwritable(self._path, error) from error
         self._done[done.out] = done
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _size(path: Path) -> int | None:

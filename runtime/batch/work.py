@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from runtime.batch.files import Task, sha256
+from runtime.batch.files import Task
 from runtime.engines import Engine
 from runtime.errors import DeblurError, UsageError
+from runtime.files import sha256
 from runtime.guard import OutputGuard
 from runtime.pipeline import Pipeline
 from runtime.sinks import open_sink

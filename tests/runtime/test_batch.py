@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from runtime.batch.__main__ import main
-from runtime.batch.files import Journal, Task, sha256, tasks_of
+from runtime.batch.files import Journal, Task, tasks_of
 from runtime.engines import BUNDLED
 from runtime.errors import InputError, UsageError
+from runtime.files import sha256
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, picture
 from tests.rig import wait_until

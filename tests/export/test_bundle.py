@@ -1,0 +1,387 @@
+"""From the build machine to the board: what is damaged, forged, worse or cut off changes nothing there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("zstandard")
+import zstandard
+
+from export.bundle import main as bundle
+from export.bundle import pack
+from runtime.engines import BUNDLED
+from runtime.errors import UsageError
+from runtime.files import sha256
+from runtime.install import __main__ as installer
+from runtime.install.bundle import Manifest
+from runtime.video import main as run_video
+from tests.conftest import DEMO_CLIP, picture
+
+Members = list[tuple[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("blur", "sharp"):
+        (folder / name).mkdir()
+    for index in range(2):
+        sharp = picture(96, 64, seed=index)
+        cv2.imwrite(str(folder / "sharp" / f"{index}.png"), sharp)
+        cv2.imwrite(str(folder / "blur" / f"{index}.png"), cv2.blur(sharp, (3, 1)))
+    return folder
+
+
+def engines(folder: Path, *, worse: bool = False) -> Path:
+    """A folder as the export leaves it, with one engine; a worse one adds to every channel."""
+    folder.mkdir()
+    target = folder / "deblur_int8_cpu.onnx"
+    if not worse:
+        shutil.copy(BUNDLED, target)
+        return folder
+    model = onnx.load(str(BUNDLED))
+    final = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["was_sharp" if name == final else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(40, np.uint8), "much"))
+    model.graph.node.append(onnx.helper.make_node("BitwiseXor", ["was_sharp", "much"], [final]))
+    onnx.save(model, target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "key"
+    make_key(path)
+    return path
+
+
+def make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)  # noqa: S607
+
+
+def signers(path: Path, key: Path) -> Path:
+    path.write_text(f"builder@example.org {key.with_suffix('.pub').read_text()}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    pack(engines(folder / "one"), pairs, folder / "deblur-1.0.0.tar.zst")
+    return folder / "deblur-1.0.0.tar.zst"
+
+
+@pytest.fixture(scope="module")
+def second(first: Path, pairs: Path, key: Path) -> Path:
+    """Signed, and of other content."""
+    (first.parent / "one" / "report.md").write_text("better")
+    pack(first.parent / "one", pairs, first.with_name("deblur-1.1.0.tar.zst"), key=key)
+    return first.with_name("deblur-1.1.0.tar.zst")
+
+
+@pytest.fixture
+def board(tmp_path: Path, first: Path) -> Path:
+    """With the first version installed."""
+    assert install(first, tmp_path / "board") == 0
+    return tmp_path / "board"
+
+
+def install(bundle: Path, board: Path, *options: str | Path) -> int:
+    return installer.main([str(bundle), "--to", str(board), "--provider", "cpu", *map(str, options)])
+
+
+def version(board: Path) -> str:
+    """Of what would stream now, once it is known to be whole."""
+    current = board / "current"
+    manifest = Manifest.from_json((current / "manifest.json").read_text())
+    for name, digest in manifest.files.items():
+        assert sha256(current / name) == digest
+    return manifest.version
+
+
+def members(bundle: Path) -> Members:
+    packed = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(bundle.read_bytes())).read()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        return [(member.name, archive.extractfile(member).read()) for member in archive]
+
+
+def packed(path: Path, content: Members, *, kind: bytes = tarfile.REGTYPE) -> Path:
+    """A bundle by hand; the last member is of a kind."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for index, (name, data) in enumerate(content):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            if index == len(content) - 1 and kind != tarfile.REGTYPE:
+                member.type, member.linkname, member.size = kind, "/etc/passwd", 0
+            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(zstandard.ZstdCompressor().compress(made.getvalue()))
+    return path
+
+
+def test_a_version_after_the_other_and_back(board: Path, second: Path, tmp_path: Path) -> None:
+    assert version(board) == "1.0.0"
+    assert install(second, board) == 0
+    assert version(board) == "1.1.0"
+    assert (board / "previous" / "manifest.json").exists()
+    assert installer.main(["--to", str(board), "--rollback"]) == 0
+    assert version(board) == "1.0.0"
+    assert installer.main(["--to", str(board), "--rollback"]) == 0
+    assert version(board) == "1.1.0"
+    assert install(second, board) == 0  # again
+    assert version(board) == "1.1.0"
+    out = tmp_path / "sharp.mp4"
+    assert run_video(["--engine", str(board / "current"), "--source", str(DEMO_CLIP), "--out", str(out)]) == 0
+
+
+def test_older_versions_are_removed(board: Path, second: Path, pairs: Path, tmp_path: Path) -> None:
+    assert install(second, board) == 0
+    pack(engines(tmp_path / "engines"), pairs, tmp_path / "deblur-1.2.0.tar.zst")
+    assert install(tmp_path / "deblur-1.2.0.tar.zst", board) == 0
+    assert sorted(path.name.split("-")[0] for path in (board / "versions").iterdir()) == ["1.1.0", "1.2.0"]
+
+
+def test_the_same_files_make_the_same_bundle(first: Path, pairs: Path, tmp_path: Path) -> None:
+    again = tmp_path / "deblur-1.0.0.tar.zst"
+    shutil.copytree(first.parent / "one", tmp_path / "one")
+    (tmp_path / "one" / "report.md").unlink(missing_ok=True)
+    pack(tmp_path / "one", pairs, again)
+    assert again.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize("place", [0.001, 0.01, 0.2, 0.5, 0.8, 0.999])
+def test_a_flipped_byte_changes_nothing(place: float, board: Path, second: Path, tmp_path: Path) -> None:
+    content = bytearray(second.read_bytes())
+    content[int(place * len(content))] ^= 0x10
+    (tmp_path / "flipped.tar.zst").write_bytes(content)
+    assert install(tmp_path / "flipped.tar.zst", board) == 3
+    assert version(board) == "1.0.0"
+    assert not (board / "versions" / "incoming").exists()
+
+
+@pytest.mark.parametrize("name", ["deblur_int8_cpu.onnx", "gate/blur/0.png", "manifest.json"])
+def test_a_byte_that_is_flipped_before_packing_changes_nothing(
+    name: str, board: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = [(each, data[:-1] + bytes([data[-1] ^ 1]) if each == name else data) for each, data in members(second)]
+    assert install(packed(tmp_path / "forged.tar.zst", content), board) == 3
+    assert "bundle is damaged" in capsys.readouterr().err
+    assert version(board) == "1.0.0"
+
+
+def _without_the_last(content: Members) -> Members:
+    return content[:-1]
+
+
+def _with_another(content: Members) -> Members:
+    return [*content, ("extra.sh", b"rm -rf /")]
+
+
+def _in_another_order(content: Members) -> Members:
+    return content[::-1]
+
+
+def _out_of_its_folder(content: Members) -> Members:
+    manifest = json.loads(dict(content)["manifest.json"])
+    manifest["files"]["../../../escaped"] = manifest["files"].pop("report.md")
+    renamed = [("../../../escaped" if name == "report.md" else name, data) for name, data in content]
+    return [("manifest.json", json.dumps(manifest).encode()), *[each for each in renamed if "manifest" not in each[0]]]
+
+
+@pytest.mark.parametrize("change", [_without_the_last, _with_another, _in_another_order, _out_of_its_folder])
+def test_what_its_manifest_does_not_say_changes_nothing(
+    change: Callable[[Members], Members], board: Path, second: Path, tmp_path: Path
+) -> None:
+    assert install(packed(tmp_path / "forged.tar.zst", change(members(second))), board) == 3
+    assert version(board) == "1.0.0"
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_links_are_no_files(board: Path, second: Path, tmp_path: Path) -> None:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        assert install(packed(tmp_path / "link.tar.zst", members(second), kind=kind), board) == 3
+    assert version(board) == "1.0.0"
+
+
+def test_signatures(
+    board: Path, first: Path, second: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_key(tmp_path / "other")
+    assert install(second, board, "--signers", signers(tmp_path / "wrong", tmp_path / "other")) == 3
+    assert "not signed by anyone in wrong" in capsys.readouterr().err
+    assert version(board) == "1.0.0"
+    assert install(second, board, "--signers", signers(tmp_path / "right", key)) == 0
+    assert "signed by builder@example.org" in capsys.readouterr().err
+    assert install(first, board) == 3  # from now on a signature is asked for
+    assert "not signed" in capsys.readouterr().err
+    forged = [
+        (name, data.replace(b"1.1.0", b"1.1.1") if name == "manifest.json" else data) for name, data in members(second)
+    ]
+    assert install(packed(tmp_path / "forged.tar.zst", forged), board) == 3
+    assert version(board) == "1.1.0"
+
+
+def test_a_worse_model_changes_nothing_unless_it_is_forced(
+    board: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = tmp_path / "deblur-2.0.0.tar.zst"
+    pack(engines(tmp_path / "worse", worse=True), pairs, worse)
+    assert install(worse, board) == 4
+    assert "of the current version" in capsys.readouterr().err
+    assert version(board) == "1.0.0"
+    assert install(worse, board, "--force") == 0
+    assert version(board) == "2.0.0"
+
+
+def test_an_engine_that_gives_something_else_here_changes_nothing(
+    board: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = dict(members(second))
+    manifest = json.loads(content["manifest.json"])
+    manifest["gate_psnr_db"]["deblur_int8_cpu.onnx"] += 1.0
+    content["manifest.json"] = json.dumps(manifest).encode()
+    assert install(packed(tmp_path / "other.tar.zst", list(content.items())), board) == 4
+    assert "where it was made" in capsys.readouterr().err
+    assert version(board) == "1.0.0"
+
+
+def test_a_plan_that_cannot_be_built_changes_nothing(
+    board: Path, second: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert install(second, board, "--plan", "tensorrt") == 4
+    assert "no engine in the bundle" in capfd.readouterr().err
+    assert version(board) == "1.0.0"
+
+
+def test_a_full_disk_changes_nothing(
+    disk: Callable[[int], Path], first: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room = disk(1500)  # for one version, not for two
+    assert install(first, room / "board") == 0
+    assert install(second, room / "board") == 6
+    assert "No space left" in capsys.readouterr().err
+    assert version(room / "board") == "1.0.0"
+    assert not (room / "board" / "versions" / "incoming").exists()
+
+
+CALLS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
+"""What an install does to the disk, besides writing into files that nothing refers to yet."""
+
+
+def _cut_off(call: int, work: Callable[[], int]) -> bool:
+    """Do it in a process that vanishes at its Nth call; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def vanish(*arguments: object, **options: object) -> object:
+                nonlocal done
+                done += 1
+                if done == call:
+                    os._exit(9)
+                return real(*arguments, **options)
+
+            return vanish
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        os._exit(work())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.fixture
+def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes nothing, and takes a second each time."""
+    monkeypatch.setattr(installer, "require_good", lambda *_: {"an engine": 30.0})
+    monkeypatch.setattr(installer, "require_no_worse", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_a_power_cut_at_any_step_leaves_a_whole_version(first: Path, second: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    for call in range(1, 1000):
+        board = tmp_path / f"board{call}"
+        assert install(first, board) == 0
+        cut = _cut_off(call, lambda board=board: install(second, board))
+        seen.append(version(board))
+        assert install(second, board) == 0
+        assert version(board) == "1.1.0"
+        assert installer.main(["--to", str(board), "--rollback"]) == 0
+        assert version(board) == "1.0.0"
+        shutil.rmtree(board)
+        if not cut:
+            break
+    assert len(seen) > 20
+    assert seen == sorted(seen)
+    assert set(seen) == {"1.0.0", "1.1.0"}
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_a_power_cut_in_the_first_install_leaves_none_or_a_whole_one(first: Path, tmp_path: Path) -> None:
+    for call in range(1, 1000):
+        board = tmp_path / f"board{call}"
+        cut = _cut_off(call, lambda board=board: install(first, board))
+        if (board / "current").exists():
+            assert version(board) == "1.0.0"
+        assert install(first, board) == 0
+        if not cut:
+            break
+    assert call > 10
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_a_power_cut_in_a_rollback_leaves_one_of_the_two(board: Path, second: Path) -> None:
+    assert install(second, board) == 0
+    for call in range(1, 100):
+        if not _cut_off(call, lambda: installer.main(["--to", str(board), "--rollback"])):
+            break
+        assert version(board) in {"1.0.0", "1.1.0"}
+    assert call > 3
+
+
+def test_two_installs_at_once(board: Path, second: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with installer.Versions(board).locked():
+        assert install(second, board) == 6
+    assert "another install is under way" in capsys.readouterr().err
+
+
+def test_what_makes_no_sense_is_refused(
+    tmp_path: Path, pairs: Path, first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out, words, code in [("deblur.tar.zst", "no version", 2), ("deblur-1.0.tar.zst", "no engines", 3)]:
+        assert bundle([str(tmp_path), "--out", str(tmp_path / out)]) == code
+        assert words in capsys.readouterr().err
+    with pytest.raises(UsageError, match="cannot sign"):
+        pack(first.parent / "one", pairs, tmp_path / "a-1.tar.zst", key=tmp_path / "none")
+    assert installer.main(["--to", str(tmp_path)]) == 2
+    assert installer.main(["--to", str(tmp_path), "--rollback"]) == 2
+    assert install(tmp_path / "none.tar.zst", tmp_path / "board") == 3
+
+
+def test_the_unit_for_systemd(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert installer.main(["--to", str(board), "--service"]) == 0
+    unit = capsys.readouterr().out
+    assert f"--engine {board}/current" in unit
+    assert "@" not in unit.split("[Unit]")[1]
+    (tmp_path / "deblur.service").write_text(unit)
+    if shutil.which("systemd-analyze"):
+        checked = subprocess.run(
+            ["systemd-analyze", "verify", tmp_path / "deblur.service"],  # noqa: S607
+            check=False,
+            capture_output=True,
+        )
+        assert b"deblur.service" not in checked.stderr

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.rig import free_port
 from train.checkpoint import has_state, load_state
 from train.config import RECIPES, Recipe, overridden
 from train.log import read_log
@@ -81,6 +82,31 @@ def test_two_processes_do_the_step_of_one_with_twice_the_batch(
     logs = [read_log(tmp_path / run)[0] for run in ("one", "two")]
     for key in ("train/generator_loss", "train/psnr_db", "validation/psnr_db"):
         assert logs[0][key] == pytest.approx(logs[1][key], abs=1e-4)
+
+
+def test_two_nodes_do_the_step_of_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
+    """As docs/training.md starts them, each with an agent of its own, which meet on loopback."""
+    overrides = [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0", "max_steps=2"]
+    sets = [text for override in [*overrides, "batch=4"] for text in ("--set", override)]
+    master = f"127.0.0.1:{free_port()}"
+    nodes = []
+    for rank in (0, 1):
+        command = [str(ROOT / "train" / "node.sh"), str(rank), "2", master, "--recipe", "edge-s"]
+        command += ["--data", str(photos), "--out", str(tmp_path / "two"), *sets]
+        place = environment() | {"PYTHON": sys.executable, "PROCESSES": "1"}
+        nodes.append(subprocess.Popen(command, cwd=ROOT, env=place, stderr=subprocess.PIPE, text=True))
+    for node in nodes:
+        _, errors = node.communicate(timeout=200)
+        assert node.returncode == 0, errors[-2000:]
+    train(overridden(RECIPES["edge-s"], [*overrides, "batch=8"]), data=[photos], run=tmp_path / "one")
+    one, two = (load_state(tmp_path / run)[0]["generator"] for run in ("one", "two"))
+    assert largest(differences(one, two)) < 1e-5
+
+
+def test_a_node_without_arguments_says_how_it_is_used() -> None:
+    done = subprocess.run([str(ROOT / "train" / "node.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "train/node.sh RANK NODES MASTER:PORT" in done.stderr
 
 
 def test_ranks_with_other_settings_are_refused(photos: Path, tmp_path: Path) -> None:

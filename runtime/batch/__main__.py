@@ -87,19 +87,16 @@ def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interrup
     """One file after another in this process."""
     if not tasks:
         return
-    running: list[Pipeline] = []
 
-    def stop() -> None:
-        for pipeline in running:
-            pipeline.stop()
+    def on_start(pipeline: Pipeline) -> None:
+        interruption.on_signal = pipeline.stop
 
     with closing(TiledEngine(open_engine(options.engine, provider=options.provider))) as engine:
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
-        interruption.on_signal = stop
         for task in tasks:
             if interruption.number:
                 return
-            yield restore(task, engine, on_start=lambda pipeline: running.__setitem__(slice(None), [pipeline]))
+            yield restore(task, engine, on_start=on_start)
 
 
 def _on_cluster(options: argparse.Namespace, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:

@@ -79,17 +79,19 @@ class Desk:
         self, content: bytes, *, engine: str, reference: bytes | None = None, on_standing: OnStanding
     ) -> Answer:
         """Restore a picture or video; raises RefusedError, and what `on_standing` raises. No file outlives the call."""
+        given = [content] if reference is None else [content, reference]
         try:
-            suffixes = [suffix_of(each, self.limits) for each in (content, reference) if each is not None]
+            suffixes = [suffix_of(each, self.limits) for each in given]
         except DeblurError as error:
             raise RefusedError(error.what, hint=error.hint) from error
         with self._my_turn(on_standing), tempfile.TemporaryDirectory(prefix="deblur-web-") as name:
             folder = Path(name)
-            uploads = [folder / f"upload_{index}{suffix}" for index, suffix in enumerate(suffixes)]
-            for upload, each in zip(uploads, (content, reference), strict=False):
-                upload.write_bytes(each or b"")
-            paths = [str(upload) for upload in uploads]
-            job = {"engine": engine, "source": paths[0], "reference": dict(enumerate(paths)).get(1), "folder": name}
+            uploads = [
+                folder / f"{role}{suffix}" for role, suffix in zip(("source", "reference"), suffixes, strict=False)
+            ]
+            for upload, each in zip(uploads, given, strict=True):
+                upload.write_bytes(each)
+            job = {"engine": engine, "folder": name, "reference": None} | {each.stem: str(each) for each in uploads}
             done = self._answer(job, on_standing)
             files = {file.name: file.read_bytes() for file in folder.iterdir() if file not in uploads}
         return Answer(files=files, **done)

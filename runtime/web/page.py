@@ -155,8 +155,9 @@ def _answer(front: Desk, blurred: Blurred, engine: str) -> tuple[Answer, float] 
         st.error(f"{blurred.name}: {error.what}; {error.hint}.", icon=":material/block:")
         return None
     bar.empty()
-    st.session_state["answered"], st.session_state["answer"] = key, (answer, perf_counter() - began)
-    return answer, perf_counter() - began
+    result = answer, perf_counter() - began
+    st.session_state["answered"], st.session_state["answer"] = key, result
+    return result
 
 
 def show(blurred: Blurred, engine: str, answer: Answer, seconds: float) -> None:

@@ -76,12 +76,9 @@ class Shots:
         self._tell({"frames": count, "of": max(count, pipeline.source.frame_count or 0), "fps": pipeline.fps})
 
     def _keep_picture(self, blurred: Pixels, restored: Pixels) -> None:
-        for name, pixels in (
-            ("before", blurred),
-            ("after", restored),
-            ("side_by_side", np.hstack((blurred, restored))),
-        ):
-            quality = [cv2.IMWRITE_JPEG_QUALITY, _SHOWN_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+        pictures = {"before": blurred, "after": restored, "side_by_side": np.hstack((blurred, restored))}
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _SHOWN_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+        for name, pixels in pictures.items():
             (self._folder / f"{name}.jpg").write_bytes(cv2.imencode(".jpg", pixels, quality)[1].tobytes())
 
     def _keep_frame(self, frame: Frame, restored: Pixels, source: SourceInfo) -> None:

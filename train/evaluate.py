@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,12 @@ from train.data import Sample, check, find_samples
 from train.distributed import join
 from train.exit_codes import EXPECTED, told
 from train.log import read_log
-from train.metrics import psnr_db, ssim
+from train.metrics import Score, psnr_db, ssim
 from train.models import restore
 from train.samples import Pictures
 
 Restorer = Callable[[Image], Image]
 """uint8[1, H, W, 3] BGR -> the same, restored."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One test picture: how near the blurred and the restored one are to the sharp one."""
-
-    picture: str
-    blurred_psnr_db: float
-    restored_psnr_db: float
-    blurred_ssim: float
-    restored_ssim: float
-
-    @property
-    def gain_db(self) -> float:
-        """How much nearer the restored picture is."""
-        return self.restored_psnr_db - self.blurred_psnr_db
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import matplotlib as mpl
 import numpy as np
 
 from train.blur import Image
+from train.metrics import Score
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
-if TYPE_CHECKING:
-    from train.evaluate import Score
 
 _STRIP_PX = 28
 

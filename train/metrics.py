@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 IDENTICAL_DB = 99.0
 """Stands for the infinite PSNR of equal pictures, in means and in files."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One test picture: how near the blurred and the restored one are to the sharp one."""
+
+    picture: str
+    blurred_psnr_db: float
+    restored_psnr_db: float
+    blurred_ssim: float
+    restored_ssim: float
+
+    @property
+    def gain_db(self) -> float:
+        """How much nearer the restored picture is."""
+        return self.restored_psnr_db - self.blurred_psnr_db
 
 
 def psnr_db(restored: Tensor, sharp: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
 INT8 := runtime/models/edge-s_int8_cpu.onnx
 FP32 := runtime/models/edge-s_fp32.onnx
+LARGER := runtime/models/edge-m_int8_cpu.onnx runtime/models/edge-l_int8_cpu.onnx
 BENCH ?= out/bench
 
 .PHONY: help setup setup-dev demo web test test-all lint format reliability bench gpu-check clean
@@ -81,9 +82,9 @@ format: setup-dev ## style, applied
 
 bench: setup-dev ## cost and quality of the bundled engines, beside what one would use instead: out/bench/report.html
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --sharp $(CLIPS)/demo_sharp.mp4 \
-		--engine $(INT8) --engine $(FP32) --classical --json $(BENCH)/quality.json
+		--engine $(INT8) --engine $(FP32) $(LARGER:%=--engine %) --classical --json $(BENCH)/quality.json
 	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(FP32)@openvino \
-		--engine $(FP32)@cpu --min-queries 256 --json $(BENCH)/latency.json
+		--engine $(FP32)@cpu $(LARGER:%=--engine %@cpu) --min-queries 256 --json $(BENCH)/latency.json
 	$(BIN)/python -m benchmarks.scaling --min-duration 1 --json $(BENCH)/scaling.json
 	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json

@@ -48,6 +48,8 @@ def onnx_from_generator(generator: Generator) -> onnx.ModelProto:
     assert program is not None
     program.save(buffer)
     model = onnx.load_from_string(buffer.getvalue())
+    for node in model.graph.node:
+        del node.metadata_props[:]  # the exporter's stack traces, with paths of this machine
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -20,7 +20,7 @@ from runtime.metrics import psnr_db
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-BUNDLED_NAMES = ("edge-s",)
+BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
 """Of the engines that come with the package."""
 _TRIAL = (320, 180)
 """Or the nearest size that the engine takes."""

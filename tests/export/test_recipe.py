@@ -212,12 +212,22 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
     assert engines(tmp_path / "other") == []
 
 
-def test_bundled_engines_are_what_their_checkpoint_gives(tmp_path: Path) -> None:
-    arguments = ["--out", str(tmp_path), "--name", "edge-s", "--precision", "fp32,int8_cpu"]
-    assert main([str(BUNDLED_RUN), *arguments]) == 0
+@pytest.mark.parametrize(
+    ("name", "precisions"),
+    [
+        ("edge-s", "fp32,int8_cpu"),
+        ("edge-m", "fp16"),
+        ("edge-l", "fp16"),
+        pytest.param("edge-m", "int8_cpu", marks=pytest.mark.slow),
+        pytest.param("edge-l", "int8_cpu", marks=pytest.mark.slow),
+    ],
+)
+def test_bundled_engines_are_what_their_checkpoint_gives(name: str, precisions: str, tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--name", name, "--precision", precisions]
+    assert main([str(BUNDLED.with_name(name)), *arguments]) == 0
     frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
-    for name in ("edge-s_fp32.onnx", "edge-s_int8_cpu.onnx"):
-        made, bundled = (open_engine(folder / name, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
+    for file in (f"{name}_{precision}.onnx" for precision in precisions.split(",")):
+        made, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
         assert np.abs(made.infer(frame).astype(int) - bundled.infer(frame)).max() <= 1
         assert made.spec.weights_sha256 == bundled.spec.weights_sha256
         assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,13 @@ def bound(engine: OnnxEngine) -> OnnxEngine:
 
 
 onnx_only = pytest.mark.parametrize("opened", ONNX_ENGINES, indirect=True)
+
+
+def test_bundled_files_are_small_and_name_no_machine() -> None:
+    for path in BUNDLED.parent.rglob("*.*"):
+        content = path.read_bytes()
+        assert len(content) < 3_000_000, path
+        assert path.suffix not in {".onnx", ".json"} or not re.search(rb"/(home|root|tmp|work|usr)/", content), path
 
 
 def test_a_bundled_engine_is_opened_by_its_name_unless_a_file_has_it(

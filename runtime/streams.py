@@ -11,10 +11,11 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from runtime.arguments import Size
-from runtime.engines import Engine, Provider, open_engine
+from runtime.engines import Engine, Mode, Provider, open_engine
 from runtime.engines.choice import choose
 from runtime.engines.onnx import OnnxEngine
 from runtime.engines.openvino import OpenVinoEngine
+from runtime.engines.parallel import ParallelEngine
 from runtime.engines.shared import Seat, SharedEngine
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.watched import WatchedEngine
@@ -48,7 +49,9 @@ def run(options: argparse.Namespace, interruption: Interruption) -> int:
         progress = Progress()
         with ExitStack() as unstarted:
             sources = [_open_source(options, text, unstarted) for text, _ in pairs]
-            engine = _open_engine(options, sources[0].info.size or USUAL_SIZE)
+            # A file waits for the engine; of a camera the next frame is to be the newest.
+            mode: Mode = options.mode or ("latency" if any(source.info.is_live for source in sources) else "throughput")
+            engine = _open_engine(options, sources[0].info.size or USUAL_SIZE, mode)
             opened.callback(engine.close)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
@@ -181,7 +184,7 @@ def _live_options(options: argparse.Namespace) -> LiveOptions:
     )
 
 
-def _open_engine(options: argparse.Namespace, size: Size) -> Engine:
+def _open_engine(options: argparse.Namespace, size: Size, mode: Mode) -> Engine:
     """`size`: of the frames, which decides between the engines of a folder."""
     provider: Provider = options.provider
 
@@ -190,19 +193,19 @@ def _open_engine(options: argparse.Namespace, size: Size) -> Engine:
             path,
             provider=provider,
             threads=options.threads,
-            mode=options.mode,
+            mode=mode,
             rebuild=options.rebuild,
         )
 
     def open_it() -> Engine:
         nonlocal provider
         if options.engine.is_dir():
-            settings = (options.provider, options.threads, options.mode)
+            settings = (options.provider, options.threads, mode)
             engine, why = choose(options.engine, open_one, size=size, settings=settings)
             say(f"chosen  {why}")
         else:
             engine = open_one(options.engine)
-        if isinstance(engine, OnnxEngine | OpenVinoEngine):
+        if isinstance(engine, OnnxEngine | OpenVinoEngine | ParallelEngine):
             provider = engine.provider  # tried once; while frames run beside it, a trial would mislead
         return TiledEngine(engine, tile=options.tile, overlap_px=options.overlap, say=say)
 

@@ -63,7 +63,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a page with the live picture and figures, /metrics and /healthz (default host: this machine alone)",
     )
     add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
-    add("--mode", choices=MODES, default="latency", help="of a plan: one frame at a time, or several (throughput)")
+    add("--mode", choices=MODES, help="one frame at a time (default: live sources), or several (default: files)")
     add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")
     add("--tile", type=size, metavar="WxH", help="work in tiles of this size (default: only on frames that need it)")
     add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")

@@ -91,7 +91,7 @@ def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interrup
     def on_start(pipeline: Pipeline) -> None:
         interruption.on_signal = pipeline.stop
 
-    with closing(TiledEngine(open_engine(options.engine, provider=options.provider))) as engine:
+    with closing(TiledEngine(open_engine(options.engine, provider=options.provider, mode="throughput"))) as engine:
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         for task in tasks:
             if interruption.number:

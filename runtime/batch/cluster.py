@@ -58,7 +58,8 @@ class Shipment:
     def opened(self, folder: Path) -> Engine:
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
-        return TiledEngine(open_engine(folder / self.name, provider=self.provider, threads=self.threads))
+        path = folder / self.name
+        return TiledEngine(open_engine(path, provider=self.provider, threads=self.threads, mode="throughput"))
 
 
 class Worker:

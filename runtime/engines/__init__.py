@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from runtime.engines.base import Engine
+from runtime.engines.base import MODES, Engine, Mode
 from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
-from runtime.engines.tensorrt import MODES, Mode, TensorRtEngine
+from runtime.engines.parallel import ParallelEngine, cores_there
+from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.trial import median_ms, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
 from runtime.errors import EngineError, UnfitPlanError
@@ -54,7 +55,8 @@ def open_engine(
 
     `provider`: what runs an ONNX file; `auto` takes CUDA where ONNX Runtime has it, else
     whichever of ONNX Runtime and OpenVINO is installed and faster, which is tried and told in
-    `backend`. `threads`: of the CPU for one frame; 0 for all cores. `mode`: of a plan.
+    `backend`. `threads`: of the CPU; 0 for all cores. `mode`: `throughput` has several frames under
+    way, on ONNX Runtime's CPU provider and in plans; others take one at a time all the same.
     `rebuild`: a plan that does not fit this machine is built again from its ONNX file. Raises
     EngineError with what is wrong and what to do.
     """
@@ -65,7 +67,9 @@ def open_engine(
         return _plan(path, mode=mode, rebuild=rebuild)
     if provider == "openvino":
         return OpenVinoEngine(path, threads=threads)
-    return OnnxEngine(path, provider=provider, threads=threads) if provider != "auto" else _auto(path, threads)
+    if provider == "auto":
+        return _auto(path, threads, mode)
+    return _cpu(path, threads, mode) if provider == "cpu" else OnnxEngine(path, provider=provider, threads=threads)
 
 
 def _require_file(path: Path) -> None:
@@ -96,19 +100,25 @@ def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
     return TensorRtEngine(path, mode=mode)
 
 
-def _auto(path: Path, threads: int) -> Engine:
+def _cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine:
+    if mode == "throughput" and (threads or cores_there()) > 1:
+        return ParallelEngine(path, threads=threads)
+    return OnnxEngine(path, threads=threads)
+
+
+def _auto(path: Path, threads: int, mode: Mode) -> Engine:
     if has_provider("cuda"):
         with suppress(EngineError):  # a build for GPUs on a machine without one
             return OnnxEngine(path, provider="cuda", threads=threads)
-    return _faster(path, threads) if find_spec("openvino") else OnnxEngine(path, threads=threads)
+    return _faster(path, threads, mode) if find_spec("openvino") else _cpu(path, threads, mode)
 
 
-def _faster(path: Path, threads: int) -> Engine:
+def _faster(path: Path, threads: int, mode: Mode) -> Engine:
     """ONNX Runtime or OpenVINO, whichever takes less time for a small frame here and now.
 
     OpenVINO only where it gives the same picture: it has been seen to compute some quantised networks otherwise.
     """
-    default = OnnxEngine(path, threads=threads)
+    default = _cpu(path, threads, mode)
     ranges = (default.spec.width, default.spec.height)
     width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL, ranges, strict=True))
     frame = trial_frame((width, height))

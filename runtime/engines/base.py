@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from runtime.errors import DeblurError, EngineError, OutOfMemoryError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
+
+Mode = Literal["latency", "throughput"]
+"""One frame at a time, each as soon as can be; or several under way, as many in all as can be."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Engine(Protocol):

@@ -7,11 +7,11 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from runtime.engines.base import closed, require_accepted
+from runtime.engines.base import Mode, closed, require_accepted
 from runtime.engines.cuda import Buffer, Cuda, Device, open_cuda
 from runtime.engines.nvidia import messages, package
 from runtime.errors import DeblurError, EngineError, OutOfMemoryError, UnfitPlanError
@@ -19,10 +19,8 @@ from runtime.files import partial_name
 from runtime.frame import Pixels
 from runtime.sidecar import Sidecar, read_sidecar
 
-Mode = Literal["latency", "throughput"]
-"""`latency`: one frame at a time; `throughput`: copies of one frame while another is computed."""
-MODES: tuple[Mode, ...] = get_args(Mode)
 _SLOTS: dict[Mode, int] = {"latency": 1, "throughput": 3}
+"""Three: copies to and from the device while a third frame is computed."""
 
 
 class TensorRtEngine:

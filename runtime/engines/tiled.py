@@ -48,8 +48,8 @@ class TiledEngine:
             )
         self._engine, self._tile, self._overlap_px, self._say = engine, tile, overlap_px, say
         self._range = engine.spec
-        self._under_way: deque[Pixels | None] = deque()
-        """A result, or None where the engine itself has it."""
+        self._under_way: deque[tuple[Pixels, Pixels | None]] = deque()
+        """A batch and its result, or None where the engine itself has it."""
 
     @property
     def spec(self) -> EngineSpec:
@@ -72,21 +72,35 @@ class TiledEngine:
         if self._takes(width, height):
             try:
                 self._engine.submit(batch)
-            except OutOfMemoryError:
-                if self._tile or min(width, height) < 4 * LEAST_TILE_PX:
-                    raise
-                self._tile = (width // 2, height // 2)
-                self._say(f"warning: not enough memory for {width}x{height}, taken in tiles of half that size")
+            except OutOfMemoryError as error:
+                self._halve(batch, error)
             else:
-                self._under_way.append(None)
+                self._under_way.append((batch, None))
                 return
-        for index, result in enumerate(self._under_way):  # for tiles it must have nothing under way
-            self._under_way[index] = self._engine.collect() if result is None else result
-        self._under_way.append(self._in_tiles(batch))
+        for index, (each, result) in enumerate(self._under_way):  # for tiles it must have nothing under way
+            self._under_way[index] = (each, self._collected(each) if result is None else result)
+        self._under_way.append((batch, self._in_tiles(batch)))
 
     def collect(self) -> Pixels:
-        result = self._under_way.popleft()
-        return self._engine.collect() if result is None else result
+        batch, result = self._under_way.popleft()
+        return self._collected(batch) if result is None else result
+
+    def _collected(self, batch: Pixels) -> Pixels:
+        try:
+            return self._engine.collect()
+        except OutOfMemoryError as error:  # of an engine on the CPU, which may infer while others are under way
+            self._halve(batch, error)
+            return self._in_tiles(batch)
+
+    def _halve(self, batch: Pixels, error: OutOfMemoryError) -> None:
+        """Take frames in tiles of half this one's size from now on, once; or raise the error that led here."""
+        height, width = batch.shape[1:3]
+        if not self._takes(width, height):
+            return  # a frame before it has led here already
+        if self._tile or min(width, height) < 4 * LEAST_TILE_PX:
+            raise error
+        self._tile = (width // 2, height // 2)
+        self._say(f"warning: not enough memory for {width}x{height}, taken in tiles of half that size")
 
     def close(self) -> None:
         self._engine.close()

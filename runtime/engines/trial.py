@@ -34,12 +34,21 @@ def median_ms(engines: Sequence[Engine], frame: Pixels, *, seconds: float = 0.0)
     """
     times: list[list[float]] = [[] for _ in engines]
     end = perf_counter() + seconds
-    while len(times[0]) < _ROUNDS * _BLOCK or perf_counter() < end:
+    while len(times[0]) < _ROUNDS or perf_counter() < end:
         for engine, each in zip(engines, times, strict=True):
             sleep(_REST_S)
-            engine.infer(frame)  # wakes its threads
-            for _ in range(_BLOCK):
-                began = perf_counter()
-                engine.infer(frame)
-                each.append(1e3 * (perf_counter() - began))
-    return [median(each[_BLOCK:]) for each in times]
+            _ms_a_frame(engine, frame, 1)  # wakes its threads
+            each.append(_ms_a_frame(engine, frame, _BLOCK * engine.slots))
+    return [median(each[1:]) for each in times]
+
+
+def _ms_a_frame(engine: Engine, frame: Pixels, count: int) -> float:
+    """With all slots busy."""
+    began = perf_counter()
+    for index in range(count):
+        if index >= engine.slots:
+            engine.collect()
+        engine.submit(frame)
+    for _ in range(min(count, engine.slots)):
+        engine.collect()
+    return 1e3 * (perf_counter() - began) / count

@@ -226,7 +226,7 @@ def test_bundled_engines_are_what_their_checkpoint_gives(name: str, precisions: 
     arguments = ["--out", str(tmp_path), "--name", name, "--precision", precisions]
     assert main([str(BUNDLED.with_name(name)), *arguments]) == 0
     frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
-    for file in (f"{name}_{precision}.onnx" for precision in precisions.split(",")):
+    for file in (f"{name}_{each}.onnx" for each in precisions.split(",")):
         made, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
         assert np.abs(made.infer(frame).astype(int) - bundled.infer(frame)).max() <= 1
         assert made.spec.weights_sha256 == bundled.spec.weights_sha256

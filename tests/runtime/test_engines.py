@@ -26,7 +26,7 @@ SIZES = [(1, 1), (2, 3), (7, 1), (4, 4), (5, 8), (33, 17), (360, 640), (721, 127
 Open = Callable[[Path], Engine]
 
 
-ONNX_ENGINES = ["cpu", "openvino", "bound"]
+ONNX_ENGINES = ["cpu", "cpu throughput", "openvino", "bound"]
 PLANS = {
     "plan": {},
     "plan tensorrt": {},
@@ -45,6 +45,8 @@ def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
         mode = "throughput" if kind.endswith("throughput") else "latency"
         flavour = "tensorrt" if kind.endswith("tensorrt") else "tensorrt-rtx"
         return lambda path: open_engine(write_plan(path, tmp_path, flavour=flavour), mode=mode)
+    if kind == "cpu throughput":
+        return lambda path: open_engine(path, provider="cpu", mode="throughput", threads=2)
     if kind == "bound":  # as on a GPU, on the CPU's memory
         return lambda path: bound(OnnxEngine(path))
     return lambda path: open_engine(path, provider=kind)
@@ -54,6 +56,27 @@ def bound(engine: OnnxEngine) -> OnnxEngine:
     assert isinstance(engine._runner, _Plain)
     engine._runner = _Bound(engine._runner._session, "cpu")
     return engine
+
+
+def test_several_frames_at_once_are_those_of_one_at_a_time() -> None:
+    frames = [picture(64, 48, seed=seed)[None] for seed in range(12)]
+    for path in (BUNDLED, FP32):
+        one, several = (
+            open_engine(path, provider="cpu"),
+            open_engine(path, provider="cpu", mode="throughput", threads=3),
+        )
+        assert (one.slots, several.slots) == (1, 4)
+        assert several.backend == f"{one.backend} (3 frames at once)"
+        results = []
+        for index, frame in enumerate(frames):
+            if index >= several.slots:
+                results.append(several.collect())
+            several.submit(frame)
+        results += [several.collect() for _ in range(several.slots)]
+        for frame, result in zip(frames, results, strict=True):
+            assert np.array_equal(result, one.infer(frame))
+    assert open_engine(BUNDLED, provider="cpu", mode="throughput", threads=1).slots == 1
+    assert open_engine(BUNDLED, provider="cpu", mode="throughput", threads=32).slots == 9
 
 
 onnx_only = pytest.mark.parametrize("opened", ONNX_ENGINES, indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import cv2
@@ -102,6 +103,38 @@ def test_too_little_memory_is_answered_once_with_smaller_tiles() -> None:
     assert len(said) == 1
     with pytest.raises(OutOfMemoryError):
         TiledEngine(Noting(memory=1000)).infer(picture(640, 360)[None])
+
+
+class Late(Noting):
+    """Frames are under way together, and what is wrong with one is told when it is collected."""
+
+    slots = 3
+
+    def __init__(self, memory: int) -> None:
+        super().__init__(memory=memory)
+        self.given: deque[Pixels] = deque()
+
+    def submit(self, batch: Pixels) -> None:
+        self.given.append(batch)
+
+    def collect(self) -> Pixels:
+        return self.infer(self.given.popleft())
+
+
+def test_too_little_memory_for_frames_under_way_together_loses_none_of_them() -> None:
+    said: list[str] = []
+    tiled = TiledEngine(Late(memory=640 * 360 * 3 - 1), say=said.append)
+    frames = [picture(640, 360, seed=seed)[None] for seed in range(6)]
+    for frame in frames[:3]:
+        tiled.submit(frame)
+    results = [tiled.collect()]
+    for frame in frames[3:]:
+        tiled.submit(frame)
+        results.append(tiled.collect())
+    results += [tiled.collect() for _ in range(2)]
+    for frame, result in zip(frames, results, strict=True):
+        assert np.array_equal(result, 255 - frame)
+    assert len(said) == 1
 
 
 def photograph() -> Pixels:

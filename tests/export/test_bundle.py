@@ -269,7 +269,7 @@ def test_a_plan_that_cannot_be_built_changes_nothing(
 def test_a_full_disk_changes_nothing(
     disk: Callable[[int], Path], first: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    room = disk(1500)  # for one version, not for two
+    room = disk(sum(len(data) for _, data in members(first)) * 3 // 2048)  # for one version and a half
     assert install(first, room / "board") == 0
     assert install(second, room / "board") == 6
     assert "No space left" in capsys.readouterr().err

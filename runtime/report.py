@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 from runtime.engines.base import Engine
 from runtime.errors import DeblurError, OutOfMemoryError, lacks_memory
 from runtime.files import write_json
+from runtime.interrupt import Interruption
 from runtime.pipeline import STAGES, Pipeline
 from runtime.sources.urls import redacted
 
@@ -118,6 +120,18 @@ def report_error(error: Exception, *, debug: bool) -> int:
     reason = " ".join(str(error).split()) or "no reason given"
     say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
     return 1
+
+
+def to_its_end(run: Callable[[Interruption], int], *, debug: bool) -> int:
+    """Run a command line; its exit code, whatever happens: that of an error, told in one line, or of a signal."""
+    with Interruption() as interruption:
+        try:
+            return run(interruption) or interruption.exit_code
+        except KeyboardInterrupt:
+            say("interrupted")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
+            return report_error(error, debug=debug)
+    return interruption.exit_code
 
 
 def say(line: str) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from runtime.arguments import size
 from runtime.engines import BUNDLED, BUNDLED_NAMES, MODES, PROVIDERS, engine_path
 from runtime.engines.tiled import OVERLAP_PX
-from runtime.interrupt import Interruption
-from runtime.report import report_error, say
+from runtime.report import to_its_end
 from runtime.serve import Address
 from runtime.sharpness import SHARP
 from runtime.sinks import NULL
@@ -95,14 +94,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
     options = parse(arguments)
-    with Interruption() as interruption:
-        try:
-            return run(options, interruption) or interruption.exit_code
-        except KeyboardInterrupt:
-            say("interrupted")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
-            return report_error(error, debug=options.debug)
-    return interruption.exit_code
+    return to_its_end(lambda interruption: run(options, interruption), debug=options.debug)
 
 
 def _blur(text: str) -> float:

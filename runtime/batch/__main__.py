@@ -18,7 +18,7 @@ from runtime.errors import EngineError
 from runtime.files import sha256
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
-from runtime.report import clock, report_error, say
+from runtime.report import clock, say, to_its_end
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,14 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or the exit code of the first file that failed."""
     options = parse(arguments)
-    with Interruption() as interruption:
-        try:
-            return run(options, interruption) or interruption.exit_code
-        except KeyboardInterrupt:
-            say("interrupted")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
-            return report_error(error, debug=options.debug)
-    return interruption.exit_code
+    return to_its_end(lambda interruption: run(options, interruption), debug=options.debug)
 
 
 def run(options: argparse.Namespace, interruption: Interruption) -> int:

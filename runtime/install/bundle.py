@@ -49,6 +49,8 @@ class Manifest:
         for path in self.files:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path in {MANIFEST, SIGNATURE}:
                 raise ValueError(f"no such path may be in a bundle: {path!r}")
+        if set(self.gate_psnr_db) != set(self.engines):
+            raise ValueError("it does not say what each engine gives")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"

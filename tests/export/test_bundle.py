@@ -201,7 +201,16 @@ def _out_of_its_folder(content: Members) -> Members:
     return [("manifest.json", json.dumps(manifest).encode()), *[each for each in renamed if "manifest" not in each[0]]]
 
 
-@pytest.mark.parametrize("change", [_without_the_last, _with_another, _in_another_order, _out_of_its_folder])
+def _with_an_engine_of_which_nothing_is_said(content: Members) -> Members:
+    manifest = json.loads(dict(content)["manifest.json"])
+    manifest["gate_psnr_db"] = {}
+    return [("manifest.json", json.dumps(manifest).encode()), *[each for each in content if "manifest" not in each[0]]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_without_the_last, _with_another, _in_another_order, _out_of_its_folder, _with_an_engine_of_which_nothing_is_said],
+)
 def test_what_its_manifest_does_not_say_changes_nothing(
     change: Callable[[Members], Members], board: Path, second: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +253,12 @@ def test_a_worse_model_changes_nothing_unless_it_is_forced(
     assert version(board) == "1.0.0"
     assert install(worse, board, "--force") == 0
     assert version(board) == "2.0.0"
+
+
+def test_a_current_version_that_no_longer_runs_is_replaced(board: Path, second: Path) -> None:
+    (board / "current" / "deblur_int8_cpu.onnx").write_bytes(b"a bad block")
+    assert install(second, board) == 0
+    assert version(board) == "1.1.0"
 
 
 def test_an_engine_that_gives_something_else_here_changes_nothing(

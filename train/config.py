@@ -142,7 +142,7 @@ class Recipe:
     metrics_steps: int = 1
     """PSNR and SSIM of the training pictures are taken each so many steps."""
     workers: int = 2
-    """Processes that read pictures; crops come from disk without."""
+    """Processes that read pictures; on a CPU, crops come from disk without."""
 
     def __post_init__(self) -> None:
         check_types(self)

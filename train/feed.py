@@ -64,8 +64,11 @@ class Feed:
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), batch=recipe.batch * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         """Of the whole run."""
+        crops = isinstance(self.pairs, Crops)
+        self.workers = 0 if crops and ranks.device.type == "cpu" else recipe.workers
+        """A CPU takes its time for a step; a GPU waits for crops, too, where one process has to turn them."""
         keys = validation_keys(len(self.held_out), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
-        self.validation = _loader(self.held_out, keys, workers=recipe.workers)
+        self.validation = _loader(self.held_out, keys, workers=0 if crops else recipe.workers)
         """Batches of this rank's share, uint8[N, H, W, 3] BGR blurred and sharp, the same each time."""
 
     def training(self, *, start: int) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -73,7 +76,7 @@ class Feed:
         ranks, recipe = self.ranks, self.recipe
         place = {"rank": ranks.rank, "ranks": ranks.count, "start": start, "stop": self.steps}
         keys = training_keys(len(self.pairs), batch=recipe.batch, seed=recipe.seed, **place)
-        return _loader(self.pairs, keys, workers=recipe.workers)
+        return _loader(self.pairs, keys, workers=self.workers)
 
 
 def steps_per_epoch(rows: int, *, batch: int) -> int:
@@ -106,8 +109,6 @@ def validation_keys(rows: int, *, batch: int, rank: int = 0, ranks: int = 1) -> 
 
 
 def _loader(pairs: Pictures | Crops, keys: Any, *, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    if isinstance(pairs, Crops):
-        workers = 0
     return DataLoader(
         pairs,
         batch_sampler=keys,

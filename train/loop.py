@@ -97,6 +97,8 @@ class Training:
         self.step = 0
         self.sums = dict.fromkeys(SUMS, 0.0)
         """Over the steps of this epoch so far."""
+        self.not_added: list[dict[str, Tensor]] = []
+        """Losses that are not in the sums yet: to read one, a GPU has to finish what it was given."""
         self.best_loss, self.epochs_since_best = math.inf, 0
 
     def restore(self) -> None:
@@ -198,7 +200,9 @@ class Training:
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         kind = _OPTIMIZERS[self.recipe.optimizer]
-        return kind(network.parameters(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
+        fused = self.ranks.device.type == "cuda" or None
+        settings = {"lr": self.recipe.learning_rate, "weight_decay": self.recipe.weight_decay, "fused": fused}
+        return kind(network.parameters(), **settings)
 
     def _take_step(self, blurred: Tensor, sharp: Tensor) -> None:
         # Random numbers depend on the step alone, so no state of theirs has to be saved.
@@ -219,8 +223,7 @@ class Training:
             self.sums["skipped_steps"] += 1
             return
         self.sums["steps"] += 1
-        for name, loss in losses.items():
-            self.sums[name] += float(loss)
+        self.not_added.append(losses)
         if self.step % self.recipe.metrics_steps == 0 or self._is_last_of_epoch():
             self.sums["pictures"] += len(sharp)
             self.sums["psnr_db"] += float(psnr_db(restored, sharp).sum())
@@ -266,7 +269,14 @@ class Training:
             checkpoint.save_state(facts | state, self.run)
 
     def _settle(self) -> None:
-        """Bring the ranks' batch statistics together; raises DivergedError rather than let NaN be saved."""
+        """Bring sums up to date and the ranks' batch statistics together.
+
+        Raises DivergedError rather than let NaN be saved.
+        """
+        for losses in self.not_added:
+            for name, loss in losses.items():
+                self.sums[name] += float(loss)
+        self.not_added.clear()
         for name, part in self.parts.items():
             if isinstance(part, nn.Module):
                 self.ranks.share_buffers(part)

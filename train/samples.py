@@ -30,6 +30,8 @@ VALIDATION_CROPS = 192
 FLAT_SIGMA = 6.0
 """Crops whose values deviate by less than this many codes teach little and are redrawn."""
 
+_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+
 Key = tuple[int, int]
 """Epoch and row of a sample."""
 Pair = tuple[Image, Image]
@@ -57,15 +59,14 @@ class Augmentation:
     def __call__(self, picture: Image) -> Image:
         """uint8[H, W, 3] -> the same shape (quarter turns: of a square)."""
         if self.flip:
-            picture = picture[:, ::-1]
-        picture = np.rot90(picture, self.turns)
+            picture = cv2.flip(picture, 1)
+        if self.turns:
+            picture = cv2.rotate(picture, _TURNS[self.turns])
         if self.angle_deg:
             height, width = picture.shape[:2]
             turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), self.angle_deg, 1.0)
-            picture = cv2.warpAffine(
-                np.ascontiguousarray(picture), turn, (width, height), borderMode=cv2.BORDER_REFLECT_101
-            )
-        return np.ascontiguousarray(picture)
+            picture = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        return picture
 
 
 class Pictures(Dataset[Pair]):
@@ -105,9 +106,20 @@ class Crops(Dataset[Pair]):
     """
 
     def __init__(self, folder: Path, config: DataConfig, *, seed: int, augment: bool) -> None:
-        self.blurred: NDArray[np.uint8] = np.load(folder / "blurred.npy", mmap_mode="r")
-        self.sharp: NDArray[np.uint8] = np.load(folder / "sharp.npy", mmap_mode="r")
-        self.config, self.seed, self.augment = config, seed, augment
+        self.folder, self.config, self.seed, self.augment = folder, config, seed, augment
+        self._open()
+
+    def _open(self) -> None:
+        self.blurred: NDArray[np.uint8] = np.load(self.folder / "blurred.npy", mmap_mode="r")
+        self.sharp: NDArray[np.uint8] = np.load(self.folder / "sharp.npy", mmap_mode="r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that reads ahead: it opens the files itself, as pickled maps would bring all of them."""
+        return {name: value for name, value in vars(self).items() if name not in {"blurred", "sharp"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
 
     def __len__(self) -> int:
         return len(self.sharp)

@@ -132,8 +132,9 @@ class Recipe:
     """Largest norm of a network's gradient."""
     ema_decay: float = 0.0
     """Validate and publish an exponential moving average of the generator."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the generator's and discriminator's forward pass; weights and losses stay in float32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Of the generator's and discriminator's forward pass; weights and losses stay in float32.
+    `auto`: bf16 on what computes in it, else fp32."""
     channels_last: bool = False
     compile: bool = False
     """`torch.compile` the generator."""
@@ -199,7 +200,7 @@ _EDGE = Recipe(
     schedule="cosine",
     gradient_clip=0.1,
     ema_decay=0.999,
-    precision="bf16",
+    precision="auto",
     channels_last=True,
     metrics_steps=100,
 )

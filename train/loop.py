@@ -139,6 +139,8 @@ class Training:
         alone = self.ranks.count == 1  # torchrun stops its processes itself
         with ExitStack() as opened:
             log = opened.enter_context(Log(self.run, from_step=self.step)) if self.ranks.first else None
+            if log:
+                tqdm.write(f"computing in {self.one_step.precision} on {self.ranks.device}")
             bar = tqdm(initial=self.step, total=self.feed.steps, unit="step", mininterval=2, disable=not log)
             opened.enter_context(bar)
             signals = opened.enter_context(noted_signals()) if alone else []

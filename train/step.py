@@ -12,6 +12,8 @@ from train.losses import ContentLoss, adversarial_loss, discriminator_loss, grad
 from train.models import Generator, restored_planes
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_COMPUTES_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Capabilities of x86 and Arm CPUs, as torch.cpu names them."""
 
 
 class Step:
@@ -40,7 +42,8 @@ class Step:
         self.optimizers, self.content_loss = optimizers, content_loss
         self.sees = sees
         place = next(self.generator.parameters()).device.type
-        self.scalers = {name: GradScaler(place, enabled=recipe.precision == "fp16") for name in optimizers}
+        self.precision = precision_on(place, recipe.precision)
+        self.scalers = {name: GradScaler(place, enabled=self.precision == "fp16") for name in optimizers}
         self.skipped = 0
 
     def __call__(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -113,8 +116,23 @@ class Step:
         return finite
 
     def _autocast(self, on: Tensor) -> torch.autocast:
-        dtype = _AUTOCAST.get(self.recipe.precision)
+        dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(on.device.type, dtype, enabled=dtype is not None)
+
+
+def precision_on(place: str, wanted: str) -> str:
+    """`wanted`, or what `auto` stands for on `cpu` or `cuda`.
+
+    A CPU without bfloat16 emulates it, five times slower than it computes in float32.
+    """
+    if wanted != "auto":
+        return wanted
+    if place == "cuda":
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that we take
+        there = any(found.get(name) for name in _COMPUTES_BF16)
+    return "bf16" if there else "fp32"
 
 
 def _bare(network: nn.Module) -> nn.Module:

@@ -76,7 +76,7 @@ def test_a_run_without_a_loss_is_refused() -> None:
         ("losses.nonsense=1", "KEY one of mse, l1"),
         ("losses.mse=-1", "must not be negative"),
         ("losses.mse='much'", "mse must be float"),
-        ("precision=fp64", "precision must be fp32 or bf16 or fp16, got 'fp64'"),
+        ("precision=fp64", "precision must be auto or fp32 or bf16 or fp16, got 'fp64'"),
         ("data.size_px=32", r"size_px must be \(int, int\), got 32"),
         ("data.size_px=(32, 48)", "crops are square"),
         ("data.view=resize", "quarter_turns need square crops"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -199,6 +200,16 @@ def test_crops_are_made_once(photos: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     assert np.array_equal(made[0].sharp, made[1].sharp)
     assert made[0].sharp.std(axis=(1, 2, 3)).min() > 0
+
+
+def test_crops_go_to_a_reading_process_as_a_path(photos: Path, tmp_path: Path) -> None:
+    config = DataConfig(size_px=(32, 32), crops=64, flips=True, quarter_turns=True)
+    crops = dataset([find_samples(photos).train], config, seed=0, augment=True, cache=tmp_path, key="")
+    packed = pickle.dumps(crops)
+    assert len(packed) < 4096 < crops.sharp.nbytes
+    there = pickle.loads(packed)  # noqa: S301 - our own
+    for row in range(len(crops)):
+        assert all(np.array_equal(a, b) for a, b in zip(there[0, row], crops[0, row], strict=True))
 
 
 def test_folders_give_crops_by_their_shares(gopro: Path, photos: Path) -> None:

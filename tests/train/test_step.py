@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from train.config import RECIPES, LossConfig, Recipe
 from train.losses import ContentLoss
 from train.models import PatchGan, create_generator
-from train.step import Step
+from train.step import Step, precision_on
 
 REDUCED = {
     "deblurgan_v2": {"size": "18", "width": 8},
@@ -99,7 +99,8 @@ def plain_step(
 
 @pytest.mark.parametrize("name", REDUCED)  # edge-m and edge-l differ from edge-s in their size alone
 def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
-    recipe = dataclasses.replace(RECIPES[name], options=REDUCED[name])
+    precision = "bf16" if name.startswith("edge") else "fp32"
+    recipe = dataclasses.replace(RECIPES[name], options=REDUCED[name], precision=precision)
     ours, theirs = networks(recipe), networks(recipe)
     size = SIZE.get(name, 64)
     blurred, sharp = torch.rand(2, 2, 3, size, size, generator=torch.Generator().manual_seed(1)).unbind(0)
@@ -192,6 +193,23 @@ def test_reduced_precision_learns_too(precision: str) -> None:
     assert step.skipped == 0
     assert history[-1] < 0.8 * history[0]
     assert all(weight.dtype == torch.float32 for weight in made["generator"].parameters())
+
+
+@pytest.mark.parametrize(
+    ("there", "meant"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"bf16": True}, "bf16"),
+        ({}, "fp32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_computes_in_it(
+    there: dict[str, bool], meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there, raising=False)
+    assert precision_on("cpu", "auto") == meant
+    assert precision_on("cpu", "fp16") == "fp16"
 
 
 def test_a_teacher_of_other_colours_and_range_pulls_towards_its_picture() -> None:

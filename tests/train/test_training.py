@@ -101,7 +101,7 @@ def train_and_die(recipe: Recipe, *, data: list[Path], run: Path, in_step: int, 
 
 @pytest.mark.parametrize(
     "recipe",
-    [small(), small("precision=fp32"), adversarial(), adversarial("losses.adversarial_kind=wgan_gp")],
+    [small("precision=bf16"), small("precision=fp32"), adversarial(), adversarial("losses.adversarial_kind=wgan_gp")],
     ids=["edge bf16", "edge fp32", "two_stage", "wgan_gp"],
 )
 def test_resumed_run_ends_with_the_same_bits(recipe: Recipe, photos: Path, tmp_path: Path) -> None:

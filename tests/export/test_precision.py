@@ -99,6 +99,25 @@ def test_only_the_layers_asked_for_are_quantised(core: onnx.ModelProto, frames: 
     assert int8(core, found, "int8", quantised=[]) is core
 
 
+def test_no_two_neighbouring_products_pass_16_bits(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
+    """Without VNNI an x86 CPU adds them in 16 bits, and cuts off what passes (`vpmaddubsw`)."""
+
+    def furthest(weight: np.ndarray) -> float:
+        """What two neighbouring input channels, both 255, add up to at the most, either way."""
+        pairs = np.moveaxis(weight.astype(int), 1, -1).reshape(-1, 2)
+        return 255 * max(pairs.clip(0).sum(1).max(), -pairs.clip(None, 0).sum(1).min())
+
+    names = convolutions(core, whole=True)
+    model = int8(core, ranges(core, frames, "minmax"), "int8_cpu", quantised=names, pixel_range=(0, 1))
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    ours = [weight for weight in weights.values() if weight.dtype == np.int8 and weight.ndim == 4]
+    assert len(ours) == len(names)
+    assert all(furthest(weight) <= 32767 for weight in ours)
+    floats = [onnx.numpy_helper.to_array(t) for t in core.graph.initializer if len(t.dims) == 4]
+    plain = [np.rint(weight * 127 / np.abs(weight).max((1, 2, 3), keepdims=True)) for weight in floats]
+    assert max(map(furthest, plain)) > 32767
+
+
 def test_a_wrong_scale_is_far_off(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
     found = {name: (low / 50, high / 50) for name, (low, high) in ranges(core, frames, "minmax").items()}
     model = int8(core, found, "int8", quantised=convolutions(core))

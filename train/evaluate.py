@@ -44,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     add("--size", default="trained", metavar="WxH", help="resize pictures; full: do not (default: as trained)")
     add("--blurred-folder", metavar="NAME", help="beside sharp/ (default: as trained)")
+    add("--blur-as", type=Path, metavar="C", help="blur sharp pictures as for this checkpoint (default: as its own)")
     add("--device", default="cpu", help="of a checkpoint: cpu, cuda, ... (default: cpu)")
     add("-y", dest="overwrite", action="store_true", help="replace an existing report")
     return parser.parse_args(arguments)
@@ -138,6 +139,9 @@ def write_report(options: argparse.Namespace) -> str:
         raise ValueError(f"a report is there already; add -y to replace it, or give another --out: {options.out}")
     model, recipe = open_model(options.checkpoint, device=options.device)
     seen = view(options.size, recipe)
+    if options.blur_as:
+        _, blurring = load_generator(options.blur_as)
+        seen = dataclasses.replace(seen, blur=Recipe.from_json(json.dumps(blurring)).data.blur)
     found = find_samples(options.data, blurred_folder=options.blurred_folder or seen.blurred_folder)
     samples = found.test or found.train
     check(samples, seen, where=str(options.data), same_size=False)

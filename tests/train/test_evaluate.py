@@ -83,6 +83,26 @@ def test_sharp_pictures_are_blurred_and_the_report_says_so(run: Path, photos: Pa
     assert scores(tmp_path) == first
 
 
+def test_another_checkpoint_says_how_sharp_pictures_are_blurred(run: Path, photos: Path, tmp_path: Path) -> None:
+    """So that two models, or an engine that knows no recipe, are compared on the same pictures."""
+    other = tmp_path / "other"
+    train(
+        overridden(RECIPES["two_stage"], [*SMALL, "epochs=1", "data.blur.length_px=(9.0, 9.0)"]),
+        data=[photos],
+        run=other,
+    )
+    asked = {"own": (run, []), "theirs": (run, ["--blur-as", str(other)]), "other": (other, [])}
+    blurred = {}
+    for name, (model, extra) in asked.items():
+        report = tmp_path / name / "report"
+        assert (
+            main(["--checkpoint", str(model), "--data", str(photos), "--out", str(report), "--size", "full", *extra])
+            == 0
+        )
+        blurred[name] = [row["blurred_psnr_db"] for row in scores(report)]
+    assert blurred["theirs"] == blurred["other"] != blurred["own"]
+
+
 def test_pictures_of_several_sizes_are_scored_one_by_one(run: Path, tmp_path: Path) -> None:
     root = write_gopro(tmp_path / "tree", sequences={"A": 1})
     write_gopro(root, sequences={"B": 1}, size=(70, 50))

@@ -74,6 +74,10 @@ def markdown(report: dict[str, Any], *, cpu: str) -> str:
             f"| {spec['psnr_db']:.2f} | {entry['ssim']:.4f} | {spec['loss_db']:.3f}{forced} | {spec['budget_db']:.2f} "
             f"| {entry['worst_picture']}, {entry['worst_agreement_db']:.1f} |"
         )
+    harm_db = blurred["psnr_db"] - first["psnr_db"]
+    if harm_db > 0:
+        better = f"**The blurred pictures themselves are {harm_db:.2f} dB better.**"
+        lines += ["", f"{better} If yours are of another kind, measure on them: `--pairs DIR`."]
     lines += ["", f"![latency and PSNR]({PARETO})"]
     costs = ", ".join(f"{loss:.3f} dB at {overlap} px" for overlap, loss in report["tile_costs_db"].items())
     lines += ["", f"In tiles of about half a picture's width and height, blended over an overlap, FP32 loses {costs}."]

@@ -31,6 +31,7 @@ from train.log import read_log
 from train.metrics import Score, psnr_db, ssim
 from train.models import restore
 from train.samples import Pictures
+from train.synthetic import blur_of
 
 Restorer = Callable[[Image], Image]
 """uint8[1, H, W, 3] BGR -> the same, restored."""
@@ -140,8 +141,7 @@ def write_report(options: argparse.Namespace) -> str:
     model, recipe = open_model(options.checkpoint, device=options.device)
     seen = view(options.size, recipe)
     if options.blur_as:
-        _, blurring = load_generator(options.blur_as)
-        seen = dataclasses.replace(seen, blur=Recipe.from_json(json.dumps(blurring)).data.blur)
+        seen = dataclasses.replace(seen, blur=blur_of(options.blur_as))
     found = find_samples(options.data, blurred_folder=options.blurred_folder or seen.blurred_folder)
     samples = found.test or found.train
     check(samples, seen, where=str(options.data), same_size=False)

@@ -100,6 +100,8 @@ def test_engines_describe_themselves_and_the_report_tells_all(
     text = (out / "report.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert all(name in text for name in NAMES)
+    assert report["blurred"]["psnr_db"] > report["engines"]["fp32"]["spec"]["psnr_db"]  # it was not trained
+    assert "The blurred pictures themselves are" in text
     assert cv2.imread(str(out / "pareto.png")).std() > 5
 
 

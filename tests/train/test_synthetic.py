@@ -1,0 +1,46 @@
+"""Pairs out of sharp photographs: the ones that an evaluation sees, and nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import picture
+from train.config import RECIPES, DataConfig
+from train.data import find_samples
+from train.samples import Pictures
+from train.synthetic import main
+
+
+@pytest.fixture
+def sharp(tmp_path: Path) -> Path:
+    for name, size in (("a.png", (120, 100)), ("far/a.png", (130, 110))):
+        (tmp_path / "sharp photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "sharp photos" / name), picture(*size))
+    return tmp_path / "sharp photos"
+
+
+def test_pairs_are_those_that_an_evaluation_sees(sharp: Path, tmp_path: Path) -> None:
+    assert main(["--source", str(sharp), "--out", str(tmp_path / "pairs")]) == 0
+    config = DataConfig(view="whole", blur=RECIPES["edge-s"].data.blur)
+    seen = Pictures(find_samples(sharp).train, config, seed=0, augment=False)
+    for row, name in enumerate(("a.png", "far_a.png")):
+        for kind, expected in zip(("blur", "sharp"), seen[0, row], strict=True):
+            assert np.array_equal(cv2.imread(str(tmp_path / "pairs" / kind / name)), expected)
+    assert len(find_samples(tmp_path / "pairs").train) == 2
+
+
+def test_what_is_there_is_not_mixed_with_new_pairs(
+    sharp: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--out", str(tmp_path / "pairs"), "--source"]
+    assert main([*arguments, str(sharp)]) == 0
+    assert main([*arguments, str(sharp)]) == 2
+    assert "pairs are there already" in capsys.readouterr().err
+    for source, words in ((tmp_path / "none", "no such folder"), (tmp_path / "pairs", "there are pairs already")):
+        assert main(["--out", str(tmp_path / "others"), "--source", str(source)]) == 3
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "others").exists()

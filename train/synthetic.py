@@ -1,0 +1,75 @@
+"""`python -m train.synthetic --source PHOTOS --out DIR`: pairs out of sharp photographs, to measure on.
+
+They are what `train.evaluate` shows a model of the same photographs: blurred along random camera paths
+(`train/blur.py`), the same ones each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from train.blur import BlurConfig
+from train.checkpoint import load_generator
+from train.config import RECIPES, DataConfig, Recipe
+from train.data import DataError, check, find_samples
+from train.exit_codes import EXPECTED, told
+from train.samples import Pictures
+
+
+def write_pairs(options: argparse.Namespace) -> int:
+    """Write `blur/` and `sharp/`; returns the number of pairs."""
+    if any((options.out / name).exists() for name in ("blur", "sharp")):
+        raise ValueError(f"pairs are there already; give another --out: {options.out}")
+    found = find_samples(options.source)
+    samples = [*found.train, *found.test]
+    if any(sample.blurred for sample in samples):
+        raise DataError(f"there are pairs already; give a folder of sharp photographs alone: {options.source}")
+    config = DataConfig(view="whole", blur=blur_of(options.blur_as))
+    check(samples, config, where=str(options.source), same_size=False)
+    pictures = Pictures(samples, config, seed=0, augment=False)
+    for row, sample in enumerate(tqdm(samples, unit="pair", leave=False)):
+        name = "_".join(sample.sharp.relative_to(options.source).with_suffix(".png").parts)
+        for kind, picture in zip(("blur", "sharp"), pictures[0, row], strict=True):
+            (options.out / kind).mkdir(parents=True, exist_ok=True)
+            if not cv2.imwrite(str(options.out / kind / name), picture):
+                raise OSError(f"cannot write there: {options.out / kind}")
+    return len(samples)
+
+
+def blur_of(checkpoint: Path | None) -> BlurConfig:
+    """What a checkpoint was trained to undo; without one, what `edge-s` is."""
+    if checkpoint is None:
+        return RECIPES["edge-s"].data.blur
+    _, config = load_generator(checkpoint)
+    return Recipe.from_json(json.dumps(config)).data.blur
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m train.synthetic", description=__doc__)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, metavar="PHOTOS", help="folder of sharp photographs")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for blur/ and sharp/")
+    add("--blur-as", type=Path, metavar="C", help="blur as this checkpoint was trained (default: as the edge recipes)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        count = write_pairs(options)
+    except EXPECTED as error:
+        code, line = told(error)
+        print(line, file=sys.stderr)
+        return code
+    print(f"{count} pairs: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -140,7 +140,7 @@ def _weight_scales(core: onnx.ModelProto, quantised: Collection[str]) -> dict[st
         values = np.moveaxis(onnx.numpy_helper.to_array(weight), 1, -1)  # [outputs, height, width, inputs]
         pairs = np.pad(values, [(0, 0)] * 3 + [(0, values.shape[-1] % 2)]).reshape(len(values), -1, 2)
         together = np.maximum(pairs.clip(0).sum(-1), -pairs.clip(None, 0).sum(-1)).max(-1)
-        scale = np.maximum(np.abs(pairs).max((1, 2)) / 127, together / 127).clip(np.finfo(np.float32).tiny)
+        scale = (together / 127).clip(np.finfo(np.float32).tiny)
         scales[weight.name] = [{"axis": 0, "scale": each, "zero_point": 0} for each in scale]
     return scales
 

@@ -30,7 +30,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """260 frames at an uneven rate about 10, so that a run has several chunks; a second of sound."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     pts = np.cumsum(np.random.default_rng(0).choice([1000, 1280, 1500], COUNT)).tolist()
-    write_clip(path, size=(640, 384), pts=pts, audio="aac")
+    write_clip(path, size=(320, 192), pts=pts, audio="aac")
     return path
 
 

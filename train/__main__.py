@@ -10,7 +10,7 @@ from pathlib import Path
 
 from train.checkpoint import has_state
 from train.config import RECIPES, Recipe, overridden
-from train.exit_codes import EXPECTED, told
+from train.exit_codes import to_its_end
 from train.loop import LAUNCH, launch_id, train
 from train.models import GENERATORS
 
@@ -60,19 +60,18 @@ def is_restart(run: Path) -> bool:
     return (run / LAUNCH).exists() and (run / LAUNCH).read_text() == launch_id()
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Show the recipe, and train by it."""
+    recipe = recipe_from(arguments)
+    if os.environ.get("RANK", "0") == "0":
+        print(recipe.to_json())
+    resume = arguments.resume or is_restart(arguments.out)
+    train(recipe, data=arguments.data, run=arguments.out, resume=resume, device=arguments.device)
+
+
 def main() -> int:
     arguments = parse()
-    try:
-        recipe = recipe_from(arguments)
-        if os.environ.get("RANK", "0") == "0":
-            print(recipe.to_json())
-        resume = arguments.resume or is_restart(arguments.out)
-        train(recipe, data=arguments.data, run=arguments.out, resume=resume, device=arguments.device)
-    except EXPECTED as error:
-        code, line = told(error)
-        print(line, file=sys.stderr)
-        return code
-    return 0
+    return to_its_end(lambda: run(arguments))
 
 
 if __name__ == "__main__":

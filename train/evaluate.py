@@ -26,7 +26,7 @@ from train.checkpoint import CheckpointError, load_generator, weights_path
 from train.config import DataConfig, Recipe
 from train.data import Sample, check, find_samples
 from train.distributed import join
-from train.exit_codes import EXPECTED, told
+from train.exit_codes import to_its_end
 from train.log import read_log
 from train.metrics import Score, psnr_db, ssim
 from train.models import restore
@@ -175,14 +175,12 @@ def write_report(options: argparse.Namespace) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
+
+    def tell() -> None:
         print(write_report(options), end="")
-    except EXPECTED as error:
-        code, line = told(error)
-        print(line, file=sys.stderr)
-        return code
-    print(f"{options.out / 'report.md'} has the figures")
-    return 0
+        print(f"{options.out / 'report.md'} has the figures")
+
+    return to_its_end(tell)
 
 
 def _open_engine(path: Path) -> Restorer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import torch
 
 from train.checkpoint import CheckpointError
@@ -20,6 +23,17 @@ _CODES: dict[type[BaseException], int] = {
     torch.OutOfMemoryError: 7,
     DivergedError: 8,
 }
+
+
+def to_its_end(work: Callable[[], None]) -> int:
+    """Do what a command line asks for; what is expected to fail gets one line and its exit code."""
+    try:
+        work()
+    except EXPECTED as error:
+        code, line = told(error)
+        print(line, file=sys.stderr)
+        return code
+    return 0
 
 
 def told(error: BaseException) -> tuple[int, str]:

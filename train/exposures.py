@@ -17,11 +17,11 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from train.blur import Image, linear_from_srgb, srgb_from_linear
 from train.data import DataError
-from train.exit_codes import EXPECTED, told
+from train.exit_codes import to_its_end
+from train.pairs import write_pairs
 
 Response = Literal["light", "codes"]
 """What is averaged: linear light, as in a camera, or 8-bit codes, as in GOPRO_Large's `blur`."""
@@ -73,23 +73,15 @@ def frames_of(path: Path) -> Iterator[Image]:
         video.release()
 
 
-def write_pairs(options: argparse.Namespace) -> int:
-    """Write `blur/` and `sharp/`; returns the number of pairs."""
-    if any((options.out / name).exists() for name in ("blur", "sharp")):
-        raise ValueError(f"pairs are there already; give another --out: {options.out}")
+def write_exposures(options: argparse.Namespace) -> None:
+    """Write the pairs of a clip, named by the frame in the middle, and say how many."""
     pairs = exposures(
         frames_of(options.source), lengths=options.lengths, stride=options.stride, responses=options.responses
     )
-    count = 0
-    for index, *pair in tqdm(pairs, unit="pair", leave=False):
-        for name, picture in zip(("blur", "sharp"), pair, strict=True):
-            (options.out / name).mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(options.out / name / f"{index:06d}.png"), picture):
-                raise OSError(f"cannot write there: {options.out / name}")
-        count += 1
+    count = write_pairs(((f"{index:06d}", blurred, sharp) for index, blurred, sharp in pairs), options.out)
     if not count:
         raise DataError(f"the clip has fewer than {max(options.lengths)} frames; give a longer one: {options.source}")
-    return count
+    print(f"{count} pairs: {options.out}")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -109,14 +101,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
-        count = write_pairs(options)
-    except EXPECTED as error:
-        code, line = told(error)
-        print(line, file=sys.stderr)
-        return code
-    print(f"{count} pairs: {options.out}")
-    return 0
+    return to_its_end(lambda: write_exposures(options))
 
 
 def _odd(text: str) -> int:

@@ -11,21 +11,17 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
-from tqdm import tqdm
-
 from train.blur import BlurConfig
 from train.checkpoint import load_generator
 from train.config import RECIPES, DataConfig, Recipe
 from train.data import DataError, check, find_samples
-from train.exit_codes import EXPECTED, told
+from train.exit_codes import to_its_end
+from train.pairs import write_pairs
 from train.samples import Pictures
 
 
-def write_pairs(options: argparse.Namespace) -> int:
-    """Write `blur/` and `sharp/`; returns the number of pairs."""
-    if any((options.out / name).exists() for name in ("blur", "sharp")):
-        raise ValueError(f"pairs are there already; give another --out: {options.out}")
+def write_blurred(options: argparse.Namespace) -> None:
+    """Write a pair for each photograph, named by its path, and say how many."""
     found = find_samples(options.source)
     samples = [*found.train, *found.test]
     if any(sample.blurred for sample in samples):
@@ -33,13 +29,9 @@ def write_pairs(options: argparse.Namespace) -> int:
     config = DataConfig(view="whole", blur=blur_of(options.blur_as))
     check(samples, config, where=str(options.source), same_size=False)
     pictures = Pictures(samples, config, seed=0, augment=False)
-    for row, sample in enumerate(tqdm(samples, unit="pair", leave=False)):
-        name = "_".join(sample.sharp.relative_to(options.source).with_suffix(".png").parts)
-        for kind, picture in zip(("blur", "sharp"), pictures[0, row], strict=True):
-            (options.out / kind).mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(options.out / kind / name), picture):
-                raise OSError(f"cannot write there: {options.out / kind}")
-    return len(samples)
+    names = ("_".join(each.sharp.relative_to(options.source).with_suffix("").parts) for each in samples)
+    count = write_pairs(((name, *pictures[0, row]) for row, name in enumerate(names)), options.out)
+    print(f"{count} pairs: {options.out}")
 
 
 def blur_of(checkpoint: Path | None) -> BlurConfig:
@@ -61,14 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
-        count = write_pairs(options)
-    except EXPECTED as error:
-        code, line = told(error)
-        print(line, file=sys.stderr)
-        return code
-    print(f"{count} pairs: {options.out}")
-    return 0
+    return to_its_end(lambda: write_blurred(options))
 
 
 if __name__ == "__main__":

@@ -130,16 +130,18 @@ def blurred_pair(around: Image, *, config: BlurConfig, rng: np.random.Generator)
     height, width = around.shape[0] - 2 * margin, around.shape[1] - 2 * margin
     if min(height, width) < 1:
         raise ValueError(f"expected a picture wider and higher than {2 * margin} pixels, got {around.shape[:2]}")
+    moves = rng.random() < config.object_share
     lengths_px = rng.uniform(*config.length_px, 2)
     roll_deg = rng.uniform(-config.roll_deg, config.roll_deg)
     # Neighbouring moments lie at most about a pixel apart.
-    moments = max(9, 2 * int(np.ceil(lengths_px.sum() / 2)) + 1)
+    furthest_px = lengths_px.sum() if moves else lengths_px[0]
+    moments = max(9, 2 * int(np.ceil(furthest_px / 2)) + 1)
     path, thing_path = (motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
     of_codes = config.codes_share > 0 and rng.random() < config.codes_share
     light, thing = (around.astype(np.float32) / 255 if of_codes else linear_from_srgb(around)), None
     codes_from = _codes_from_fractions if of_codes else srgb_from_linear
     sharp = around[margin:-margin, margin:-margin]
-    if rng.random() < config.object_share:
+    if moves:
         thing = _thing(light, rng.uniform(*config.object_px, 2), rng)
         still = thing[margin:-margin, margin:-margin]
         truth = still[..., :3] + (1 - still[..., 3:]) * light[margin:-margin, margin:-margin]

@@ -34,13 +34,15 @@ class LossConfig:
     adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
     distillation: float = 1.0
     """Of the L1 distance to the picture of the recipe's `teacher`, where it has one."""
+    feature_distillation: float = 0.0
+    """Of the distance between the places where its features and the generator's are strong."""
 
     def __post_init__(self) -> None:
         check_types(self)
         weights = {name: value for name, value in dataclasses.asdict(self).items() if isinstance(value, (int, float))}
         if min(weights.values()) < 0:
             raise ValueError(f"weights of losses must not be negative, got {min(weights.values())}")
-        if not any(value for name, value in weights.items() if name != "distillation"):
+        if not any(value for name, value in weights.items() if "distillation" not in name):
             raise ValueError("give at least one loss a weight, such as --set losses.l1=1.0")
         if self.lpips and not self.lpips_weights:
             raise ValueError("losses.lpips needs a file of weights: --set losses.lpips_weights=FILE")
@@ -143,7 +145,7 @@ class Recipe:
     metrics_steps: int = 1
     """PSNR and SSIM of the training pictures are taken each so many steps."""
     workers: int = 2
-    """Processes that read pictures; on a CPU, crops come from disk without."""
+    """Processes that read pictures; crops come without."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from train.config import Recipe
 from train.data import check, find_samples, fingerprint, split
 from train.distributed import Ranks
 from train.interrupt import SIGNALS
-from train.samples import Crops, Key, Pair, Pictures, dataset
+from train.samples import Crops, CropsOnDevice, Key, Pair, Pictures, dataset
 
 CHECKED = "checked.txt"
 """Says which pictures were found to be usable, so that a resumed run need not look again."""
@@ -64,18 +64,18 @@ class Feed:
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), batch=recipe.batch * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         """Of the whole run."""
-        crops = isinstance(self.pairs, Crops)
-        self.workers = 0 if crops and ranks.device.type == "cpu" else recipe.workers
-        """A CPU takes its time for a step; a GPU waits for crops, too, where one process has to turn them."""
+        self.workers = 0 if isinstance(self.pairs, Crops) else recipe.workers
         keys = validation_keys(len(self.held_out), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
-        self.validation = _loader(self.held_out, keys, workers=0 if crops else recipe.workers)
+        self.validation = _loader(self.held_out, keys, workers=self.workers)
         """Batches of this rank's share, uint8[N, H, W, 3] BGR blurred and sharp, the same each time."""
 
-    def training(self, *, start: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    def training(self, *, start: int) -> Iterable[tuple[Tensor, Tensor]]:
         """A batch for each step from `start` (0 is the first), uint8[N, H, W, 3] BGR blurred and sharp."""
         ranks, recipe = self.ranks, self.recipe
         place = {"rank": ranks.rank, "ranks": ranks.count, "start": start, "stop": self.steps}
         keys = training_keys(len(self.pairs), batch=recipe.batch, seed=recipe.seed, **place)
+        if isinstance(self.pairs, Crops) and CropsOnDevice.fit(self.pairs, ranks.device):
+            return CropsOnDevice(self.pairs, ranks.device).batches(keys)
         return _loader(self.pairs, keys, workers=self.workers)
 
 

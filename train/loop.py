@@ -33,7 +33,14 @@ from train.validate import validate
 
 MAY_CHANGE = {"epochs", "max_steps", "early_stopping_epochs", "save_steps", "workers"}
 """Settings that a resumed run may be given anew."""
-LOSSES = ("generator_loss", "content_loss", "distillation_loss", "adversarial_loss", "discriminator_loss")
+LOSSES = (
+    "generator_loss",
+    "content_loss",
+    "distillation_loss",
+    "feature_loss",
+    "adversarial_loss",
+    "discriminator_loss",
+)
 SCORES = ("psnr_db", "ssim")
 SUMS = ("steps", "skipped_steps", *LOSSES, "pictures", *SCORES)
 """What is added up over an epoch: losses over `steps`, which are those not skipped, and scores over `pictures`."""

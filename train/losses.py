@@ -50,6 +50,17 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def attention_distance(features: Tensor, taught: Tensor) -> Tensor:
+    """Squared distance of two attention maps, a mean over the batch (Zagoruyko and Komodakis 2017, equation 2).
+
+    A map is the mean square over the channels, of unit length over all places, so that networks of any width
+    compare. float[N, C, H, W] and float[N, D, H, W].
+    """
+    maps = (F.normalize(each.float().square().mean(dim=1).flatten(1)) for each in (features, taught))
+    difference = torch.sub(*maps)
+    return difference.square().sum(dim=1).mean()
+
+
 class ContentLoss(nn.Module):
     """The weighted sum of all losses that compare a restored picture with the sharp one, in [0, 1]."""
 

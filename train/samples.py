@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -106,31 +108,60 @@ class Crops(Dataset[Pair]):
     """
 
     def __init__(self, folder: Path, config: DataConfig, *, seed: int, augment: bool) -> None:
-        self.folder, self.config, self.seed, self.augment = folder, config, seed, augment
-        self._open()
-
-    def _open(self) -> None:
-        self.blurred: NDArray[np.uint8] = np.load(self.folder / "blurred.npy", mmap_mode="r")
-        self.sharp: NDArray[np.uint8] = np.load(self.folder / "sharp.npy", mmap_mode="r")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a process that reads ahead: it opens the files itself, as pickled maps would bring all of them."""
-        return {name: value for name, value in vars(self).items() if name not in {"blurred", "sharp"}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
+        self.config, self.seed, self.augment = config, seed, augment
+        self.blurred: NDArray[np.uint8] = np.load(folder / "blurred.npy", mmap_mode="r")
+        self.sharp: NDArray[np.uint8] = np.load(folder / "sharp.npy", mmap_mode="r")
 
     def __len__(self) -> int:
         return len(self.sharp)
 
     def __getitem__(self, key: Key) -> Pair:
-        epoch, row = key
+        row = key[1]
         pair = np.asarray(self.blurred[row]), np.asarray(self.sharp[row])
         if not self.augment:
             return pair
-        change = Augmentation.drawn(self.config, np.random.default_rng((self.seed, epoch, row)))
+        change = self.change(key)
         return change(pair[0]), change(pair[1])
+
+    def change(self, key: Key) -> Augmentation:
+        """What both pictures undergo in that epoch."""
+        epoch, row = key
+        return Augmentation.drawn(self.config, np.random.default_rng((self.seed, epoch, row)))
+
+
+class CropsOnDevice:
+    """The same crops in the memory of a GPU, and turned there: a small network would wait for the CPU to do it."""
+
+    def __init__(self, crops: Crops, device: torch.device) -> None:
+        """`crops`: to be flipped and turned by quarters at most."""
+        self.crops = crops
+        self.blurred, self.sharp = (
+            torch.from_numpy(np.array(part)).to(device) for part in (crops.blurred, crops.sharp)
+        )
+        side_px = crops.sharp.shape[1]
+        places = np.arange(side_px**2, dtype=np.int32).reshape(side_px, side_px)
+        self.changes = [Augmentation(flip, turns, 0.0) for flip in (False, True) for turns in range(4)]
+        taken_from = np.stack([change(places).ravel() for change in self.changes])
+        self.taken_from = torch.from_numpy(taken_from).to(device, torch.int64)[..., np.newaxis].expand(-1, -1, 3)
+        """For each change, int64[S * S, 3]: where each pixel comes from."""
+
+    @staticmethod
+    def fit(crops: Crops, device: torch.device) -> bool:
+        """Whether they take at most half of what a GPU has free, and are not turned by any angle."""
+        if device.type != "cuda" or crops.config.rotation_deg:
+            return False
+        return 2 * (crops.blurred.nbytes + crops.sharp.nbytes) <= torch.cuda.mem_get_info(device)[0]
+
+    def batches(self, keys: Iterable[list[Key]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As a loader of the crops gives them, uint8[N, S, S, 3] each."""
+        for batch in keys:
+            drawn = [(key[1], self.changes.index(self.crops.change(key))) for key in batch]
+            rows, changes = torch.tensor(drawn).to(self.sharp.device, non_blocking=True).unbind(1)
+            blurred, sharp = (
+                part[rows].flatten(1, 2).gather(1, self.taken_from[changes]).view(-1, *part.shape[1:])
+                for part in (self.blurred, self.sharp)
+            )
+            yield blurred, sharp
 
 
 def dataset(

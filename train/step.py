@@ -8,7 +8,13 @@ from torch.amp import GradScaler
 from torch.nn import functional as F
 
 from train.config import Recipe
-from train.losses import ContentLoss, adversarial_loss, discriminator_loss, gradient_penalty
+from train.losses import (
+    ContentLoss,
+    adversarial_loss,
+    attention_distance,
+    discriminator_loss,
+    gradient_penalty,
+)
 from train.models import Generator, restored_planes
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,6 +51,10 @@ class Step:
         self.precision = precision_on(place, recipe.precision)
         self.scalers = {name: GradScaler(place, enabled=self.precision == "fp16") for name in optimizers}
         self.skipped = 0
+        self.features: list[list[Tensor]] = []
+        """What the generator and the teacher last gave where they are compared; one list of one for each."""
+        if teacher is not None and recipe.losses.feature_distillation:
+            self.features = [_last_output(network) for network in (sees, teacher)]
 
     def __call__(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """float32[N, 3, H, W] in [0, 1] blurred and sharp -> restored, and the losses by name."""
@@ -61,6 +71,11 @@ class Step:
             losses["distillation_loss"] = F.l1_loss(restored, self._taught(blurred))
             losses["generator_loss"] = (
                 losses["generator_loss"] + self.recipe.losses.distillation * losses["distillation_loss"]
+            )
+        if self.features:
+            losses["feature_loss"] = attention_distance(*(output for (output,) in self.features))
+            losses["generator_loss"] = (
+                losses["generator_loss"] + self.recipe.losses.feature_distillation * losses["feature_loss"]
             )
         if self.discriminator is not None:
             losses["adversarial_loss"] = self._adversarial_loss(fake)
@@ -118,6 +133,19 @@ class Step:
     def _autocast(self, on: Tensor) -> torch.autocast:
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(on.device.type, dtype, enabled=dtype is not None)
+
+
+def _last_output(network: Generator) -> list[Tensor]:
+    """A list of what the network's features were in its last forward pass; raises ValueError if it names none."""
+    if not network.features_at:
+        raise ValueError(f"features of {type(network).__name__} are not compared: --set losses.feature_distillation=0")
+    last: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        last[:] = [output]
+
+    network.get_submodule(network.features_at).register_forward_hook(keep)
+    return last
 
 
 def precision_on(place: str, wanted: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
 from train.data import DataError, check, find_samples, fingerprint, read, split
 from train.feed import training_keys, validation_keys
-from train.samples import Augmentation, Pictures, dataset, taken_in_turns
+from train.samples import Augmentation, CropsOnDevice, Pictures, dataset, taken_in_turns
 
 
 def names(samples: list) -> list[str]:
@@ -202,14 +202,15 @@ def test_crops_are_made_once(photos: Path, tmp_path: Path) -> None:
     assert made[0].sharp.std(axis=(1, 2, 3)).min() > 0
 
 
-def test_crops_go_to_a_reading_process_as_a_path(photos: Path, tmp_path: Path) -> None:
+def test_crops_turned_in_a_device_s_memory_are_those_that_the_cpu_turns(photos: Path, tmp_path: Path) -> None:
     config = DataConfig(size_px=(32, 32), crops=64, flips=True, quarter_turns=True)
     crops = dataset([find_samples(photos).train], config, seed=0, augment=True, cache=tmp_path, key="")
-    packed = pickle.dumps(crops)
-    assert len(packed) < 4096 < crops.sharp.nbytes
-    there = pickle.loads(packed)  # noqa: S301 - our own
-    for row in range(len(crops)):
-        assert all(np.array_equal(a, b) for a, b in zip(there[0, row], crops[0, row], strict=True))
+    keys = list(training_keys(64, batch=16, seed=0, start=0, stop=8))
+    batches = list(CropsOnDevice(crops, torch.device("cpu")).batches(keys))
+    for batch, rows in zip(batches, keys, strict=True):
+        for part in (0, 1):
+            assert np.array_equal(batch[part].numpy(), np.stack([crops[key][part] for key in rows]))
+    assert {crops.change(key).turns for rows in keys for key in rows} == {0, 1, 2, 3}
 
 
 def test_folders_give_crops_by_their_shares(gopro: Path, photos: Path) -> None:

@@ -12,6 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from train.config import RECIPES, LossConfig, Recipe
 from train.losses import ContentLoss
 from train.models import PatchGan, create_generator
+from train.models.base import patches
 from train.step import Step, precision_on
 
 REDUCED = {
@@ -236,3 +237,42 @@ def test_a_teacher_of_other_colours_and_range_pulls_towards_its_picture() -> Non
     expected = F.l1_loss(restored, sharp) + 0.5 * F.l1_loss(restored, taught)
     assert losses["generator_loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def features_step(student: torch.nn.Module, teacher: torch.nn.Module) -> Step:
+    losses = LossConfig(l1=1.0, distillation=0.0, feature_distillation=0.5)
+    return Step(
+        dataclasses.replace(RECIPES["edge-s"], losses=losses, precision="fp32"),
+        networks={"generator": student},
+        optimizers=optimizers(RECIPES["edge-s"], {"generator": student}),
+        content_loss=ContentLoss(losses),
+        sees=student,
+        teacher=teacher,
+    )
+
+
+def test_a_wider_teacher_shows_where_its_features_are_strong() -> None:
+    torch.manual_seed(0)
+    student, teacher = (create_generator("edge", widths=(width,), blocks=(1,)) for width in (8, 12))
+    teacher.eval().requires_grad_(False)
+    step = features_step(student, teacher)
+    blurred, sharp = torch.rand(2, 2, 3, 16, 24).unbind(0)
+    with torch.no_grad():
+        features = [network.body(network.head(patches(blurred, 4))) for network in (student, teacher)]
+        maps = [each.square().mean(1) for each in features]
+        unit = [each / each.square().sum((1, 2), keepdim=True).sqrt() for each in maps]
+        distance = (unit[0] - unit[1]).square().sum((1, 2)).mean()
+        content = F.l1_loss(student(blurred), sharp)
+    _, losses = step(blurred, sharp)
+    assert losses["feature_loss"] == pytest.approx(distance.item(), rel=1e-4)
+    assert losses["generator_loss"] == pytest.approx((content + 0.5 * distance).item(), rel=1e-4)
+    before = losses["feature_loss"]
+    for _ in range(20):
+        _, losses = step(blurred, sharp)
+    assert losses["feature_loss"] < before
+
+
+def test_features_of_a_network_that_names_none_are_not_compared() -> None:
+    student, teacher = create_generator("edge", widths=(8,), blocks=(1,)), create_generator("two_stage_cnn")
+    with pytest.raises(ValueError, match="features of TwoStageCnn are not compared"):
+        features_step(student, teacher)

@@ -25,6 +25,9 @@ class Generator(nn.Module):
     patch_px: ClassVar[int] = 1
     """Side P of the squares of pixels that `core` takes as the channels of one place."""
 
+    features_at: ClassVar[str] = ""
+    """The part whose output is compared with a teacher's, where `losses.feature_distillation` has a weight."""
+
     def core(self, x: Tensor) -> Tensor:
         """What is exported: float32[N, 3 P^2, H / P, W / P] -> the same, as `patches` makes them."""
         output: Tensor = self(x)

@@ -70,6 +70,7 @@ class Edge(Generator):
     channel_order: ClassVar[Literal["BGR", "RGB"]] = "BGR"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     patch_px: ClassVar[int] = PATCH_PX
+    features_at: ClassVar[str] = "body"
 
     def __init__(self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2)) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ class Feed:
         ranks, recipe = self.ranks, self.recipe
         place = {"rank": ranks.rank, "ranks": ranks.count, "start": start, "stop": self.steps}
         keys = training_keys(len(self.pairs), batch=recipe.batch, seed=recipe.seed, **place)
-        if isinstance(self.pairs, Crops) and CropsOnDevice.fit(self.pairs, ranks.device):
+        if isinstance(self.pairs, Crops) and CropsOnDevice.have_room(self.pairs, ranks.device):
             return CropsOnDevice(self.pairs, ranks.device).batches(keys)
         return _loader(self.pairs, keys, workers=self.workers)
 

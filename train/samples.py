@@ -146,7 +146,7 @@ class CropsOnDevice:
         """For each change, int64[S * S, 3]: where each pixel comes from."""
 
     @staticmethod
-    def fit(crops: Crops, device: torch.device) -> bool:
+    def have_room(crops: Crops, device: torch.device) -> bool:
         """Whether they take at most half of what a GPU has free, and are not turned by any angle."""
         if device.type != "cuda" or crops.config.rotation_deg:
             return False

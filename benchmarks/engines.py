@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -42,12 +43,19 @@ def resolved(name: str, engine: Engine) -> str:
 
 
 def labels(names: list[str]) -> list[str]:
-    """What tables call engines: `FILE@PROVIDER` without the folder, numbered where one is given twice."""
-    short = [Path(name.partition("@")[0]).name + "".join(name.partition("@")[1:]) for name in names]
-    seen: dict[str, int] = {}
+    """What tables call engines: `FILE@PROVIDER`, with its folder where files in two are called alike."""
+    files = [Path(name.partition("@")[0]) for name in names]
+    alike = Counter(path.name for path in set(files))
+    short = ["/".join(path.parts[-2:] if alike[path.name] > 1 else path.parts[-1:]) for path in files]
+    return numbered([label + "".join(name.partition("@")[1:]) for label, name in zip(short, names, strict=True)])
+
+
+def numbered(names: list[str]) -> list[str]:
+    """The same names, but `NAME #2`, `NAME #3` where one comes again."""
+    seen: Counter[str] = Counter()
     told = []
-    for name in short:
-        seen[name] = seen.get(name, 0) + 1
+    for name in names:
+        seen[name] += 1
         told.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
     return told
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from benchmarks.classical import METHODS, ClassicalEngine
-from benchmarks.engines import facts, labels, opened
+from benchmarks.engines import facts, labels, numbered, opened
 from benchmarks.estimates import summary
 from benchmarks.machine import facts as machine_facts
 from benchmarks.quality_table import tables
@@ -126,10 +126,8 @@ def restorers_of(options: argparse.Namespace, last: ExitStack) -> list[Restorer]
         found.append(Restorer(label, tiled, which | {"backend": tiled.backend}))
     if options.classical:
         found += [Restorer(name, ClassicalEngine(name, method)) for name, method in METHODS.items()]
-    seen: dict[str, int] = {}
-    for each in found:  # their folders and rows are told apart by name
-        seen[each.name] = seen.get(each.name, 0) + 1
-        each.name += "" if seen[each.name] == 1 else f" #{seen[each.name]}"
+    for each, told_apart in zip(found, numbered([each.name for each in found]), strict=True):
+        each.name = told_apart  # of its row, and of its folder
     return found
 
 

@@ -76,7 +76,8 @@ def test_options_that_make_no_sense(wrong: list[str]) -> None:
 
 
 def test_engines_are_told_apart_in_tables() -> None:
-    assert labels(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["x.onnx", "x.onnx #2", "x.onnx@cpu"]
+    assert labels(["a/x.onnx", "a/x.onnx", "a/y.onnx@cpu"]) == ["x.onnx", "x.onnx #2", "y.onnx@cpu"]
+    assert labels(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]
 
 
 def test_drift_is_told() -> None:

@@ -139,6 +139,15 @@ def test_a_budget_is_against_the_truth_and_does_not_excuse_doing_nothing() -> No
     assert idle.complaint.startswith("no nearer to PyTorch's picture")
 
 
+def test_a_frame_that_was_sharp_may_be_rounded_further_than_it_is_changed() -> None:
+    blurred = [frame(1), frame(2) // 2]
+    expected = [frame(1) ^ 1, frame(2) // 2 + 60]
+    restored = iter([expected[0] ^ 2, expected[1]])
+    check = checked(lambda _: next(restored), blurred, expected, expected, budget_db=99.0)
+    assert check.agreement_db < check.undone_db
+    assert check.passed
+
+
 def test_what_cannot_run_is_listed_and_the_others_go_on() -> None:
     def broken() -> Restorer:
         raise RuntimeError("no compiler\nmore")

@@ -79,8 +79,11 @@ def _cpu(root: Path) -> dict[str, Any]:
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
     khz = _text(frequency / "scaling_cur_freq")
     mhz = float(khz) / 1e3 if khz.isdecimal() else float(first.get("cpu mhz") or 0)
+    name = first.get("model name", "")
+    if "cpu family" in first and not re.search(r"\d", name):  # a virtual machine's, alike for all generations
+        name = f"{name} (family {first['cpu family']}, model {first.get('model')})".strip()
     return {
-        "model": first.get("model name") or _board(root) or platform.processor() or platform.machine(),
+        "model": name or _board(root) or platform.processor() or platform.machine(),
         "cores": cores(),
         "features": [name for name in FEATURES if name in flags],
         "governor": _text(frequency / "scaling_governor") or None,

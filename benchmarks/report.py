@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import html
 import io
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,10 @@ def page(documents: Sequence[Document]) -> str:
         from markdown import markdown as rendered  # noqa: PLC0415 - only who wants a page has it
     except ImportError as error:
         raise UsageError("a page needs the package markdown", hint="pip install 'deblur-toolkit[bench]'") from error
-    plots = "".join(plot for plot in (pareto(documents), distributions(documents)) if plot)
+    devices: dict[str, list[Document]] = {}
+    for each in documents:
+        devices.setdefault(each["machine"]["device"], []).append(each)
+    plots = "".join(plot(own) for own in devices.values() for plot in (pareto, distributions))
     head, tables = markdown(documents).split("\n\n", 1)
     body = rendered(tables, extensions=["tables"])
     return (
@@ -79,7 +83,7 @@ def page(documents: Sequence[Document]) -> str:
 
 
 def pareto(documents: Sequence[Document]) -> str:
-    """PSNR over milliseconds a frame as SVG, with the blurred input as a line; empty without such results."""
+    """PSNR over milliseconds a frame as SVG, of one device, the blurred input as a line; empty without such results."""
     quality = [each["results"] for each in documents if each["kind"] == "quality"]
     points = [
         (each["host"]["p50_ms"], each["psnr_db"], each["name"])
@@ -90,19 +94,18 @@ def pareto(documents: Sequence[Document]) -> str:
     if not points:
         return ""
     figure, axes = _figure(5)
-    for row, (milliseconds, psnr_db, name) in enumerate(sorted(points)):
-        axes.plot(milliseconds, psnr_db, "o", color="#1668c7")
-        place = (6, 6) if row % 2 else (6, -14)  # above and below in turn, so that neighbours can be read
-        axes.annotate(name, (milliseconds, psnr_db), xytext=place, textcoords="offset points", fontsize=9)
+    for (milliseconds, psnr_db, name), marker in zip(points, itertools.cycle("osD^vPX*<>"), strict=False):
+        axes.plot(milliseconds, psnr_db, marker, markersize=8, label=name)
     axes.axhline(quality[0]["blurred"]["psnr_db"], color="#b45309", linewidth=1, label="blurred input")
-    axes.set(xscale="log", xlabel="ms a frame, median", ylabel="PSNR, dB", title="Quality and cost")
-    axes.margins(x=0.25, y=0.15)
-    axes.legend(frameon=False, loc="center left")
+    title = f"Quality and cost, {documents[0]['machine']['device']}"
+    axes.set(xscale="log", xlabel="ms a frame, median", ylabel="PSNR, dB", title=title)
+    axes.margins(0.1)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return _svg(figure)
 
 
 def distributions(documents: Sequence[Document]) -> str:
-    """From the least to the largest host latency of each engine as SVG; empty without such results."""
+    """From the least to the largest host latency of each engine on one device as SVG; empty without such results."""
     engines = [
         (f"{each['name']}, {each['backend'].split(' (')[0]}", each["host"])
         for document in documents
@@ -117,7 +120,8 @@ def distributions(documents: Sequence[Document]) -> str:
         axes.hlines(row, host["min_ms"], host["p90_ms"] or host["max_ms"], color="#1668c7", linewidth=5)
         axes.plot(host["p50_ms"], row, "|", color="#000", markersize=14)
     axes.set_yticks(range(len(engines)), [name for name, _ in engines], fontsize=9)
-    axes.set(xscale="log", xlabel="ms a frame: line to the largest, bar to p90, stroke at the median")
+    title = f"Latency, {documents[0]['machine']['device']}"
+    axes.set(xscale="log", xlabel="ms a frame: line to the largest, bar to p90, stroke at the median", title=title)
     axes.invert_yaxis()
     return _svg(figure)
 

@@ -60,6 +60,19 @@ def test_a_machine_that_shows_nothing(tmp_path: Path) -> None:
     assert told["cpu"]["model"]
 
 
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("AMD EPYC", "amd-epyc-family-25-model-1-2-cores"), ("AMD EPYC 9R14 96-Core Processor", "amd-epyc-9r14-2-cores")],
+)
+def test_a_name_that_hides_the_generation(
+    name: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "proc/cpuinfo", f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: {name}\n\n")
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "_gpus", list)
+    assert facts(tmp_path)["device"] == device
+
+
 class NvmlError(Exception):
     """As pynvml.NVMLError."""
 

@@ -56,6 +56,14 @@ def test_plots_are_left_out_without_results(results: Path) -> None:
     assert report.page(only).count("<svg") == 1
 
 
+def test_devices_have_plots_of_their_own(results: Path) -> None:
+    here = report.found([results])
+    there = [{**each, "machine": {**each["machine"], "device": "another"}} for each in here]
+    page = report.page([*here, *there])
+    assert page.count("<svg") == 4
+    assert "<strong>another</strong>" in page
+
+
 def test_what_cannot_be_shown_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
     assert "error: no result files" in capsys.readouterr().err

@@ -15,8 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import latency_table, peers_table, quality_table, scaling
-from benchmarks.schema import RESULTS, read_results
+from benchmarks import scaling
+from benchmarks.harness.results import RESULTS, read_results
+from benchmarks.latency import table as latency_table
+from benchmarks.peers import table as peers_table
+from benchmarks.quality import table as quality_table
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import unwritable
 from runtime.report import report_error
@@ -39,7 +42,7 @@ code { overflow-wrap: anywhere; } svg { max-width: 100%; height: auto; backgroun
 
 
 def markdown(documents: Sequence[Document]) -> str:
-    """All tables with machine and command; `documents` as `benchmarks.schema.read_results` gives them."""
+    """All tables with machine and command; `documents` as `benchmarks.harness.results.read_results` gives them."""
     parts = ["# Benchmarks"]
     parts += map(_machine, {each["machine"]["device"]: each["machine"] for each in documents}.values())
     for kind, tables in TABLES.items():

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engines import facts, frames, labels, opened, resolved
-from benchmarks.estimates import line, summary
-from benchmarks.latency_table import number
-from benchmarks.layers import ROUNDS, say
-from benchmarks.machine import cores
-from benchmarks.machine import facts as machine_facts
-from benchmarks.queries import Load, asking, in_turns, offline, warm_up
-from benchmarks.schema import command_line, prepare, write_results
+from benchmarks.harness.engines import facts, frames, labels, opened, resolved
+from benchmarks.harness.results import command_line, prepare, write_results
+from benchmarks.harness.scenarios import Load, asking, in_turns, offline, warm_up
+from benchmarks.harness.statistics import line, summary
+from benchmarks.harness.system_info import cores
+from benchmarks.harness.system_info import facts as machine_facts
+from benchmarks.latency.layers import ROUNDS, say
+from benchmarks.latency.table import number
 from runtime.arguments import Size, size
 from runtime.engines import BUNDLED, Engine
 from runtime.errors import DeblurError

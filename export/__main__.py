@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from export.plan import PlanConfig, add_options, config_of, machine
-from export.steps import Steps, digest, folder_digest
+from calib_data import CALIBRATION, HELD_OUT
+from export.plan.builder import PlanConfig, add_options, config_of, machine
+from export.step_cache import Steps, digest, folder_digest
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import package
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
@@ -24,7 +25,6 @@ from runtime.spec import Precision
 
 WEIGHTS = "generator.safetensors"
 ROOT = Path(__file__).parent.parent
-CALIB_DATA = ROOT / "calib_data"
 REPORT = "report.json"
 STEPS = ".steps"
 TIMING_CACHE = ".timing.cache"
@@ -41,10 +41,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     add("--name", default="deblur", help="what the files are called: NAME_fp32.onnx and so on (default: deblur)")
     add("--precision", default=",".join(_PRECISIONS), metavar="P,...", help="of fp32,fp16,int8,int8_cpu (default: all)")
-    add("--calib", type=Path, default=CALIB_DATA / "calibration", metavar="DIR|VIDEO", help="frames to calibrate with")
+    add("--calib", type=Path, default=CALIBRATION, metavar="DIR|VIDEO", help="frames to calibrate with")
     methods = ("auto", "minmax", "entropy", "percentile")
     add("--calib-method", choices=methods, default="auto", help="auto tries all and keeps the best (default)")
-    add("--pairs", type=Path, default=CALIB_DATA / "held_out", metavar="DIR", help="blur/ and sharp/ to measure on")
+    add("--pairs", type=Path, default=HELD_OUT, metavar="DIR", help="blur/ and sharp/ to measure on")
     add("--budget-db", type=float, default=0.30, metavar="DB", help="what INT8 may lose (default: 0.30)")
     add("--fp16-budget-db", type=float, default=0.10, metavar="DB", help="what FP16 may lose (default: 0.10)")
     add("--force", action="store_true", help="keep engines beyond their budget, and models worse than before")
@@ -103,7 +103,7 @@ def read_report(out: Path) -> dict[str, Any]:
 def export(options: argparse.Namespace) -> str:
     """Make, prove and publish; returns the report for people. Nothing is published if a check fails."""
     # Torch takes seconds to import, which an export that has nothing to do need not pay.
-    from export.recipe import Chain, ExportConfig  # noqa: PLC0415
+    from export.chain import Chain, ExportConfig  # noqa: PLC0415
     from export.report import PARETO, draw, facts, markdown  # noqa: PLC0415
 
     before = read_report(options.out)

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from calib_data import HELD_OUT
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import sha256, write_whole
 from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest, sign
@@ -18,7 +19,6 @@ from runtime.install.gate import measured
 from runtime.report import say
 from runtime.sources.images import is_picture
 
-HELD_OUT = Path(__file__).parent.parent / "calib_data" / "held_out"
 _KEPT = ("*.onnx", "*.cache", "report.*", "*.png")
 """Not plans: those are for one GPU, and built there."""
 _LEVEL = 19

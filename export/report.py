@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from export.recipe import Export
+from export.chain import Export
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

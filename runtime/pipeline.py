@@ -11,11 +11,11 @@ from time import perf_counter
 
 import numpy as np
 
+from runtime.blur_score import blur
 from runtime.channel import Channel
 from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
-from runtime.sharpness import blur
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source, SourceInfo
 from runtime.timing import Latencies

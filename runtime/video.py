@@ -10,14 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from runtime.arguments import size
+from runtime.blur_score import SHARP
 from runtime.engines import BUNDLED, BUNDLED_NAMES, MODES, PROVIDERS, engine_path
 from runtime.engines.tiled import OVERLAP_PX
+from runtime.monitor import Address
 from runtime.report import to_its_end
-from runtime.serve import Address
-from runtime.sharpness import SHARP
+from runtime.session import run
 from runtime.sinks import NULL
 from runtime.sources import RawFrames
-from runtime.streams import run
 
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"

@@ -11,8 +11,8 @@ from pathlib import Path
 from train.checkpoint import has_state
 from train.config import RECIPES, Recipe, overridden
 from train.exit_codes import to_its_end
-from train.loop import LAUNCH, launch_id, train
 from train.models import GENERATORS
+from train.training.loop import LAUNCH, launch_id, train
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

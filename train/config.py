@@ -8,14 +8,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from train.blur import BlurConfig
+from train.data.blur import BlurConfig
 from train.fields import check_types
 from train.models.patch_gan import Normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the generator's losses (`train.losses`); zero leaves one out.
+    """Weights of the generator's losses (`train.training.losses`); zero leaves one out.
 
     All but the adversarial one are taken on pixels in [0, 1], whatever range the network sees.
     """
@@ -29,7 +29,7 @@ class LossConfig:
     fft_l1: float = 0.0
     lpips: float = 0.0
     lpips_weights: str | None = None
-    """File with the AlexNet variant's weights (`train.lpips`)."""
+    """File with the AlexNet variant's weights (`train.training.lpips`)."""
     adversarial: float = 0.0
     adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
     distillation: float = 1.0

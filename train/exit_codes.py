@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from train.checkpoint import CheckpointError
-from train.data import DataError
+from train.data.index import DataError
 from train.interrupt import InterruptedRunError
-from train.loop import DivergedError
+from train.training.loop import DivergedError
 
 EXPECTED = (ValueError, OSError, MemoryError, RuntimeError, DivergedError, InterruptedRunError, KeyboardInterrupt)
 """What `told` has a code for; of RuntimeError only some."""

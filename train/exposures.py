@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.blur import Image, linear_from_srgb, srgb_from_linear
-from train.data import DataError
+from train.data.blur import Image, linear_from_srgb, srgb_from_linear
+from train.data.index import DataError
+from train.data.pairs import write_pairs
 from train.exit_codes import to_its_end
-from train.pairs import write_pairs
 
 Response = Literal["light", "codes"]
 """What is averaged: linear light, as in a camera, or 8-bit codes, as in GOPRO_Large's `blur`."""

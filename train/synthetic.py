@@ -1,7 +1,7 @@
 """`python -m train.synthetic --source PHOTOS --out DIR`: pairs out of sharp photographs, to measure on.
 
 They are what `train.evaluate` shows a model of the same photographs: blurred along random camera paths
-(`train/blur.py`), the same ones each time.
+(`train/data/blur.py`), the same ones each time.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import sys
 from pathlib import Path
 
-from train.blur import BlurConfig
 from train.checkpoint import load_generator
 from train.config import RECIPES, DataConfig, Recipe
-from train.data import DataError, check, find_samples
+from train.data.blur import BlurConfig
+from train.data.datasets import Pictures
+from train.data.index import DataError, check, find_samples
+from train.data.pairs import write_pairs
 from train.exit_codes import to_its_end
-from train.pairs import write_pairs
-from train.samples import Pictures
 
 
 def write_blurred(options: argparse.Namespace) -> None:

@@ -14,11 +14,11 @@ from runtime.errors import DeblurError, UsageError
 from runtime.files import sha256
 from runtime.guard import OutputGuard
 from runtime.pipeline import Pipeline
+from runtime.session import job_name
 from runtime.sinks import open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.video import VideoSource
-from runtime.streams import job_name
 
 INTERRUPTED = 130
 

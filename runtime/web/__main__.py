@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from runtime.engines import BUNDLED_NAMES, PROVIDERS, engine_path
 from runtime.errors import DeblurError, EngineError, UsageError
+from runtime.monitor import Address
 from runtime.report import say
-from runtime.serve import Address
 from runtime.web.settings import Settings
 
 PAGE = Path(__file__).with_name("page.py")

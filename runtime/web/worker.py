@@ -33,10 +33,10 @@ from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
 from runtime.metrics import IDENTICAL_DB, SSIM_LEAST_PX, psnr_db, ssim
 from runtime.pipeline import Pipeline
+from runtime.session import USUAL_SIZE
 from runtime.sinks import Sink, open_sink
 from runtime.sources import SourceInfo, open_source
 from runtime.sources.images import is_picture
-from runtime.streams import USUAL_SIZE
 from runtime.web.settings import Limits
 from runtime.web.uploads import check_video, too_long
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import classical
-from benchmarks.classical import GRIDS, METHODS, ClassicalEngine, chosen, gaussian, main
-from benchmarks.truth import Known
+from benchmarks.quality import classical
+from benchmarks.quality.classical import GRIDS, METHODS, ClassicalEngine, chosen, gaussian, main
+from benchmarks.quality.ground_truth import Known
 from runtime.errors import UsageError
 from runtime.metrics import psnr_db
 from tests.conftest import ROOT

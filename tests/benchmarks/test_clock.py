@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from benchmarks.clock import Skew, WallClock, examine, require_fine
-from benchmarks.queries import Load, single_stream
+from benchmarks.harness.clock import Skew, WallClock, examine, require_fine
+from benchmarks.harness.scenarios import Load, single_stream
 from runtime.errors import NumbersError
 from tests.virtual import FRAMES, KnownEngine, VirtualClock
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_check
+from benchmarks.gpu_check import __main__ as gpu_check
 from runtime.engines import BUNDLED
 from runtime.sidecar import Sidecar, sidecar_path
 from tests.conftest import without_gpu

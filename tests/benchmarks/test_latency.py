@@ -11,12 +11,13 @@ from time import perf_counter, sleep
 import numpy as np
 import pytest
 
-from benchmarks import memory, through
-from benchmarks.engines import frames, labels
-from benchmarks.latency import drift, main, parse
-from benchmarks.layers import Job, compute, scheduled
-from benchmarks.queries import Load
-from benchmarks.schema import read_results
+from benchmarks.harness import memory
+from benchmarks.harness.engines import frames, labels
+from benchmarks.harness.results import read_results
+from benchmarks.harness.scenarios import Load
+from benchmarks.latency import end_to_end as through
+from benchmarks.latency.__main__ import drift, main, parse
+from benchmarks.latency.layers import Job, compute, scheduled
 from runtime.engines import open_engine
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource

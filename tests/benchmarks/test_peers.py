@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import contenders, cuda_peers, networks
-from benchmarks.contenders import Contender, Network, Restorer, eager, frames_of, peers, planes_of, toolkit
-from benchmarks.networks import network
-from benchmarks.peers import contenders as contenders_of
-from benchmarks.peers import cpu_threads, main, plan, run, tried
-from benchmarks.peers_table import tables
-from benchmarks.picture_check import checked
-from benchmarks.queries import BLOCK
-from benchmarks.ratios import named_ratios
-from benchmarks.schema import read_results, write_results
+from benchmarks.harness.results import read_results, write_results
+from benchmarks.harness.scenarios import BLOCK
+from benchmarks.peers import baselines as contenders
+from benchmarks.peers import cuda_baselines as cuda_peers
+from benchmarks.peers import networks
+from benchmarks.peers.__main__ import contenders as contenders_of
+from benchmarks.peers.__main__ import cpu_threads, main, plan, run, tried
+from benchmarks.peers.baselines import Contender, Network, Restorer, eager, frames_of, peers, planes_of, toolkit
+from benchmarks.peers.networks import network
+from benchmarks.peers.output_check import checked
+from benchmarks.peers.ratios import named_ratios
+from benchmarks.peers.table import tables
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from tests.conftest import HAS_GPU, picture, without_gpu

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import meters as module
-from benchmarks.meters import NvmlMeter, RaplMeter, Reading, TegraMeter, open_meters
-from benchmarks.power import energy_j, metered
-from benchmarks.tegrastats import parse
+from benchmarks.power import meters as module
+from benchmarks.power.metering import energy_j, metered
+from benchmarks.power.meters import NvmlMeter, RaplMeter, Reading, TegraMeter, open_meters
+from benchmarks.power.tegrastats import parse
 
 # Lines as users posted them in public, one a release; averages and module totals differ in form on purpose.
 JETPACK_5 = (  # AGX Orin, layout of L4T 35: zones in capitals; jetson_exporter issue 14

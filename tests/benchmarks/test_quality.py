@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from benchmarks import demo_clip
-from benchmarks.quality import main
-from benchmarks.schema import read_results
-from benchmarks.scores import flicker_codes
+from benchmarks.assets import demo_clip
+from benchmarks.harness.results import read_results
+from benchmarks.quality.__main__ import main
+from benchmarks.quality.scores import flicker_codes
 from runtime.engines import BUNDLED
 from runtime.metrics import psnr_db, ssim
 from runtime.sources import open_source

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, quality, report
+from benchmarks import report
+from benchmarks.latency import __main__ as latency
+from benchmarks.quality import __main__ as quality
 from tests.conftest import write_clip
 
 

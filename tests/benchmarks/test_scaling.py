@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
-from benchmarks.queries import Load
-from benchmarks.schema import read_results
+from benchmarks.harness.results import read_results
+from benchmarks.harness.scenarios import Load
 from runtime.frame import Pixels
 from tests.virtual import FRAMES, KnownEngine
 

@@ -10,13 +10,13 @@ import onnx
 import pytest
 import torch
 
-from export.calibration import planes, ranges
-from export.channels import in_bgr
-from export.collapse import collapsed
-from export.graph import onnx_from_generator, view_of
-from export.pixels import with_pixel_interface
-from export.precision import convolutions, int8, prepared
-from export.shuffle import in_runs
+from export.graph.channel_order import in_bgr
+from export.graph.depth_to_space import in_runs
+from export.graph.fuse import collapsed
+from export.graph.pixel_interface import with_pixel_interface
+from export.quantization.calibration import planes, ranges
+from export.quantization.precision import convolutions, int8, prepared
+from export.torch_to_onnx import onnx_from_generator, view_of
 from runtime.engines import open_engine
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec

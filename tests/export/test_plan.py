@@ -13,20 +13,21 @@ import onnx
 import pytest
 import torch
 
-from export.calibration import planes, ranges
-from export.channels import in_bgr
-from export.collapse import collapsed
-from export.graph import onnx_from_generator, view_of
-from export.pixels import with_pixel_interface
-from export.plan import PlanConfig, main, plan_from_onnx
-from export.precision import convolutions, fp16, int8, prepared
+from export.graph.channel_order import in_bgr
+from export.graph.fuse import collapsed
+from export.graph.pixel_interface import with_pixel_interface
+from export.plan.__main__ import main
+from export.plan.builder import PlanConfig, plan_from_onnx
+from export.quantization.calibration import planes, ranges
+from export.quantization.precision import convolutions, fp16, int8, prepared
+from export.torch_to_onnx import onnx_from_generator, view_of
 from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device
 from runtime.errors import EngineError
 from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
 from tests.conftest import ROOT, picture, without_gpu
-from tests.export.test_collapse import REDUCED
+from tests.export.test_fuse import REDUCED
 from train.models import create_generator
 
 FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
@@ -102,7 +103,7 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules['torch'] = sys.modules['onnx'] = sys.modules['train'] = None
-from export.plan import main
+from export.plan.__main__ import main
 sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "64x48"]!r}))
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -144,7 +145,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its builder ends the process there; a stand-in shows that it is not called."""
-    monkeypatch.setattr("export.plan.package", lambda flavour: object())
+    monkeypatch.setattr("export.plan.builder.package", lambda flavour: object())
     assert main([str(FP32), "--out", str(tmp_path / "a.plan")]) == 4
     assert "no NVIDIA driver is installed here" in capsys.readouterr().err
 
@@ -210,8 +211,8 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         BuilderFlag=SimpleNamespace(GPU_FALLBACK="fallback", INT8="int8"),
         IInt8EntropyCalibrator2=Base,
     )
-    monkeypatch.setattr("export.plan.package", lambda flavour: module)
-    monkeypatch.setattr("export.plan.probe", lambda: Device("Orin", "8.7", integrated=True, driver="12.6"))
+    monkeypatch.setattr("export.plan.builder.package", lambda flavour: module)
+    monkeypatch.setattr("export.plan.builder.probe", lambda: Device("Orin", "8.7", integrated=True, driver="12.6"))
     return settings
 
 
@@ -265,7 +266,7 @@ def test_calibration_gets_frames_and_its_plan_claims_nothing(
 
 
 def test_on_tensorrt_11_it_says_why_there_are_no_calibrators(builder: Recorder) -> None:
-    from export.implicit import calibrator
+    from export.plan.calibrator import calibrator
 
     with pytest.raises(EngineError, match=r"TensorRT 11\.1 has no calibrators: from 11 on"):
         calibrator(SimpleNamespace(__version__="11.1"), "entropy", [], (8, 4))

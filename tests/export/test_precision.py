@@ -11,16 +11,16 @@ import onnx
 import pytest
 import torch
 
-from export import calibration
-from export.calibration import chosen, ranges, read_frames, traits
-from export.collapse import collapsed
-from export.graph import onnx_from_generator
-from export.precision import convolutions, fp16, int8, prepared
-from export.sensitivity import fitted, losses_db
-from export.steps import Steps, digest, folder_digest
+from export.graph.fuse import collapsed
+from export.quantization import calibration
+from export.quantization.calibration import chosen, ranges, read_frames, traits
+from export.quantization.precision import convolutions, fp16, int8, prepared
+from export.quantization.sensitivity import fitted, losses_db
+from export.step_cache import Steps, digest, folder_digest
+from export.torch_to_onnx import onnx_from_generator
 from runtime.errors import InputError, UsageError
 from tests.conftest import ROOT, picture, write_clip
-from tests.export.test_collapse import kinds, run
+from tests.export.test_fuse import kinds, run
 from train.models import create_generator
 from train.models.base import patches
 

@@ -21,8 +21,8 @@ LEAST_DB = {"fp32": 55.0, "fp16": 45.0}
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from benchmarks.gpu_check import flavour_here
-    from export.plan import main
+    from benchmarks.gpu_check.__main__ import flavour_here
+    from export.plan.__main__ import main
 
     onnx = BUNDLED.with_name(f"edge-s_{request.param}.onnx")
     out = tmp_path_factory.mktemp("plans") / f"{onnx.stem}.plan"

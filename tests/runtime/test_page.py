@@ -10,11 +10,11 @@ import pytest
 from runtime.engines import open_engine
 from runtime.engines.base import OneAtATime
 from runtime.frame import Pixels
-from runtime.serve import Address, StatusServer
+from runtime.monitor import Address, StatusServer
 from runtime.spec import EngineSpec
 from tests.rig import wait_until
 from tests.runtime.conftest import SHOTS
-from tests.runtime.test_serve import Fed, Run
+from tests.runtime.test_monitor import Fed, Run
 
 selenium = pytest.importorskip("selenium.webdriver", exc_type=ImportError)
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 - after the question whether it is there

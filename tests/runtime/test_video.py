@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import streams, video
+from runtime import session as streams
+from runtime import video
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, Survived, picture, write_clip
 

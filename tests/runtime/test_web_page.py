@@ -23,7 +23,7 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
 from runtime.engines import BUNDLED  # noqa: E402
-from runtime.serve import Address  # noqa: E402
+from runtime.monitor import Address  # noqa: E402
 from runtime.web.__main__ import main, parse  # noqa: E402
 from tests.conftest import DEMO_CLIP, ROOT, picture  # noqa: E402
 from tests.rig import free_port, wait_until  # noqa: E402

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import picture
-from train.blur import BlurConfig, blurred_pair, expose, linear_from_srgb, motion_path, srgb_from_linear
+from train.data.blur import BlurConfig, blurred_pair, expose, linear_from_srgb, motion_path, srgb_from_linear
 
 
 def test_linear_light_is_the_standard_and_inverts() -> None:

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from train.blur import BlurConfig
 from train.config import RECIPES, DataConfig, LossConfig, Recipe, overridden
-from train.schedule import Schedule
+from train.data.blur import BlurConfig
+from train.training.lr_schedule import Schedule
 
 
 def rates(recipe: Recipe, losses: list[float]) -> list[float]:

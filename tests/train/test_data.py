@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.conftest import picture
 from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
-from train.data import DataError, check, find_samples, fingerprint, read, split
-from train.feed import training_keys, validation_keys
-from train.samples import Augmentation, CropsOnDevice, Pictures, dataset, taken_in_turns
+from train.data.datasets import Augmentation, CropsOnDevice, Pictures, dataset, taken_in_turns
+from train.data.index import DataError, check, find_samples, fingerprint, read, split
+from train.training.loaders import training_keys, validation_keys
 
 
 def names(samples: list) -> list[str]:

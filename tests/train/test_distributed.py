@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 from tests.rig import free_port
 from train.checkpoint import has_state, load_state
 from train.config import RECIPES, Recipe, overridden
-from train.log import read_log
-from train.loop import train
+from train.training.loop import train
+from train.training.run_log import read_log
 
 pytestmark = pytest.mark.timeout(300)
 

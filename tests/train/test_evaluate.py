@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import SHARED
 from tests.train.conftest import write_gopro
 from train.config import RECIPES, overridden
-from train.evaluate import chosen, main, view
-from train.loop import train
+from train.evaluate.__main__ import chosen, main, view
+from train.training.loop import train
 
 SMALL = ["generator=edge", "options={'widths': (8,), 'blocks': (1,)}", "data.size_px=(80, 64)", "workers=0", "epochs=2"]
 

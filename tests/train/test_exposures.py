@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_clip
-from train.data import find_samples
+from train.data.index import find_samples
 from train.exposures import exposures, frames_of, main, mean_picture
 
 

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from train.config import LossConfig
-from train.losses import (
+from train.metrics import psnr_db, ssim
+from train.models import PatchGan
+from train.training.losses import (
     ContentLoss,
     adversarial_loss,
     charbonnier,
@@ -21,9 +23,7 @@ from train.losses import (
     multi_scale_l1,
     ssim_loss,
 )
-from train.lpips import Lpips
-from train.metrics import psnr_db, ssim
-from train.models import PatchGan
+from train.training.lpips import Lpips
 
 
 def pictures(height: int = 24, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from train.config import RECIPES, LossConfig, Recipe
-from train.losses import ContentLoss
 from train.models import PatchGan, create_generator
 from train.models.base import patches
-from train.step import Step, precision_on
+from train.training.losses import ContentLoss
+from train.training.step import Step, precision_on
 
 REDUCED = {
     "deblurgan_v2": {"size": "18", "width": 8},
@@ -57,7 +57,7 @@ def plain_step(
     blurred: torch.Tensor,
     sharp: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What the papers say, with nothing of train/step.py or train/losses.py; returns losses G and D."""
+    """What the papers say, with nothing of train/training; returns losses G and D."""
     generator, discriminator = made["generator"], made.get("discriminator")
     if name == "two_stage":
         fake = generator(2 * blurred - 1)

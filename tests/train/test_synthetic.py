@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import picture
 from train.config import RECIPES, DataConfig
-from train.data import find_samples
-from train.samples import Pictures
+from train.data.datasets import Pictures
+from train.data.index import find_samples
 from train.synthetic import main
 
 

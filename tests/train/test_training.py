@@ -22,14 +22,14 @@ from train import checkpoint
 from train.__main__ import main
 from train.checkpoint import CheckpointError, load_generator, load_state, save_state
 from train.config import RECIPES, Recipe, overridden
-from train.data import DataError
-from train.evaluate import main as evaluate
+from train.data.index import DataError
+from train.evaluate.__main__ import main as evaluate
 from train.exit_codes import told
 from train.interrupt import InterruptedRunError
-from train.log import read_log
-from train.loop import DivergedError, train
 from train.models import create_generator
-from train.step import Step
+from train.training.loop import DivergedError, train
+from train.training.run_log import read_log
+from train.training.step import Step
 
 SMALL = [
     "options={'widths': (8,), 'blocks': (1,)}",

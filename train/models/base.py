@@ -12,7 +12,7 @@ from torch.nn import functional as F
 class Generator(nn.Module):
     """float32[N, 3, H, W] blurred -> float32[N, 3, H, W] sharp, same size and range.
 
-    Subclasses state how they see pixels; `export.pixels` builds the uint8 BGR interface from it,
+    Subclasses state how they see pixels; `export.graph.pixel_interface` builds the uint8 BGR interface from it,
     and `restore` does the same in PyTorch.
     """
 

@@ -1,0 +1,75 @@
+"""`python -m benchmarks.calib_frames`: make the frames in `calib_data/`.
+
+Crops of public-domain photographs that scikit-image ships, at several scales and brightnesses,
+blurred as in training: to calibrate with, and others, with their truth, to measure on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage import data
+
+import calib_data
+from runtime.frame import Pixels
+from train.data.blur import BlurConfig, blurred_pair
+
+FOLDER = Path(calib_data.__file__).parent
+SIDE_PX = 256
+QUALITY = 95
+SEED = 11
+_NASA, _CC0 = "NASA, public domain", "CC0"
+CALIBRATION = {
+    "astronaut": _NASA,
+    "coffee": f"Rachel Michetti, {_CC0}",
+    "hubble_deep_field": _NASA,
+    "moon": _NASA,
+    "brick": _CC0,
+    "grass": _CC0,
+    "gravel": _CC0,
+}
+HELD_OUT = {"chelsea": f"Stefan van der Walt, {_CC0}", "rocket": f"SpaceX, {_CC0}", "camera": f"Lav Varshney, {_CC0}"}
+BRIGHTNESS = (1.0, 0.55, 1.3)
+LENGTHS_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0))
+
+
+def photograph(name: str) -> Pixels:
+    """uint8[H, W, 3] BGR."""
+    photo: Pixels = getattr(data, name)()
+    return cv2.cvtColor(photo, cv2.COLOR_GRAY2BGR if photo.ndim == 2 else cv2.COLOR_RGB2BGR)
+
+
+def pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """A blurred and a sharp crop of 256x256, the more blurred and the darker or brighter by its variant."""
+    config = BlurConfig(length_px=LENGTHS_PX[variant], object_share=0.5, object_px=(20.0, 60.0))
+    around_px = SIDE_PX + 2 * config.margin_px
+    scale = max(around_px / min(photo.shape[:2]), rng.uniform(0.6, 1.0))
+    size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
+    photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    photo = np.clip(photo * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
+    top, left = (int(rng.integers(0, max(1, side - around_px + 1))) for side in photo.shape[:2])
+    return blurred_pair(photo[top : top + around_px, left : left + around_px], config=config, rng=rng)
+
+
+def main() -> None:
+    rng = np.random.default_rng(SEED)
+    entries = []
+    for photos, part in ((CALIBRATION, "calibration"), (HELD_OUT, "held_out")):
+        for name, origin in photos.items():
+            for variant in range(len(BRIGHTNESS)):
+                blurred, sharp = pair(photograph(name), variant=variant, rng=rng)
+                pictures = {"blur": blurred, "sharp": sharp} if part == "held_out" else {"": blurred}
+                for kind, picture in pictures.items():
+                    path = FOLDER / part / kind / f"{name}_{variant}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+                    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY, *sampling])
+                    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                    facts = {"file": path.relative_to(FOLDER).as_posix(), "sha256": digest}
+                    entries.append(facts | {"origin": f"scikit-image data.{name}", "licence": origin})
+    (FOLDER / "manifest.json").write_text(json.dumps(entries, indent=1) + "\n")
+    print(f"{FOLDER}: {len(entries)} pictures")

@@ -1,0 +1,1 @@
+"""A check of the GPU path on an NVIDIA machine."""

@@ -1,0 +1,1 @@
+"""Parts that all benchmarks share: scenarios, statistics, the clock, system facts, result files."""

@@ -1,0 +1,1 @@
+"""Energy, power, clocks and temperature while something runs."""

@@ -1,0 +1,297 @@
+"""From a checkpoint to engines: proven, described, published together or not at all, redone only where needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import __main__ as command
+from export import chain as recipe
+from export.__main__ import main
+from export.quantization import precision
+from export.quantization.sensitivity import Fitted
+from runtime.engines import BUNDLED, open_engine
+from runtime.sidecar import read_sidecar
+from tests.conftest import ROOT, picture
+from tests.export.test_fuse import REDUCED
+from train.checkpoint import publish
+from train.config import RECIPES, overridden
+from train.models import Generator, create_generator, restore
+
+NAMES = ["deblur_fp16.onnx", "deblur_fp32.onnx", "deblur_int8.onnx", "deblur_int8_cpu.onnx"]
+
+
+def write_run(folder: Path, *, name: str = "edge", seed: int = 0, scale: float = 1.0) -> Generator:
+    torch.manual_seed(seed)
+    generator = create_generator(name, **REDUCED[name])
+    with torch.no_grad():
+        for weight in list(generator.parameters())[-2:]:
+            weight.mul_(scale)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = overridden(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
+    publish(generator.eval(), config.to_json(), folder)
+    return generator
+
+
+BUNDLED_RUN = BUNDLED.with_name("edge-s")
+"""The checkpoint that the bundled engines were made from."""
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    for kind in ("blur", "sharp"):
+        (tmp_path / "pairs" / kind).mkdir(parents=True)
+    for index in range(3):
+        sharp = picture(60 + index, 45, seed=index)
+        cv2.imwrite(str(tmp_path / "pairs" / "sharp" / f"{index}.png"), sharp)
+        cv2.imwrite(str(tmp_path / "pairs" / "blur" / f"{index}.png"), cv2.blur(sharp, (5, 1)))
+    return tmp_path / "pairs"
+
+
+def engines(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "swin_deblur" else []) for name in REDUCED]
+)
+def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path: Path, pairs: Path) -> None:
+    generator = write_run(tmp_path / "run", name=name)
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]
+    assert main([*arguments, "--calib-method", "minmax", "--precision", "fp32,fp16,int8_cpu"]) == 0
+    photograph = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))
+    for precision_name in ("fp32", "fp16", "int8_cpu"):
+        engine = open_engine(tmp_path / "out" / f"deblur_{precision_name}.onnx", provider="cpu")
+        for height, width in ((45, 61), (1, 1), (187, 250)):
+            frame = photograph[None, :height, :width]
+            expected = restore(generator, torch.from_numpy(frame)).numpy().astype(int)
+            difference = np.abs(engine.infer(frame).astype(int) - expected)
+            assert difference.max() <= {"fp32": 1, "fp16": 2, "int8_cpu": 40}[precision_name]
+        assert engine.spec.generator.startswith(f"{name}(")
+        assert engine.spec.loss_db <= engine.spec.budget_db
+
+
+def test_engines_describe_themselves_and_the_report_tells_all(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "run"), "--out", str(out), "--pairs", str(pairs)]) == 0
+    assert engines(out) == NAMES
+    report = json.loads((out / "report.json").read_text())
+    for precision_name, entry in report["engines"].items():
+        spec = open_engine(out / entry["file"]).spec
+        assert spec.to_dict() == {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry["spec"].items()
+        }
+        assert (spec.precision, spec.measured_on, spec.forced) == (precision_name, "pairs", False)
+    assert set(report["calibration"]["loss_db"]) == {"minmax", "entropy", "percentile"}
+    assert report["calibration"]["method"] in report["calibration"]["loss_db"]
+    assert len(report["layer_costs_db"]) == 10  # first and last too, for the engine whose frames stay bytes
+    assert report["macs_per_pixel"]["before"] >= report["macs_per_pixel"]["after"] > 0
+    assert set(report["tile_costs_db"]) == {"0", "16", "32"}
+    text = (out / "report.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    assert all(name in text for name in NAMES)
+    assert report["blurred"]["psnr_db"] > report["engines"]["fp32"]["spec"]["psnr_db"]  # it was not trained
+    assert "The blurred pictures themselves are" in text
+    assert cv2.imread(str(out / "pareto.png")).std() > 5
+
+
+def test_a_second_export_does_nothing_and_a_changed_one_only_what_changed(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]
+    assert main(arguments) == 0
+    monkeypatch.setattr(command, "export", lambda _: pytest.fail("it should not have been called"))
+    assert main(arguments) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+    monkeypatch.undo()
+    made: list[str] = []
+    monkeypatch.setattr(recipe.Chain, "run", _noting(recipe.Chain.run, made))
+    assert main([*arguments, "--budget-db", "0.2"]) == 0
+    assert made == ["int8", "int8_cpu"]
+    made.clear()
+    cv2.imwrite(str(pairs / "blur" / "0.png"), cv2.blur(cv2.imread(str(pairs / "sharp" / "0.png")), (7, 1)))
+    assert main([*arguments, "--budget-db", "0.2"]) == 0
+    assert made == ["sensitivity", "int8", "int8_cpu"]
+    whole = (tmp_path / "out" / NAMES[0]).read_bytes()
+    (tmp_path / "out" / NAMES[0]).write_bytes(b"damaged")
+    assert main([*arguments, "--budget-db", "0.2"]) == 0
+    assert (tmp_path / "out" / NAMES[0]).read_bytes() == whole
+
+
+def _noting(original: object, made: list[str]) -> object:
+    def run(self: recipe.Chain) -> object:
+        result = original(self)
+        made.extend(result.steps)
+        return result
+
+    return run
+
+
+def test_a_model_worse_than_the_one_it_replaces_is_refused(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", scale=0.1)
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision", "fp32"]
+    assert main(arguments) == 0
+    before = (tmp_path / "out" / "deblur_fp32.onnx").read_bytes()
+    write_run(tmp_path / "run", seed=1, scale=20)
+    assert main(arguments) == 4
+    assert "is worse than the one it would replace" in capsys.readouterr().err
+    assert (tmp_path / "out" / "deblur_fp32.onnx").read_bytes() == before
+    assert main([*arguments, "--force"]) == 0
+    assert (tmp_path / "out" / "deblur_fp32.onnx").read_bytes() != before
+
+
+@pytest.mark.parametrize("fault", ["swapped channels", "wrong scale", "half precision gone wrong"])
+def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
+    fault: str, tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", name="two_stage_cnn" if fault == "swapped channels" else "edge", scale=4)
+    words = "differs from PyTorch"
+    if fault == "swapped channels":
+        monkeypatch.setattr(recipe, "in_bgr", lambda core: core)
+    elif fault == "wrong scale":
+        original = recipe.with_pixel_interface
+        monkeypatch.setattr(
+            recipe,
+            "with_pixel_interface",
+            lambda core, view, **k: original(core, dataclasses.replace(view, pixel_range=(0.0, 2.0)), **k),
+        )
+    else:
+        words = "loses"
+
+        def broken(core: onnx.ModelProto, frames: object) -> onnx.ModelProto:
+            model = precision.fp16(core, frames)
+            for tensor in model.graph.initializer:
+                values = onnx.numpy_helper.to_array(tensor)
+                if values.ndim == 4:
+                    tensor.CopyFrom(onnx.numpy_helper.from_array((values * 3).astype(values.dtype), tensor.name))
+            return model
+
+        monkeypatch.setattr(recipe, "fp16", broken)
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision"]
+    assert main([*arguments, "fp32,fp16"]) == 4
+    assert words in capsys.readouterr().err
+    assert engines(tmp_path / "out") == []
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer's range is spoilt after calibration: the search gives that layer back to float."""
+    original = recipe.ranges
+
+    def spoilt(core: onnx.ModelProto, planes: object, method: str) -> precision.Ranges:
+        found = original(core, planes, method)
+        convs = [node for node in core.graph.node if node.op_type == "Conv"]
+        low, high = found[convs[2].input[0]]
+        return found | {convs[2].input[0]: (low / 300, high / 300)}
+
+    monkeypatch.setattr(recipe, "ranges", spoilt)
+    arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
+    arguments += ["--precision", "fp32,int8", "--calib-method", "minmax"]
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2
+    assert report["engines"]["int8"]["spec"]["float_layers"] == 3
+    # Without the search the same engine is beyond its budget, and refused.
+    everything = Fitted(onnx.ModelProto(), frozenset(report["layer_costs_db"]), 0.0)
+    monkeypatch.setattr(recipe, "fitted", lambda *_, **__: everything)
+    assert main([*arguments[:2], str(tmp_path / "other"), *arguments[3:]]) == 4
+    assert "its budget is 0.20" in capsys.readouterr().err
+    assert engines(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "precisions"),
+    [
+        ("edge-s", "fp32,int8_cpu"),
+        ("edge-m", "fp16"),
+        ("edge-l", "fp16"),
+        pytest.param("edge-m", "int8_cpu", marks=pytest.mark.slow),
+        pytest.param("edge-l", "int8_cpu", marks=pytest.mark.slow),
+    ],
+)
+def test_bundled_engines_are_what_their_checkpoint_gives(name: str, precisions: str, tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--name", name, "--precision", precisions]
+    assert main([str(BUNDLED.with_name(name)), *arguments]) == 0
+    frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
+    for file in (f"{name}_{each}.onnx" for each in precisions.split(",")):
+        made, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
+        assert np.abs(made.infer(frame).astype(int) - bundled.infer(frame)).max() <= 1
+        assert made.spec.weights_sha256 == bundled.spec.weights_sha256
+        assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < 0.02
+
+
+def test_plans_come_with_the_engines_and_only_where_something_changed(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "run"), "--out", str(out), "--pairs", str(pairs), "--calib-method", "minmax"]
+    plans = ["--target", "tensorrt-rtx", "--size", "64x48"]
+    assert main([*arguments, *plans]) == 0
+    report = json.loads((out / "report.json").read_text())
+    for name in ("fp32", "fp16", "int8"):
+        plan = out / f"deblur_{name}.plan"
+        sidecar = read_sidecar(plan, plan.read_bytes())
+        onnx_file = out / sidecar.onnx
+        assert hashlib.sha256(onnx_file.read_bytes()).hexdigest() == sidecar.onnx_sha256
+        assert sidecar.engine.loss_db == open_engine(onnx_file, provider="cpu").spec.loss_db
+        assert report["plans"][name]["kernels"] == sidecar.kernels
+    assert set(report["plans"]) == {"fp32", "fp16", "int8"}
+    assert "| deblur_int8.plan |" in (out / "report.md").read_text()
+    made: list[str] = []
+    monkeypatch.setattr(recipe.Chain, "run", _noting(recipe.Chain.run, made))
+    assert main([*arguments, *plans[:-1], "96x64"]) == 0
+    assert made == ["plan_fp32", "plan_fp16", "plan_int8"]
+    made.clear()
+    (out / "deblur_fp16.plan").write_bytes(b"damaged")
+    assert main([*arguments, *plans[:-1], "96x64"]) == 0
+    assert made == []
+    assert (out / "deblur_fp16.plan").stat().st_size > 10_000
+    assert main(arguments) == 0  # without plans, those of before would be of other engines
+    assert not list(out.glob("*.plan*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{tmp}/none"], 4, "no usable config.json"),
+        (["{run}", "--pairs", "{tmp}"], 3, "no pairs found"),
+        (["{run}", "--pairs", "{tmp}/none"], 3, "no such --pairs"),
+        (["{run}", "--pairs", "{tmp}/unlike"], 3, "differ in size"),
+        (["{run}", "--calib", "{tmp}/none"], 3, "no such --calib"),
+        (["{run}", "--calib", "{tmp}/unlike/blur", "--precision", "int8"], 2, "frames to calibrate with"),
+        (["{run}", "--precision", "fp32,int4"], 2, "no such precision: int4"),
+        (["{run}", "--name", "a/b"], 2, "a name is made of letters"),
+        (["{run}", "--target", "tensorrt-rtx", "--opt-size", "1x1"], 2, "width must grow"),
+        (["{run}", "--out", "{tmp}/file/out"], 6, "cannot write output"),
+    ],
+)
+def test_bad_input_gets_one_line_and_its_code(
+    arguments: list[str], code: int, words: str, tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    (tmp_path / "file").write_text("precious")
+    for kind, width in (("blur", 40), ("sharp", 41)):
+        (tmp_path / "unlike" / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "unlike" / kind / "a.png"), picture(width, 30))
+    filled = [argument.format(tmp=tmp_path, run=tmp_path / "run") for argument in arguments]
+    assert main(["--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision", "fp32", *filled]) == code
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in line
+    assert engines(tmp_path / "out") == []

@@ -1,0 +1,561 @@
+"""The status page over real sockets, with real pipelines, and clients that behave badly."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from fractions import Fraction
+from pathlib import Path
+from threading import Event, Thread
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from runtime.engines import open_engine
+from runtime.engines.base import Engine, OneAtATime
+from runtime.errors import OutputError, SourceLostError
+from runtime.frame import Frame, Pixels
+from runtime.monitor import Address, StatusServer, Stream
+from runtime.monitor import server as serving
+from runtime.pipeline import Pipeline
+from runtime.sinks.base import NullSink, Sink
+from runtime.sources import Source, Watch, open_source
+from runtime.sources.base import SourceInfo
+from runtime.sources.live import LiveSource
+from runtime.spec import EngineSpec
+from runtime.video import main
+from tests.conftest import picture, write_clip
+from tests.rig import free_port, wait_until
+
+ANY = Address("127.0.0.1", 0)
+
+
+class Fed:
+    """A live source that gives a frame whenever it is told to, and may be lost."""
+
+    dropped = reconnects = 0
+    damage = None
+
+    def __init__(self, *, name: str = "fed", size: tuple[int, int] = (64, 48), every_s: float = math.inf) -> None:
+        self.info = SourceInfo(name=name, time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
+        self.warnings: list[str] = []
+        self.lost: Exception | None = None
+        self.given: list[Pixels] = []
+        self._size, self._every_s = size, every_s
+        self._go, self._closed = Event(), False
+
+    def give(self) -> None:
+        self._go.set()
+
+    def lose(self, error: Exception) -> None:
+        self.lost = error
+        self._go.set()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while not self._closed:
+            self._go.wait(min(self._every_s, 60))
+            self._go.clear()
+            if self.lost:
+                raise self.lost
+            if not self._closed:
+                self.given.append(picture(*self._size, seed=len(self.given)))
+                now = time.perf_counter()
+                yield Frame(pixels=self.given[-1], pts=len(self.given), time_base=Fraction(1, 25), captured_at=now)
+
+    def close(self) -> None:
+        self._closed = True
+        self._go.set()
+
+
+class Stuck(OneAtATime):
+    """An engine that stays in its library until it is let go."""
+
+    spec, backend = EngineSpec(name="stuck"), "test"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = Event()
+
+    def infer(self, batch: Pixels) -> Pixels:
+        self.go.wait(60)
+        return batch
+
+    def close(self) -> None: ...
+
+
+class Run:
+    """A pipeline in a thread, on a server."""
+
+    def __init__(self, server: StatusServer, source: Source, engine: Engine, sink: Sink | None = None) -> None:
+        self.pipeline = Pipeline(source, engine, sink or NullSink())
+        self.stream: Stream = server.add(self.pipeline, engine)
+        self.thread = Thread(target=self._run)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.pipeline.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def _run(self) -> None:
+        with suppress(SourceLostError), self.stream.running():
+            self.pipeline.run()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def started(stack: ExitStack, source: Source, engine: Engine, **options: float) -> tuple[StatusServer, Run]:
+    server = stack.enter_context(closing(StatusServer(ANY, **options)))
+    run = Run(server, source, engine)
+    stack.callback(run.stop)
+    return server, run
+
+
+def get(url: str, *, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers, body."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    with closing(http.client.HTTPConnection(host, timeout=30)) as connection:
+        connection.request(method, f"/{path}", headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def get_json(url: str) -> tuple[int, dict]:
+    status, _, body = get(url)
+    return status, json.loads(body)
+
+
+def samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Name and labels to value, as Prometheus' own parser reads them."""
+    status, headers, body = get(f"{url}metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    families = list(text_string_to_metric_families(body.decode()))
+    assert all(family.documentation and family.type != "unknown" for family in families)
+    found = [(each.name, frozenset(each.labels.items()), each.value) for family in families for each in family.samples]
+    assert len({each[:2] for each in found}) == len(found)
+    return {(name, labels): value for name, labels, value in found}
+
+
+def halves(body: bytes, headers: dict[str, str]) -> tuple[Pixels, Pixels]:
+    image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+    width = int(headers["Deblur-Width"])
+    return image[:, :width], image[:, -width:]
+
+
+def close_to(one: Pixels, other: Pixels) -> bool:
+    return bool(np.abs(one.astype(int) - other.astype(int)).mean() < 6)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (57, 33)])
+def test_a_pair_holds_the_newest_frame_before_and_after(stack, invert, size) -> None:
+    source = Fed(size=size)
+    server, _ = started(stack, source, open_engine(invert))
+    for number in (1, 2):
+        source.give()
+        status, headers, body = get(f"{server.url}pair/0.jpg?after={number - 1}")
+        assert (status, headers["Content-Type"], headers["Deblur-Frame"]) == (200, "image/jpeg", str(number))
+        before, after = halves(body, headers)
+        assert before.shape == after.shape == (size[1], size[0], 3)
+        assert close_to(before, source.given[-1])
+        assert close_to(after, 255 - source.given[-1])
+        assert not close_to(after, source.given[-1])
+
+
+def test_large_frames_are_scaled_down_unless_asked(stack, invert) -> None:
+    source = Fed(size=(2560, 720))
+    server, _ = started(stack, source, open_engine(invert))
+    source.give()
+    shapes = {}
+    for query in ("", "?width=640", "?width=4000"):
+        _, headers, body = get(f"{server.url}pair/0.jpg{query}")
+        shapes[query] = halves(body, headers)[1].shape[:2]
+    assert shapes == {"": (360, 1280), "?width=640": (180, 640), "?width=4000": (720, 2560)}
+
+
+def test_a_request_waits_for_a_newer_frame_and_is_not_kept_for_ever(stack, invert, monkeypatch) -> None:
+    monkeypatch.setattr(serving, "_WAIT_S", 0.3)
+    source = Fed()
+    server, run = started(stack, source, open_engine(invert))
+    assert get(f"{server.url}pair/0.jpg")[0] == 204
+    source.give()
+    wait_until(lambda: run.pipeline.frames_written == 1)
+    assert get(f"{server.url}pair/0.jpg")[0] == 200
+    status, headers, body = get(f"{server.url}pair/0.jpg?after=1")
+    assert (status, body) == (204, b"")
+    assert "Content-Length" not in headers
+    assert get(f"{server.url}pair/0.jpg?after=99")[0] == 200  # of a server that was here before
+
+
+def test_a_frame_is_encoded_once_for_all_and_not_at_all_for_nobody(stack, invert, monkeypatch) -> None:
+    encoded = []
+    real = cv2.imencode
+    monkeypatch.setattr("runtime.monitor.stream.cv2.imencode", lambda *what: encoded.append(1) or real(*what))
+    source = Fed()
+    server, run = started(stack, source, open_engine(invert))
+    for count in (1, 2, 3):
+        source.give()
+        wait_until(lambda count=count: run.pipeline.frames_written == count)
+    assert not encoded
+    answers: list[tuple[int, dict[str, str], bytes]] = []
+    viewers = [Thread(target=lambda: answers.append(get(f"{server.url}pair/0.jpg"))) for _ in range(5)]
+    for viewer in viewers:
+        viewer.start()
+    for viewer in viewers:
+        viewer.join(20)
+    assert len(answers) == 5
+    assert len({answer[2] for answer in answers}) == 1
+    assert len(encoded) == 1
+
+
+def test_figures_of_a_clip(stack, clip, invert) -> None:
+    source = open_source(str(clip))
+    server, run = started(stack, source, open_engine(invert))
+    run.thread.join(20)
+    status, values = get_json(f"{server.url}stats.json")
+    (stream,) = values["streams"]
+    assert status == 200
+    assert stream["frames"] == {"read": 10, "written": 10, "dropped": 0, "passed": 0, "skipped": 0, "reconnects": 0}
+    assert (stream["state"], stream["ready"], stream["live"]) == ("done", True, True)
+    assert stream["engine"]["name"] == "invert"
+    time.sleep(1.1)  # the curve is of whole seconds
+    curve = get_json(f"{server.url}stats.json")[1]["streams"][0]["curve"]
+    assert [len(curve[name]) for name in ("frames", "p50_ms", "max_ms")] == [120, 120, 120]
+    assert sum(count or 0 for count in curve["frames"]) == 10
+    assert max(value or 0 for value in curve["max_ms"]) == pytest.approx(stream["latency_ms"]["total"]["max"], abs=5)
+    assert all(p50 <= most for p50, most in zip(curve["p50_ms"], curve["max_ms"], strict=True) if p50 is not None)
+
+
+def test_metrics_as_prometheus_reads_them(stack, invert) -> None:
+    source, other = Fed(name='a "quoted"\\ name\nof two lines'), Fed()
+    server, run = started(stack, source, open_engine(invert))
+    second = Run(server, other, open_engine(invert))
+    stack.callback(second.stop)
+    source.give()
+    wait_until(lambda: run.pipeline.frames_written == 1)
+    wait_until(lambda: run.stream.health().last_frame_age_s is not None)
+    found = samples(server.url)
+    labels = {"stream": "0", "source": 'a "quoted"\\ name\nof two lines'}
+
+    def of(name: str, **more: str) -> float | None:
+        return found.get((name, frozenset((labels | more).items())))
+
+    assert of("deblur_frames_written_total") == of("deblur_frames_read_total") == 1
+    assert of("deblur_frames_dropped_total") == of("deblur_reconnects_total") == 0
+    assert of("deblur_up") == of("deblur_ready") == 1
+    assert 0 <= of("deblur_last_frame_age_seconds") < 60
+    total = run.pipeline.latencies["total"]
+    assert of("deblur_latency_seconds_count", stage="total") == 1
+    assert of("deblur_latency_seconds_sum", stage="total") == pytest.approx(total.sum_ms / 1e3)
+    assert of("deblur_latency_seconds", stage="total", quantile="0.99") == pytest.approx(total.max_ms / 1e3, rel=0.01)
+    resident = psutil.Process().memory_info().rss
+    assert found["process_resident_memory_bytes", frozenset()] == pytest.approx(resident, rel=0.5)
+    quiet = {"stream": "1", "source": "fed"}
+    assert found["deblur_ready", frozenset(quiet.items())] == 0
+    assert ("deblur_last_frame_age_seconds", frozenset(quiet.items())) not in found
+
+
+def test_without_streams_nothing_is_ready(stack) -> None:
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    assert get_json(f"{server.url}healthz/ready")[0] == 503
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+    assert get_json(f"{server.url}stats.json") == (200, {"streams": []})
+    assert {name for name, _ in samples(server.url)} <= {
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    }
+
+
+def test_a_source_that_stalls_is_not_ready_but_live(stack, invert) -> None:
+    source = Fed()
+    server, _ = started(stack, source, open_engine(invert), stale_s=1.0, stuck_s=1.0)
+    assert get_json(f"{server.url}healthz/ready")[0] == 503
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+
+    def ready() -> bool:
+        return get_json(f"{server.url}healthz")[0] == 200
+
+    source.give()
+    wait_until(ready)
+    wait_until(lambda: not ready())
+    status, values = get_json(f"{server.url}healthz/ready")
+    assert status == 503
+    assert (values["live"], values["ready"]) == (True, False)
+    (stream,) = values["streams"]
+    assert (stream["source"], stream["state"]) == ("fed", "waiting")
+    assert stream["reason"].startswith("no frame for ")
+    assert stream["last_frame_age_s"] >= 1
+    assert stream["since"].endswith("+00:00")
+    time.sleep(1)  # longer than stuck_s, with nothing to do
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+    source.give()
+    wait_until(ready)
+
+
+@pytest.mark.parametrize("part", ["engine", "sink"])
+def test_an_engine_or_output_that_hangs_is_not_live(stack, invert, part) -> None:
+    stuck = Stuck()
+
+    class Blocked(NullSink):
+        def write(self, frame: Frame) -> None:
+            stuck.go.wait(60)
+
+    source = Fed(every_s=0.05)
+    server = stack.enter_context(closing(StatusServer(ANY, stale_s=0.2, stuck_s=0.5)))
+    run = Run(server, source, *((stuck,) if part == "engine" else (open_engine(invert), Blocked())))
+    stack.callback(run.stop)
+    stack.callback(stuck.go.set)
+    wait_until(lambda: get_json(f"{server.url}healthz/live")[0] == 503)
+    _, values = get_json(f"{server.url}healthz")
+    assert values["streams"][0]["state"] == "stuck"
+    stuck.go.set()
+    wait_until(lambda: get_json(f"{server.url}healthz")[0] == 200)
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+
+
+def test_a_stream_that_failed_is_not_live_and_its_password_stays_away(stack, invert) -> None:
+    secret = "hunter2"  # noqa: S105 - not one
+    source = Fed(name=f"rtsp://user:{secret}@10.0.0.7/live?token={secret}")
+    source.warnings.append(f"connected again 1 times: rtsp://user:{secret}@10.0.0.7/live broke")
+    server, run = started(stack, source, open_engine(invert))
+    source.lose(SourceLostError("gone", f"rtsp://user:{secret}@10.0.0.7/live", hint="check it"))
+    run.thread.join(20)
+    status, values = get_json(f"{server.url}healthz/live")
+    assert status == 503
+    assert values["streams"][0]["state"] == "failed"
+    assert values["streams"][0]["reason"] == "gone: rtsp://***@10.0.0.7/live; check it"
+    for path in ("", "stats.json", "metrics", "healthz", "healthz/live"):
+        assert secret.encode() not in get(f"{server.url}{path}")[2]
+    assert b"10.0.0.7/live broke" in get(f"{server.url}stats.json")[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:80", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]", 200),
+        ("[::1]:1", 200),
+        ("evil.example", 403),
+        ("evil.example:8080", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("10.0.0.7", 403),
+        ("", 403),
+    ],
+)
+def test_on_loopback_only_requests_to_loopback_are_answered(stack, host, status) -> None:
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    for path in ("", "stats.json", "metrics", "pair/0.jpg"):
+        expected = 404 if status == 200 and path == "pair/0.jpg" else status
+        assert get(f"{server.url}{path}", Host=host)[0] == expected
+
+
+def own_address() -> str | None:
+    found = (
+        each.address for all_of in psutil.net_if_addrs().values() for each in all_of if each.family == socket.AF_INET
+    )
+    return next((address for address in found if not address.startswith("127.")), None)
+
+
+def test_it_is_on_loopback_unless_told_otherwise(stack) -> None:
+    assert Address.parse("8080") == Address("127.0.0.1", 8080)
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    port = free_port()
+    with closing(StatusServer(Address.parse(str(port)))), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, port), timeout=2)
+    with closing(StatusServer(Address.parse(f"0.0.0.0:{port}"))):
+        assert get(f"http://{address}:{port}/stats.json")[0] == 200
+        assert get(f"http://{address}:{port}/stats.json", Host="board.lan")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0", Address("127.0.0.1", 0)),
+        ("0.0.0.0:80", Address("0.0.0.0", 80)),  # noqa: S104 - what is asked for
+        ("[::1]:8080", Address("::1", 8080)),
+        ("board.lan:8080", Address("board.lan", 8080)),
+    ],
+)
+def test_addresses(text, address) -> None:
+    assert Address.parse(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":80", "80:", "65536", "-1", "::1:80", "a b:80", "http://x:80", "80\n", "[x]:80"])
+def test_addresses_that_are_none(text) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected \[HOST:\]PORT"):
+        Address.parse(text)
+
+
+def test_ipv6(stack) -> None:
+    try:
+        server = stack.enter_context(closing(StatusServer(Address("::1", 0))))
+    except OutputError:
+        pytest.skip("this machine has no IPv6")
+    assert server.url.startswith("http://[::1]:")
+    assert get(f"{server.url}stats.json")[0] == 200
+
+
+def test_addresses_that_cannot_be_had() -> None:
+    with closing(StatusServer(ANY)) as first:
+        port = int(first.url.split(":")[-1].strip("/"))
+        with pytest.raises(OutputError, match=rf"^port {port} is in use; give another --serve$") as caught:
+            StatusServer(Address("127.0.0.1", port))
+        assert caught.value.exit_code == 6
+    with pytest.raises(OutputError, match=r"^no-such-host\.invalid:80 cannot be served on \(.*\); give another"):
+        StatusServer(Address("no-such-host.invalid", 80))
+
+
+def test_what_is_not_there(stack, invert) -> None:
+    server, _ = started(stack, Fed(), open_engine(invert))
+    for path in ("favicon.ico", "pair/1.jpg", "pair/x.jpg", "../etc/passwd", "pair/0.jpg/", "stats.json/x", "metrics/"):
+        assert get(f"{server.url}{path}")[0] == 404
+    for query in ("after=x", "width=0", "width=99999", "after=-1", "width=%00", "after=" + "9" * 30):
+        assert get(f"{server.url}pair/0.jpg?{query}")[0] == 400
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "<b>"):
+        status, _, body = get(server.url, method=method)
+        assert status == 405
+        assert b"<" not in body
+    status, headers, body = get(server.url, method="HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["Content-Length"]) == len(get(server.url)[2])
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(stack) -> None:
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    _, headers, body = get(server.url)
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert body.replace(b'"http://www.w3.org/2000/svg"', b"").count(b"//") == body.count(b"\n//") + body.count(
+        b";  // "
+    )
+
+
+def test_bad_clients_hold_up_neither_frames_nor_the_end(invert, monkeypatch) -> None:
+    monkeypatch.setattr(serving, "_CLIENTS", 8)
+    before = set(threading.enumerate())
+    source = Fed(size=(1280, 720), every_s=0.01)
+    server = StatusServer(ANY)
+    run = Run(server, source, open_engine(invert))
+    place = server.url.removeprefix("http://").strip("/").split(":")
+    address = (place[0], int(place[1]))
+    silent = [socket.create_connection(address) for _ in range(3)]
+    deaf = [socket.socket() for _ in range(2)]
+    for each in deaf:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        each.connect(address)
+        for _ in range(200):  # far more than the buffers between hold
+            with suppress(OSError):
+                each.settimeout(0.05)
+                each.sendall(b"GET /pair/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    gone = socket.create_connection(address)
+    gone.sendall(b"GET /pair/0.jpg?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    gone.close()
+    written = run.pipeline.frames_written
+    wait_until(lambda: run.pipeline.frames_written > written + 5)
+    assert get(f"{server.url}stats.json")[0] == 200
+    crowd = [socket.create_connection(address) for _ in range(20)]
+    began = time.monotonic()
+    run.stop()
+    server.close()
+    assert time.monotonic() - began < 8  # a client is left after 10 s
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.is_alive()]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=1)
+    server.close()
+    for each in silent + deaf + crowd:
+        each.close()
+
+
+def test_clients_beyond_the_limit_are_turned_away_and_let_in_later(stack, monkeypatch) -> None:
+    monkeypatch.setattr(serving, "_CLIENTS", 2)
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    place = server.url.removeprefix("http://").strip("/").split(":")
+    crowd = [stack.enter_context(socket.create_connection((place[0], int(place[1])))) for _ in range(2)]
+
+    def answered() -> bool:
+        with suppress(OSError, http.client.HTTPException):
+            return get(f"{server.url}stats.json")[0] == 200
+        return False
+
+    wait_until(lambda: not answered())
+    crowd[0].close()
+    wait_until(answered)
+
+
+def test_silent_clients_are_left(stack, monkeypatch) -> None:
+    monkeypatch.setattr(serving._Handler, "timeout", 0.2)
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    place = server.url.removeprefix("http://").strip("/").split(":")
+    client = stack.enter_context(socket.create_connection((place[0], int(place[1])), timeout=20))
+    assert client.recv(1) == b""
+
+
+def test_a_real_live_source_and_its_drops(stack, invert) -> None:
+    class Feed:
+        frame_rate = Fraction(50)
+
+        def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+            for index in range(100_000):
+                time.sleep(0.02)
+                yield lambda index=index: picture(32, 24, seed=index % 50)
+
+        def close(self) -> None: ...
+
+    class Lame(OneAtATime):
+        spec, backend = EngineSpec(name="lame"), "test"
+
+        def infer(self, batch: Pixels) -> Pixels:
+            time.sleep(0.1)
+            return batch
+
+        def close(self) -> None: ...
+
+    server, run = started(stack, LiveSource("feed", Feed, Watch(open_s=20)), Lame())
+    wait_until(lambda: run.pipeline.frames_written >= 10)
+    (stream,) = get_json(f"{server.url}stats.json")[1]["streams"]
+    assert stream["frames"]["dropped"] > 10
+    assert stream["latency_ms"]["total"]["p50"] >= 100
+    assert stream["ready"]
+
+
+def test_from_the_command_line(tmp_path: Path, invert: Path, capfd) -> None:
+    clip = tmp_path / "long.mp4"
+    write_clip(clip, pts=[512 * index for index in range(300)])
+    port, seen = free_port(), []
+
+    def look() -> None:
+        def there() -> bool:
+            with suppress(OSError, http.client.HTTPException):
+                seen.append(get_json(f"http://127.0.0.1:{port}/stats.json")[1])
+            return bool(seen and seen[-1]["streams"])
+
+        wait_until(there, 60)
+
+    looking = Thread(target=look)
+    looking.start()
+    arguments = ["--engine", str(invert), "--source", str(clip), "--out", str(tmp_path / "o.mp4"), "--serve", str(port)]
+    assert main(arguments) == 0
+    looking.join(60)
+    assert f"page    http://127.0.0.1:{port}/\n" in capfd.readouterr().err
+    assert seen[-1]["streams"][0]["source"] == str(clip)
+    with closing(StatusServer(Address("127.0.0.1", port))):
+        assert main(["-y", *arguments]) == 6
+    assert f"error: port {port} is in use; give another --serve\n" in capfd.readouterr().err

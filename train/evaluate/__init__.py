@@ -1,0 +1,1 @@
+"""Tables and figures of a trained model on a data set."""

@@ -1,0 +1,78 @@
+"""Figures of a report: training curves and picture triplets. The only file that needs matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+
+from train.data.blur import Image
+from train.metrics import Score
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+_STRIP_PX = 28
+
+
+def curves(log: list[dict[str, Any]], folder: Path) -> dict[str, str]:
+    """Draw figures 2 to 4 of the two-stage paper as PNG; returns their captions by file name.
+
+    `log`: the lines of `log.jsonl`. Without a discriminator its curve is left out.
+    """
+    figures = {
+        "curve_generator_loss.png": (
+            "Generator loss; that of validation is without the adversarial part",
+            {"training": "train/generator_loss", "validation": "validation/content_loss"},
+        ),
+        "curve_discriminator_loss.png": ("Discriminator loss", {"training": "train/discriminator_loss"}),
+        "curve_ssim.png": (
+            "SSIM",
+            {"training": "train/ssim", "validation": "validation/ssim", "blurred": "validation/blurred_ssim"},
+        ),
+        "curve_psnr.png": (
+            "PSNR (dB)",
+            {"training": "train/psnr_db", "validation": "validation/psnr_db", "blurred": "validation/blurred_psnr_db"},
+        ),
+    }
+    captions = {}
+    for name, (title, lines) in figures.items():
+        known = {label: key for label, key in lines.items() if any(key in line for line in log)}
+        if known:
+            _draw(log, title, known, folder / name)
+            captions[name] = title
+    return captions
+
+
+def triplet(blurred: Image, restored: Image, sharp: Image, score: Score, path: Path) -> None:
+    """Write three pictures beside each other, uint8[H, W, 3] BGR each, labelled."""
+    labels = (
+        f"blurred {score.blurred_psnr_db:.2f} dB, SSIM {score.blurred_ssim:.3f}",
+        f"restored {score.restored_psnr_db:.2f} dB, SSIM {score.restored_ssim:.3f}",
+        "sharp",
+    )
+    columns = []
+    for picture, label in zip((blurred, restored, sharp), labels, strict=True):
+        strip = np.full((_STRIP_PX, picture.shape[1], 3), 255, np.uint8)
+        cv2.putText(strip, label, (6, _STRIP_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        columns.append(np.concatenate((strip, picture)))
+    _, packed = cv2.imencode(".png", np.concatenate(columns, axis=1))
+    path.write_bytes(packed.tobytes())
+
+
+def _draw(log: list[dict[str, Any]], title: str, lines: dict[str, str], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for label, key in lines.items():
+        style = {"linestyle": ":", "color": "gray"} if label == "blurred" else {"marker": "."}
+        points = [(line["epoch"], line[key]) for line in log if key in line]
+        axes.plot(*zip(*points, strict=True), label=label, **style)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title.partition(";")[0])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""The training loop: steps, losses, loaders, learning rates, logs, several processes."""

@@ -20,9 +20,9 @@ from benchmarks.harness.results import RESULTS, read_results
 from benchmarks.latency import table as latency_table
 from benchmarks.peers import table as peers_table
 from benchmarks.quality import table as quality_table
+from runtime.cli import report_error
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import unwritable
-from runtime.report import report_error
 
 Document = Mapping[str, Any]
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -25,11 +25,11 @@ from benchmarks.harness.system_info import cores
 from benchmarks.harness.system_info import facts as machine_facts
 from benchmarks.latency.layers import ROUNDS, say
 from benchmarks.latency.table import number
-from runtime.arguments import Size, size
+from runtime.arguments import parse_size
+from runtime.cli import report_error
 from runtime.engines import BUNDLED, Engine
 from runtime.errors import DeblurError
-from runtime.frame import Pixels
-from runtime.report import report_error
+from runtime.frame import Pixels, Size
 
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (960, 540), (1280, 720), (1920, 1080))
 WHAT = ("resolution", "threads", "streams")
@@ -173,8 +173,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     known = sorted({2**power for power in range(8) if 2**power <= cores()} | {cores()})
     add("--engine", default=str(BUNDLED), metavar="E[@PROVIDER]", help="an engine file (default: the bundled one)")
     add("--what", choices=WHAT, action="append", help="again for more (default: all three)")
-    add("--sizes", type=size, nargs="+", default=list(SIZES), metavar="WxH", help="of frames")
-    add("--size", type=size, default=(640, 360), metavar="WxH", help="for threads and streams (default: 640x360)")
+    add("--sizes", type=parse_size, nargs="+", default=list(SIZES), metavar="WxH", help="of frames")
+    add("--size", type=parse_size, default=(640, 360), metavar="WxH", help="for threads and streams (default: 640x360)")
     add("--threads", type=int, nargs="+", default=known, metavar="N", help="(default: 1, 2, 4, ... every core)")
     add("--streams", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)")
     add("--source", default="clip", metavar="S", help="clip (the demo's), synthetic (noise), a video or pictures")

@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from calib_data import HELD_OUT
+from runtime.cli import say
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import sha256, write_whole
+from runtime.image_files import is_image
 from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest, sign
 from runtime.install.gate import measured
-from runtime.report import say
-from runtime.sources.images import is_picture
 
 _KEPT = ("*.onnx", "*.cache", "report.*", "*.png")
 """Not plans: those are for one GPU, and built there."""
@@ -47,7 +47,7 @@ def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> M
     onnx = [path for path in files.values() if path.suffix == ".onnx"]
     if not onnx:
         raise InputError("no engines found", engines, hint="give what python -m export wrote")
-    blurred = sorted(path for path in (pairs / "blur").glob("*") if is_picture(path))
+    blurred = sorted(path for path in (pairs / "blur").glob("*") if is_image(path))
     if not blurred or not all((pairs / "sharp" / path.name).is_file() for path in blurred):
         raise InputError("no pairs found", pairs, hint="give a folder with blur/ and sharp/, of the same names")
     for path in blurred:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import onnx
 
-from runtime.arguments import Size, size
+from runtime.arguments import parse_size
+from runtime.cli import say
 from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import unwritable, write_whole
-from runtime.report import say
+from runtime.frame import Size
 from runtime.sidecar import read_sidecar
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -34,7 +35,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--instances", type=int, default=1, metavar="N", help="copies of each model (default: 1)")
     add("--batch", type=int, default=4, metavar="N", help="most frames at once, of an .onnx (default: 4)")
     add("--delay-us", type=int, default=2000, metavar="US", help="wait so long for a batch to fill (default: 2000)")
-    add("--warm-up", type=size, default=(1280, 720), metavar="WxH", help="frame before the first (default: 1280x720)")
+    add(
+        "--warm-up",
+        type=parse_size,
+        default=(1280, 720),
+        metavar="WxH",
+        help="warm-up frame (default: 1280x720)",
+    )
     return parser.parse_args(arguments)
 
 

@@ -14,8 +14,8 @@ from runtime.engines.base import OneAtATime
 from runtime.engines.tiled import LEAST_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
+from runtime.image_files import is_image, read_image
 from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
-from runtime.sources.images import is_picture, read_picture
 from runtime.spec import EngineSpec
 
 TILE_OVERLAPS_PX = (0, 16, 32)
@@ -61,11 +61,11 @@ def restorer(model: onnx.ModelProto) -> Restorer:
 
 def read_pairs(folder: Path) -> Iterator[Pair]:
     """Blurred and sharp pictures from `blur/` and `sharp/`, matched by name; raises InputError."""
-    blurred = sorted(path for path in (folder / "blur").glob("*") if is_picture(path))
+    blurred = sorted(path for path in (folder / "blur").glob("*") if is_image(path))
     if not blurred:
         raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
     for path in blurred:
-        pair = Pair(path.name, read_picture(path), read_picture(folder / "sharp" / path.name))
+        pair = Pair(path.name, read_image(path), read_image(folder / "sharp" / path.name))
         if pair.blurred.shape != pair.sharp.shape:
             raise InputError("the pictures of a pair differ in size", path, hint="scale them alike, or remove the pair")
         yield pair

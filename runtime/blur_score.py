@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.frame import Pixels
 
-SHARP = 0.36
+SHARP_BLUR_SCORE = 0.36
 """Below this a frame is taken for sharp. On the demo clip such frames lose by being sharpened; of 61 sharp photographs
 and frames at hand all lie below, of 62 blurred ones 12."""
 _TAPS = 9
@@ -15,7 +15,7 @@ _HALF_FROM = 480
 """Frames with more lines are halved first: blur that matters is wider than two pixels there."""
 
 
-def blur(frame: Pixels) -> float:
+def blur_score(frame: Pixels) -> float:
     """From 0 (sharp) to 1 (wholly blurred) of uint8[H, W, 3] BGR: Crete et al. 2007, "The blur effect".
 
     What a 9-tap mean takes from the differences of neighbours: much where they were sharp, little

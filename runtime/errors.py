@@ -72,7 +72,7 @@ class NumbersError(DeblurError):
 _CV_NO_MEMORY = -4
 
 
-def lacks_memory(error: BaseException | None) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether it is or comes from a want of memory, which NumPy, threads, OpenCV and FFmpeg each tell differently."""
     while error is not None:
         from_ffmpeg = type(error).__module__ == "av.error"

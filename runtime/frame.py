@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+Size: TypeAlias = tuple[int, int]
+"""Width and height in pixels."""
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8[H, W, 3] or uint8[N, H, W, 3], BGR, full range."""
 

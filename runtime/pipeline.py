@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from runtime.blur_score import blur
+from runtime.blur_score import blur_score
 from runtime.channel import Channel
 from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
@@ -207,7 +207,7 @@ class Pipeline:
 
     def _submitted(self, frame: Frame) -> Pixels | None:
         """None once the engine has the frame, or its pixels if they are sharp already."""
-        if self._skip_sharp > 0 and blur(frame.pixels) < self._skip_sharp:
+        if self._skip_sharp > 0 and blur_score(frame.pixels) < self._skip_sharp:
             self.frames_skipped += 1
             return frame.pixels
         self._engine.submit(frame.pixels[np.newaxis])

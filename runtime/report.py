@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TextIO
 
+from runtime.cli import say
 from runtime.engines.base import Engine
-from runtime.errors import DeblurError, OutOfMemoryError, lacks_memory
 from runtime.files import write_json
-from runtime.interrupt import Interruption
 from runtime.pipeline import STAGES, Pipeline
-from runtime.sources.urls import redacted
 
 SCHEMA = 1
 """Version of the JSON; it grows when a field changes its meaning or goes away."""
@@ -106,37 +102,6 @@ def report(pipeline: Pipeline, *, named: bool) -> None:
         say(table(pipeline))
     if pipeline.kept:
         say(f"output  {pipeline.kept}")
-
-
-def report_error(error: Exception, *, debug: bool) -> int:
-    """One line of what went wrong; returns its exit code."""
-    if debug:
-        say(redacted("".join(traceback.format_exception(error))).rstrip())
-    if lacks_memory(error) and not isinstance(error, OutOfMemoryError):
-        error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
-    if isinstance(error, DeblurError):
-        say(f"error: {error}")
-        return error.exit_code
-    reason = " ".join(str(error).split()) or "no reason given"
-    say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
-    return 1
-
-
-def to_its_end(run: Callable[[Interruption], int], *, debug: bool) -> int:
-    """Run a command line; its exit code, whatever happens: that of an error, told in one line, or of a signal."""
-    with Interruption() as interruption:
-        try:
-            return run(interruption) or interruption.exit_code
-        except KeyboardInterrupt:
-            say("interrupted")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
-            return report_error(error, debug=debug)
-    return interruption.exit_code
-
-
-def say(line: str) -> None:
-    """Everything for people goes to standard error; standard output is for frames."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> None:

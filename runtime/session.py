@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from threading import Lock, Thread
 
-from runtime.arguments import Size
+from runtime.cli import report_error, say
 from runtime.engines import Engine, Mode, Provider, open_engine
 from runtime.engines.choice import choose
 from runtime.engines.onnx import OnnxEngine
@@ -20,11 +20,12 @@ from runtime.engines.shared import Seat, SharedEngine
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import OutputError, UsageError
+from runtime.frame import Size
 from runtime.guard import OutputGuard
 from runtime.interrupt import Interruption
 from runtime.monitor import StatusServer, Stream
 from runtime.pipeline import Pipeline
-from runtime.report import Progress, report, report_error, say, write_statistics
+from runtime.report import Progress, report, write_statistics
 from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import LiveOptions, Source, Watch, open_source

@@ -9,12 +9,12 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
-from runtime.arguments import size
-from runtime.blur_score import SHARP
+from runtime.arguments import parse_size
+from runtime.blur_score import SHARP_BLUR_SCORE
+from runtime.cli import run_cli
 from runtime.engines import BUNDLED, BUNDLED_NAMES, MODES, PROVIDERS, engine_path
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.monitor import Address
-from runtime.report import to_its_end
 from runtime.session import run
 from runtime.sinks import NULL
 from runtime.sources import RawFrames
@@ -64,10 +64,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
     add("--mode", choices=MODES, help="one frame at a time (default: live sources), or several (default: files)")
     add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")
-    add("--tile", type=size, metavar="WxH", help="work in tiles of this size (default: only on frames that need it)")
+    add(
+        "--tile",
+        type=parse_size,
+        metavar="WxH",
+        help="tile size (default: tiles only where a frame needs them)",
+    )
     add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")
     add("--watch-engine", action="store_true", help="change to a new engine when the file is replaced")
-    add("--camera-size", type=size, metavar="WxH", help="asked of a camera")
+    add("--camera-size", type=parse_size, metavar="WxH", help="asked of a camera")
     add("--camera-fps", type=float, metavar="F", help="asked of a camera")
     add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: tcp)")
     add("--timeout-s", type=float, default=10.0, metavar="S", help="open a live source again after so long a silence")
@@ -94,11 +99,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
     options = parse(arguments)
-    return to_its_end(lambda interruption: run(options, interruption), debug=options.debug)
+    return run_cli(lambda interruption: run(options, interruption), debug=options.debug)
 
 
 def _blur(text: str) -> float:
-    value = {"auto": SHARP, "off": 0.0}.get(text)
+    value = {"auto": SHARP_BLUR_SCORE, "off": 0.0}.get(text)
     value = float(text) if value is None else value
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be auto, off, or a blur from 0 to 1, got {text}")
@@ -120,7 +125,7 @@ def _raw(text: str) -> RawFrames:
         fps = Fraction(0)
     if fps <= 0:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT@FPS such as 1280x720@30, got {text!r}")
-    return RawFrames(size(frame), fps)
+    return RawFrames(parse_size(frame), fps)
 
 
 if __name__ == "__main__":

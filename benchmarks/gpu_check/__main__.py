@@ -24,6 +24,7 @@ from benchmarks.assets import DEMO_BLURRED
 from benchmarks.harness.scenarios import Load, offline, single_stream, warm_up
 from benchmarks.harness.statistics import percentile
 from export.plan.builder import PlanConfig, plan_from_onnx, summary
+from runtime.cli import report_error
 from runtime.engines import BUNDLED, open_engine
 from runtime.engines.cuda import Device, probe
 from runtime.engines.nvidia import package
@@ -31,7 +32,6 @@ from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db
-from runtime.report import report_error
 from runtime.sidecar import Flavour, sidecar_path
 from runtime.sources import open_source
 

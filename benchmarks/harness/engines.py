@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
-from runtime.arguments import Size
 from runtime.engines import PROVIDERS, Engine, Mode, engine_path, open_engine
 from runtime.errors import UsageError
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from runtime.sources import open_source
 
 FRAMES = 32

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.system_info import nvml
-from runtime.arguments import Size
+from runtime.frame import Size
 
 _FRAMES = 4
 _MIB = 1 << 20

@@ -27,10 +27,10 @@ from benchmarks.harness.system_info import facts as machine_facts
 from benchmarks.latency import layers
 from benchmarks.latency.layers import Job, say
 from benchmarks.latency.table import tables
-from runtime.arguments import size
+from runtime.arguments import parse_size
+from runtime.cli import report_error
 from runtime.engines import BUNDLED, MODES, Engine
 from runtime.errors import DeblurError
-from runtime.report import report_error
 
 DRIFT = 0.1
 """A change from the first to the last quarter that is worth a note."""
@@ -114,7 +114,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--engine", action="append", metavar="E[@PROVIDER]", help="an engine file; again for each to compare")
-    add("--size", type=size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
+    add("--size", type=parse_size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
     add("--source", default="clip", metavar="S", help="clip (the demo's), synthetic (noise), a video or pictures")
     add("--min-queries", type=int, default=128, metavar="N", help="of each engine at least (default: 128)")
     add("--min-duration", type=float, default=10.0, metavar="S", help="and for so many seconds (default: 10)")

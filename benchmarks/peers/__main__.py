@@ -34,11 +34,11 @@ from benchmarks.peers.networks import BUNDLED_NETWORK, WORK, network
 from benchmarks.peers.output_check import Check, checked
 from benchmarks.peers.ratios import named_ratios
 from benchmarks.peers.table import tables
-from runtime.arguments import Size, size
+from runtime.arguments import parse_size
+from runtime.cli import report_error
 from runtime.engines.base import first_line
 from runtime.errors import DeblurError
-from runtime.frame import Pixels
-from runtime.report import report_error
+from runtime.frame import Pixels, Size
 from train.models import GENERATORS
 
 CHECKED = 4
@@ -176,7 +176,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--generator", choices=GENERATORS, default="two_stage_cnn", help="(default: two_stage_cnn)")
     add("--checkpoint", type=Path, metavar="RUN", help="its weights (default: bundled for edge, else random ones)")
     add("--versus", choices=(BUNDLED_NETWORK, "none"), default=BUNDLED_NETWORK, help="the bundled engine beside it")
-    add("--size", type=size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
+    add("--size", type=parse_size, default=(640, 360), metavar="WxH", help="of the frames (default: 640x360)")
     add("--duration", type=float, default=60.0, metavar="S", help="of timing, about (default: 60)")
     add("--threads", type=int, default=cores(), metavar="N", help="CPU threads of each (default: every core)")
     add("--work", type=Path, default=WORK, metavar="DIR", help=f"keeps exports for the next run (default: {WORK})")

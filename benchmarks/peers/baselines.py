@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.harness.engines import opened
-from runtime.arguments import Size
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from runtime.spec import Precision
 from train.models import Generator, planes, restored_planes
 

@@ -27,9 +27,8 @@ from benchmarks.peers.baselines import (
     on_onnxruntime,
     plain_export,
 )
-from runtime.arguments import Size
 from runtime.engines.base import first_line
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from train.models import Generator, planes, restored_planes
 
 

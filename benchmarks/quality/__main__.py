@@ -27,13 +27,13 @@ from benchmarks.quality.classical import METHODS, ClassicalEngine
 from benchmarks.quality.ground_truth import Known, from_clips, from_pairs
 from benchmarks.quality.scores import Tally, Worst, told
 from benchmarks.quality.table import tables
-from runtime.arguments import size
+from runtime.arguments import parse_size
+from runtime.cli import report_error
 from runtime.engines import BUNDLED, Engine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.errors import DeblurError
 from runtime.files import unwritable
 from runtime.frame import Pixels
-from runtime.report import report_error
 
 
 @dataclass
@@ -140,7 +140,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--restored", action="append", default=[], metavar="CLIP", help="made before; again for more")
     add("--engine", action="append", default=[], metavar="E[@PROVIDER]", help="run now; again for more")
     add("--classical", action="store_true", help="also Wiener, Richardson-Lucy and unsharp masking")
-    add("--tile", type=size, metavar="WxH", help="of engines, as in python -m runtime.video")
+    add("--tile", type=parse_size, metavar="WxH", help="of engines, as in python -m runtime.video")
     add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles (default: {OVERLAP_PX})")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads of engines (default: every core)")
     add("--worst", type=Path, metavar="DIR", help="write the ten frames that gain least")

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.ground_truth import Known, from_pairs
 from calib_data import HELD_OUT
+from runtime.cli import report_error
 from runtime.engines.base import OneAtATime
 from runtime.errors import DeblurError, UsageError
 from runtime.frame import Pixels
 from runtime.metrics import IDENTICAL_DB, psnr_db
-from runtime.report import report_error
 from runtime.spec import EngineSpec
 
 _MARGIN_PX = 16

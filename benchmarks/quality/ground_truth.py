@@ -10,8 +10,8 @@ from pathlib import Path
 
 from runtime.errors import InputError
 from runtime.frame import Frame, Pixels
+from runtime.image_files import is_image, natural_order, read_image
 from runtime.sources import open_source
-from runtime.sources.images import is_picture, natural_order, read_picture
 
 LEAST_PX = 11
 """SSIM's window."""
@@ -58,12 +58,12 @@ def from_pairs(folder: Path, *, restored: Sequence[str] = ()) -> Iterator[Known]
 
     Raises InputError for a missing partner or one of another size.
     """
-    blurred = sorted((path for path in (folder / "blur").glob("*") if is_picture(path)), key=natural_order)
+    blurred = sorted((path for path in (folder / "blur").glob("*") if is_image(path)), key=natural_order)
     if not blurred:
         raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
     for path in blurred:
         partners = [_partner(Path(place), path) for place in (folder / "sharp", *restored)]
-        picture, sharp, *others = (read_picture(each) for each in (path, *partners))
+        picture, sharp, *others = (read_image(each) for each in (path, *partners))
         for partner, each in zip(partners, (sharp, *others), strict=True):
             if each.shape != picture.shape:
                 raise InputError("differs in size from its blurred picture", partner, hint="scale them alike")
@@ -72,7 +72,7 @@ def from_pairs(folder: Path, *, restored: Sequence[str] = ()) -> Iterator[Known]
 
 
 def _partner(folder: Path, path: Path) -> Path:
-    found = [each for each in sorted(folder.glob("*")) if each.stem == path.stem and is_picture(each)]
+    found = [each for each in sorted(folder.glob("*")) if each.stem == path.stem and is_image(each)]
     if len(found) != 1:
         raise InputError(f"{len(found)} pictures named {path.stem}, expected one", folder, hint="complete the pairs")
     return found[0]

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from export.plan.calibrator import Algorithm, calibrator
-from runtime.arguments import Size, size
+from runtime.arguments import parse_size
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import messages, package
 from runtime.errors import EngineError, UsageError
+from runtime.frame import Size
 from runtime.sidecar import Flavour, Sidecar
 from runtime.spec import EngineSpec
 
@@ -238,10 +239,22 @@ def _known_capabilities(trt: Any) -> dict[str, Any]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What decides a plan, for this command and `python -m export`."""
     add = parser.add_argument_group("plans").add_argument
-    add("--size", type=size, metavar="WxH", help="frames of this size only: the fastest plan")
-    add("--min-size", type=size, default=PlanConfig.min_size, metavar="WxH", help="smallest frames (default: 64x64)")
-    add("--opt-size", type=size, default=PlanConfig.opt_size, metavar="WxH", help="usual frames (default: 1280x720)")
-    add("--max-size", type=size, default=PlanConfig.max_size, metavar="WxH", help="largest (default: 1920x1088)")
+    add("--size", type=parse_size, metavar="WxH", help="frames of this size only: the fastest plan")
+    add(
+        "--min-size",
+        type=parse_size,
+        default=PlanConfig.min_size,
+        metavar="WxH",
+        help="smallest frame (64x64)",
+    )
+    add(
+        "--opt-size",
+        type=parse_size,
+        default=PlanConfig.opt_size,
+        metavar="WxH",
+        help="usual frame (1280x720)",
+    )
+    add("--max-size", type=parse_size, default=PlanConfig.max_size, metavar="WxH", help="largest (default: 1920x1088)")
     add("--batch", type=int, default=1, metavar="N", help="most frames at once (default: 1)")
     add("--workspace-mib", type=int, metavar="N", help="scratch memory that the builder may plan with")
     add("--dla", type=int, metavar="CORE", help="use this deep-learning accelerator, the GPU for the rest")

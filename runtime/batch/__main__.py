@@ -12,13 +12,14 @@ from time import perf_counter
 from runtime.batch.cluster import Cluster, Shipment, Slice
 from runtime.batch.files import Journal, Task, tasks_of
 from runtime.batch.work import INTERRUPTED, Outcome, restore
+from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, PROVIDERS, engine_path, open_engine
 from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError
 from runtime.files import sha256
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
-from runtime.report import clock, say, to_its_end
+from runtime.report import clock
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0, or the exit code of the first file that failed."""
     options = parse(arguments)
-    return to_its_end(lambda interruption: run(options, interruption), debug=options.debug)
+    return run_cli(lambda interruption: run(options, interruption), debug=options.debug)
 
 
 def run(options: argparse.Namespace, interruption: Interruption) -> int:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from runtime.errors import InputError, UsageError
 from runtime.files import sha256, unwritable
+from runtime.image_files import IMAGE_SUFFIXES, natural_order
 from runtime.sinks import video
-from runtime.sources.images import SUFFIXES as PICTURE_SUFFIXES
-from runtime.sources.images import natural_order
 
 JOURNAL = "batch.jsonl"
 
@@ -52,7 +51,7 @@ def tasks_of(patterns: Iterable[str], out: Path) -> list[Task]:
             if path.resolve().is_relative_to(out.resolve()) and not root.resolve().is_relative_to(out.resolve()):
                 continue  # made by an earlier run
             target = out / path.relative_to(root)
-            if path.suffix.lower() not in video.SUFFIXES | PICTURE_SUFFIXES:
+            if path.suffix.lower() not in video.SUFFIXES | IMAGE_SUFFIXES:
                 target = target.with_name(f"{target.name}.mp4")
             other = tasks.setdefault(str(target), Task(str(path), str(target)))
             if Path(other.source).resolve() != path.resolve():

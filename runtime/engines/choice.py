@@ -11,12 +11,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from runtime.arguments import Size
 from runtime.engines.base import Engine
 from runtime.engines.trial import median_ms, trial_frame
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
 
 SUFFIXES = (".onnx", ".plan")

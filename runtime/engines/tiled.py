@@ -9,10 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.arguments import Size
 from runtime.engines.base import Engine
 from runtime.errors import OutOfMemoryError, UsageError
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
 
 OVERLAP_PX = 32

@@ -9,9 +9,8 @@ from time import perf_counter, sleep
 import cv2
 import numpy as np
 
-from runtime.arguments import Size
 from runtime.engines.base import Engine
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 
 _ROUNDS = 3
 """At least; the first is not counted."""

@@ -11,14 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.arguments import size
+from runtime.arguments import parse_size
+from runtime.cli import report_error, say
 from runtime.engines import PROVIDERS
 from runtime.errors import EngineError, UsageError
 from runtime.files import unwritable
 from runtime.install.bundle import unpack
 from runtime.install.gate import require_good, require_no_worse
 from runtime.install.versions import Versions
-from runtime.report import report_error, say
 from runtime.sidecar import Flavour
 
 SIGNERS = "allowed_signers"
@@ -38,7 +38,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"allowed signers, as ssh-keygen -Y has them; kept as DIR/{SIGNERS} and asked for from then on",
     )
     add("--plan", choices=_PLANS, help="build plans of the FP16 and INT8 engines, which then serve")
-    add("--size", type=size, default=(1280, 720), metavar="WxH", help="of the frames plans are for (default: 1280x720)")
+    add(
+        "--size",
+        type=parse_size,
+        default=(1280, 720),
+        metavar="WxH",
+        help="frame size of the plans (default: 1280x720)",
+    )
     add("--provider", choices=PROVIDERS, default="auto", help="what runs the .onnx engines in the gate")
     add("--force", action="store_true", help="install a version that is worse than the current one")
     add("--rollback", action="store_true", help="go back to the version before")

@@ -11,9 +11,9 @@ import numpy as np
 from runtime.engines import Provider, open_engine
 from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError
+from runtime.image_files import read_image
 from runtime.install.bundle import BLURRED, SHARP, Manifest
 from runtime.metrics import IDENTICAL_DB, psnr_db
-from runtime.sources.images import read_picture
 
 SAME_DB = 0.1
 """By which libraries and machines may differ; a wrong colour order or a broken kernel differs by far more."""
@@ -27,8 +27,8 @@ def measured(engine: Path, frames: Path, provider: Provider) -> float:
     try:
         scores = []
         for path in sorted((frames / BLURRED).iterdir()):
-            restored = opened.infer(read_picture(path)[np.newaxis])[0]
-            scores.append(min(psnr_db(restored, read_picture(frames / SHARP / path.name)), IDENTICAL_DB))
+            restored = opened.infer(read_image(path)[np.newaxis])[0]
+            scores.append(min(psnr_db(restored, read_image(frames / SHARP / path.name)), IDENTICAL_DB))
     finally:
         opened.close()
     return mean(scores)

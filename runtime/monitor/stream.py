@@ -19,7 +19,7 @@ from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.pipeline import Pipeline
 from runtime.report import statistics
-from runtime.sources.urls import redacted
+from runtime.urls import redact
 
 State = Literal["starting", "running", "waiting", "stuck", "done", "failed"]
 
@@ -72,7 +72,7 @@ class Stream:
     """
 
     def __init__(self, pipeline: Pipeline, engine: Engine, *, stale_s: float, stuck_s: float) -> None:
-        self.name = redacted(pipeline.source.name)
+        self.name = redact(pipeline.source.name)
         self.pipeline = pipeline
         self.engine = engine
         self._stale_s, self._stuck_s = stale_s, stuck_s
@@ -110,7 +110,7 @@ class Stream:
         try:
             yield
         except BaseException as error:
-            self._error = redacted(" ".join(str(error).split()) or type(error).__name__)
+            self._error = redact(" ".join(str(error).split()) or type(error).__name__)
             self._ended = "failed"
             raise
         self._ended = "done"
@@ -160,7 +160,7 @@ class Stream:
         recent = [count or 0 for count in curve["frames"][-_RATE_S:]]
         values = statistics(self.pipeline)
         return values | {
-            "warnings": [redacted(warning) for warning in values["warnings"]],
+            "warnings": [redact(warning) for warning in values["warnings"]],
             "engine": self.engine.spec.to_dict(),
             "backend": self.engine.backend,
             **health_facts(self.name, health),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.files import partial_name
+from runtime.image_files import IMAGE_SUFFIXES
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
 from runtime.sinks.images import ImageSink
@@ -15,8 +16,7 @@ from runtime.sinks.segments import SegmentSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink
 from runtime.sources.base import SourceInfo
-from runtime.sources.images import SUFFIXES as PICTURE_SUFFIXES
-from runtime.sources.urls import is_url, with_secrets
+from runtime.urls import is_url, with_secrets
 
 STDOUT = "-"
 NULL = "null"
@@ -52,13 +52,13 @@ def _file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) ->
         return SegmentSink(path, source, seconds=segment_s)
     if suffix in video.SUFFIXES:
         return VideoSink(path, source, job=job)
-    if suffix in PICTURE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
             raise UsageError("one picture cannot hold several frames", path, hint="give a folder or a video as --out")
         return ImageSink(path, single=True)
     if not suffix or path.is_dir():
         return ImageSink(path, single=False)
-    known = " ".join(sorted(video.SUFFIXES | PICTURE_SUFFIXES))
+    known = " ".join(sorted(video.SUFFIXES | IMAGE_SUFFIXES))
     raise UsageError(f"outputs of kind {suffix} are not known", path, hint=f"give a folder, {NULL}, or one of {known}")
 
 

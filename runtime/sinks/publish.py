@@ -18,7 +18,7 @@ from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
 from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
-from runtime.sources.urls import redacted
+from runtime.urls import redact
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ class PublishSink:
     def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
         scheme = urlsplit(url).scheme.lower()
         if scheme not in _FORMATS:
-            raise UsageError(f"cannot publish by {scheme}", redacted(url), hint=f"use {', '.join(_FORMATS)}")
+            raise UsageError(f"cannot publish by {scheme}", redact(url), hint=f"use {', '.join(_FORMATS)}")
         self._url, self._format = url, _FORMATS[scheme]
         self._source, self._timeout_s = source, timeout_s
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
@@ -82,7 +82,7 @@ class PublishSink:
         if self._connection:
             self._connection.kill()
             self._thread.join(_LEAVE_S)
-        return redacted(self._url) if self._connected.is_set() and not self._first_error else None
+        return redact(self._url) if self._connected.is_set() and not self._first_error else None
 
     def _send_all(self) -> None:
         """Connections one after the other, until there are no more frames."""
@@ -101,7 +101,7 @@ class PublishSink:
                 reason = connection.reason()
                 if not self._connected.is_set():
                     self._first_error = OutputError(
-                        f"cannot publish ({reason})", redacted(self._url), hint="check the address and the server"
+                        f"cannot publish ({reason})", redact(self._url), hint="check the address and the server"
                     )
                     self._connected.set()
                     return
@@ -167,7 +167,7 @@ class _Connection:
         with self._child.stdout:
             said = (self._said + self._child.stdout.read()).decode(errors="replace").lstrip(SENT.decode())
         self._child.wait()
-        return redacted(" ".join(said.split())) or "the server does not answer"
+        return redact(" ".join(said.split())) or "the server does not answer"
 
     def kill(self) -> None:
         self._child.kill()

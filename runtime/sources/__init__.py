@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.arguments import Size
 from runtime.errors import InputError
+from runtime.frame import Size
+from runtime.image_files import is_image
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, csi_feed
-from runtime.sources.images import ImageSource, is_picture
+from runtime.sources.images import ImageSource
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
-from runtime.sources.urls import is_url, redacted, with_secrets
 from runtime.sources.video import STDIN, RawFrames, VideoSource
+from runtime.urls import is_url, redact, with_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +42,19 @@ def open_source(text: str, live: LiveOptions | None = None, *, raw: RawFrames | 
     live = live or LiveOptions()
     text = with_secrets(text)
     if feed := _feed(text, live):
-        return LiveSource(redacted(text) if is_url(text) else f"camera {text}", feed, live.watch)
+        return LiveSource(redact(text) if is_url(text) else f"camera {text}", feed, live.watch)
     path = Path(text)
     if path == STDIN:
         return VideoSource(path, raw)
     if path.is_dir():
-        return _pictures([file for file in path.iterdir() if is_picture(file)], path)
+        return _pictures([file for file in path.iterdir() if is_image(file)], path)
     if path.exists():
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a file with pictures in it")
-        return ImageSource([path], name=text) if is_picture(path) else VideoSource(path)
+        return ImageSource([path], name=text) if is_image(path) else VideoSource(path)
     if glob.has_magic(text):
         found = (Path(file) for file in glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute ones
-        return _pictures([file for file in found if is_picture(file)], path)
+        return _pictures([file for file in found if is_image(file)], path)
     raise InputError("no such file", path, hint="check the path")
 
 

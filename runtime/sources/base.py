@@ -8,9 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-from runtime.arguments import Size
 from runtime.errors import DeblurError
-from runtime.frame import Frame
+from runtime.frame import Frame, Size
 
 
 @dataclass(frozen=True, kw_only=True)

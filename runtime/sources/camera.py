@@ -12,9 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from runtime.arguments import Size
 from runtime.errors import SourceLostError
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 
 _USUAL_RATE = 30
 _CSI_SIZE: Size = (1280, 720)

@@ -14,7 +14,7 @@ from typing import Protocol
 from runtime.errors import DeblurError, SourceLostError
 from runtime.frame import Frame, Pixels
 from runtime.sources.base import SourceInfo
-from runtime.sources.urls import redacted
+from runtime.urls import redact
 
 TIME_BASE = Fraction(1, 90_000)
 _RATE_WINDOW_S = 5.0
@@ -224,7 +224,7 @@ class _Grabber:
         except DeblurError as error:
             self.error, reason = error, error.what
         except Exception as error:  # noqa: BLE001 - whatever a library raises is a lost connection
-            reason = redacted(" ".join(str(error).split())) or type(error).__name__
+            reason = redact(" ".join(str(error).split())) or type(error).__name__
         with self._changed:
             self.reason, self._ended = reason, True
             self._changed.notify_all()

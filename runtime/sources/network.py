@@ -13,7 +13,7 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
-from runtime.sources.urls import redacted
+from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
 _USUAL_RATE = Fraction(25)
@@ -36,11 +36,11 @@ class NetworkFeed:
         try:
             self._container = av.open(url, options=options, timeout=timeout_s)
         except (FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or redacted(str(error))
-            raise SourceLostError(str(reason), redacted(url), hint="check the address") from error
+            reason = getattr(error, "strerror", None) or redact(str(error))
+            raise SourceLostError(str(reason), redact(url), hint="check the address") from error
         if not self._container.streams.video:
             self._container.close()
-            raise SourceLostError("there is no video in it", redacted(url), hint="check the address")
+            raise SourceLostError("there is no video in it", redact(url), hint="check the address")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE

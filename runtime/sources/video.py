@@ -15,10 +15,9 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from runtime.arguments import Size
 from runtime.colour import bgr_from_video_frame
-from runtime.errors import InputError, lacks_memory
-from runtime.frame import Frame, Pixels, require_memory
+from runtime.errors import InputError, is_out_of_memory
+from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import interruptible
 from runtime.sources.base import SourceInfo
 
@@ -167,7 +166,7 @@ class VideoSource:
                 whole += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
             except FFmpegError as error:
-                if lacks_memory(error):
+                if is_out_of_memory(error):
                     raise
                 self._require_memory()
                 self._corrupt += 1

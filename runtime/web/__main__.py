@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from runtime.cli import say
 from runtime.engines import BUNDLED_NAMES, PROVIDERS, engine_path
 from runtime.errors import DeblurError, EngineError, UsageError
 from runtime.monitor import Address
-from runtime.report import say
 from runtime.web.settings import Settings
 
 PAGE = Path(__file__).with_name("page.py")

@@ -28,15 +28,15 @@ import numpy as np
 from runtime.engines import Engine, open_engine
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.trial import trial_frame
-from runtime.errors import DeblurError, InputError, lacks_memory
+from runtime.errors import DeblurError, InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
-from runtime.metrics import IDENTICAL_DB, SSIM_LEAST_PX, psnr_db, ssim
+from runtime.image_files import is_image
+from runtime.metrics import IDENTICAL_DB, SSIM_MIN_PX, psnr_db, ssim
 from runtime.pipeline import Pipeline
 from runtime.session import USUAL_SIZE
 from runtime.sinks import Sink, open_sink
 from runtime.sources import SourceInfo, open_source
-from runtime.sources.images import is_picture
 from runtime.web.settings import Limits
 from runtime.web.uploads import check_video, too_long
 
@@ -62,7 +62,7 @@ class Shots:
 
     def __init__(self, job: Job, limits: Limits, tell: Tell) -> None:
         self._folder, self._limits, self._tell = Path(job.folder), limits, tell
-        self._is_picture = is_picture(Path(job.source))
+        self._is_picture = is_image(Path(job.source))
         self._beside: Sink | None = None
 
     def __call__(self, pipeline: Pipeline, frame: Frame, restored: Pixels) -> None:
@@ -95,9 +95,9 @@ class Shots:
 
 def done(job: Job, engine: Engine, limits: Limits, tell: Tell) -> dict[str, Any]:
     """Sharpen one upload by the pipeline of `runtime.video`; what there is to say of it. Raises what that raises."""
-    picture = is_picture(Path(job.source))
+    picture = is_image(Path(job.source))
     for path in [Path(each) for each in (job.source, job.reference) if each]:
-        if is_picture(path) != picture:
+        if is_image(path) != picture:
             raise InputError("a picture is compared with a picture, a video with a video", hint="upload its like")
         if not picture:
             check_video(path, limits)
@@ -129,7 +129,7 @@ def scores(blurred: str, restored: str, truth: str) -> dict[str, float]:
             raise InputError("the sharp reference has another size or length", hint="upload the one that belongs to it")
         pictures = [frame.pixels for frame in frames]
         row = [min(psnr_db(each, pictures[2]), IDENTICAL_DB) for each in pictures[:2]]
-        row += [ssim(each, pictures[2]) for each in pictures[:2]] if min(frames[0].size) >= SSIM_LEAST_PX else []
+        row += [ssim(each, pictures[2]) for each in pictures[:2]] if min(frames[0].size) >= SSIM_MIN_PX else []
         rows.append(row)
     names = ("blurred_psnr_db", "psnr_db", "blurred_ssim", "ssim")
     return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=False))
@@ -137,7 +137,7 @@ def scores(blurred: str, restored: str, truth: str) -> dict[str, float]:
 
 def refusal(error: Exception) -> dict[str, str]:
     """What a visitor reads: no path of the server, no traceback."""
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         return {"refused": "more memory would be needed than there is", "hint": "upload something smaller"}
     if isinstance(error, DeblurError):
         return {"refused": error.what, "hint": error.hint}

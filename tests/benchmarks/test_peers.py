@@ -244,7 +244,7 @@ def test_a_run_times_what_passes_and_fits_the_schema(
         swapped = contender(lambda: lambda taken: eager(each.generator)(taken)[..., ::-1], name="swapped")
         return [*kept, swapped] if options["all_of_them"] else kept
 
-    monkeypatch.setattr("benchmarks.peers.contenders", shortened)
+    monkeypatch.setattr("benchmarks.peers.__main__.contenders", shortened)
     results = run([bundled], size=(64, 48), threads=2, duration_s=0.1)
     status = {each["name"]: each["status"] for each in results["contenders"]}
     assert status.pop("swapped") == "refused"

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.blur_score import SHARP, blur
+from runtime.blur_score import SHARP_BLUR_SCORE, blur_score
 from runtime.pipeline import Pipeline
 from runtime.sources import open_source
 from runtime.video import main
@@ -21,15 +21,15 @@ HELD_OUT = ROOT / "calib_data" / "held_out"
 
 def test_blur_grows_with_blur() -> None:
     sharp = cv2.imread(str(HELD_OUT / "sharp" / "chelsea_2.jpg"))
-    values = [blur(sharp), *(blur(cv2.blur(sharp, (width, 1))) for width in (3, 7, 15))]
+    values = [blur_score(sharp), *(blur_score(cv2.blur(sharp, (width, 1))) for width in (3, 7, 15))]
     assert values == sorted(values)
-    assert values[0] < SHARP < values[2]
-    assert blur(np.full((40, 40, 3), 90, np.uint8)) == 1.0
+    assert values[0] < SHARP_BLUR_SCORE < values[2]
+    assert blur_score(np.full((40, 40, 3), 90, np.uint8)) == 1.0
 
 
 def test_sharp_photographs_lie_below_the_threshold() -> None:
     for path in sorted((HELD_OUT / "sharp").glob("*")):
-        assert blur(cv2.imread(str(path))) < SHARP
+        assert blur_score(cv2.imread(str(path))) < SHARP_BLUR_SCORE
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_sharp_frames_pass_untouched_and_in_order(
     put_in_place(monkeypatch)
     sink = Kept()
     engine = TensorRtEngine(write_plan(invert, tmp_path), mode=mode)
-    pipeline = Pipeline(open_source(str(mixed)), engine, sink, skip_sharp=SHARP)
+    pipeline = Pipeline(open_source(str(mixed)), engine, sink, skip_sharp=SHARP_BLUR_SCORE)
     pipeline.run()
     assert pipeline.frames_skipped == 3
     for index, (frame, source) in enumerate(zip(sink.frames, open_source(str(mixed)), strict=True)):

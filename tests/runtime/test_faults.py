@@ -21,8 +21,8 @@ import cv2
 import pytest
 
 from runtime.errors import InputError
+from runtime.image_files import read_image
 from runtime.sources import open_source
-from runtime.sources.images import read_picture
 from tests.conftest import ROOT, SHARED, Survived, picture, write_clip
 from tests.rig import free_port, wait_until
 
@@ -70,11 +70,11 @@ def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), picture(200, 100))
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "more.jpg").write_bytes(whole + b"\0" * 100)
-    assert read_picture(tmp_path / "more.jpg").shape == (100, 200, 3)
+    assert read_image(tmp_path / "more.jpg").shape == (100, 200, 3)
     for share in (0.3, 0.7, 0.99):
         (tmp_path / "cut.jpg").write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(InputError, match="picture is cut off"):
-            read_picture(tmp_path / "cut.jpg")
+        with pytest.raises(InputError, match="image is cut off"):
+            read_image(tmp_path / "cut.jpg")
 
 
 @pytest.mark.needs_shared_data
@@ -83,7 +83,7 @@ def test_whole_pictures_are_never_taken_for_cut_off() -> None:
     refused = []
     for path in pictures:
         try:
-            read_picture(path)
+            read_image(path)
         except InputError as error:
             refused += [path.name] if "cut off" in str(error) else []
     assert len(pictures) > 100

@@ -22,8 +22,8 @@ from runtime.pipeline import Pipeline
 from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
-from runtime.sources.urls import is_url, redacted, with_secrets
 from runtime.spec import EngineSpec
+from runtime.urls import is_url, redact, with_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.test_pipeline import Kept
@@ -250,9 +250,9 @@ def test_without_gstreamer_it_says_what_is_missing(monkeypatch: pytest.MonkeyPat
 
 def test_passwords_are_not_shown() -> None:
     url = "rtsp://admin:p%40ss@10.0.0.7:554/live?token=abc&channel=1"
-    assert redacted(url) == "rtsp://***@10.0.0.7:554/live?token=***&channel=1"
-    assert redacted(f"cannot open {url}!") == "cannot open rtsp://***@10.0.0.7:554/live?token=***&channel=1!"
-    assert redacted("rtsp://10.0.0.7/live") == "rtsp://10.0.0.7/live"
+    assert redact(url) == "rtsp://***@10.0.0.7:554/live?token=***&channel=1"
+    assert redact(f"cannot open {url}!") == "cannot open rtsp://***@10.0.0.7:554/live?token=***&channel=1!"
+    assert redact("rtsp://10.0.0.7/live") == "rtsp://10.0.0.7/live"
     assert is_url("RTSP://a/b")
     assert not is_url("a.mp4")
 

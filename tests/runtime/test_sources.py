@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from runtime.errors import DeblurError, InputError
+from runtime.image_files import natural_order
 from runtime.sources import open_source
-from runtime.sources.images import natural_order
 from runtime.sources.video import VideoSource
 from tests.conftest import SHARED, Survived, picture, write_clip
 
@@ -113,7 +113,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     (folder / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     (folder / "no_moov.mp4").write_bytes(whole[: whole.index(b"moov")])
     (folder / "picture.mp4").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    (folder / "junk.png").write_bytes(b"not a picture")
+    (folder / "junk.png").write_bytes(b"not an image")
     (folder / "empty folder").mkdir()
     with av.open(str(folder / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48_000, layout="mono")

@@ -116,7 +116,7 @@ def test_first_error_is_told_when_the_statistics_fail_too(
     (tmp_path / "junk.png").write_bytes(b"junk")
     stats = tmp_path / "junk.png" / "s.json"
     assert run("--engine", invert, "--source", tmp_path / "junk.png", "--out", "null", "--stats", stats) == 3
-    assert "not a picture" in error_line(capsys)
+    assert "not an image" in error_line(capsys)
 
 
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["--provider", "magic"], ["--nonsense"]])

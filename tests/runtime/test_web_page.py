@@ -212,7 +212,7 @@ def test_each_refusal_is_a_sentence(browser: selenium.Chrome, page: str, tmp_pat
     (tmp_path / "cut.jpg").write_bytes(packed(picture(640, 480), ".jpg")[:-1000])
     clip(tmp_path / "long.mp4", frames=22 * 5, fps=5)
     clip(tmp_path / "large.mp4", size=(2048, 1152), frames=2)
-    (tmp_path / "..%2f..%2fetc.png").write_bytes(b"not a picture")
+    (tmp_path / "..%2f..%2fetc.png").write_bytes(b"not an image")
     for name, words in [
         ("bomb.png", "40.0 million pixels"),
         ("list.mp4", "neither a picture nor a video"),

@@ -19,7 +19,7 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """The same without user names, passwords and tokens: for everything that is shown or written."""
     return _QUERY_SECRET.sub(r"\1***", _SECRET.sub("***@", text))
 

@@ -1,0 +1,47 @@
+"""How every command line of the toolkit ends: one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+from runtime.errors import DeblurError, OutOfMemoryError, is_out_of_memory
+from runtime.interrupt import Interruption
+from runtime.urls import redact
+
+
+def run_cli(command: Callable[[Interruption], int], *, debug: bool = False) -> int:
+    """Run a command line and return its exit code; no exception escapes.
+
+    `command` gets the `Interruption` of this run and returns its exit code. A `DeblurError` becomes its one line and
+    its code, any other exception becomes a bug report with code 1, Ctrl-C and SIGTERM become 130 and 143. `debug`
+    also prints the traceback.
+    """
+    with Interruption() as interruption:
+        try:
+            return command(interruption) or interruption.exit_code
+        except KeyboardInterrupt:
+            say("interrupted")
+        except Exception as error:  # noqa: BLE001 - the user gets one line, whatever it is
+            return report_error(error, debug=debug)
+    return interruption.exit_code
+
+
+def report_error(error: Exception, *, debug: bool = False) -> int:
+    """Print an error as one line and return its exit code; `debug` prints the traceback before it."""
+    if debug:
+        say(redact("".join(traceback.format_exception(error))).rstrip())
+    if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+        error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
+    if isinstance(error, DeblurError):
+        say(f"error: {error}")
+        return error.exit_code
+    reason = " ".join(str(error).split()) or "no reason given"
+    say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
+    return 1
+
+
+def say(line: str) -> None:
+    """Print a line for people on standard error; standard output is kept for frames."""
+    print(line, file=sys.stderr, flush=True)

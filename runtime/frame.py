@@ -1,4 +1,4 @@
-"""One picture on its way from a source to a sink."""
+"""Frames on their way from a source to a sink."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A picture, when it is to be shown, and when it was captured."""
+    """An image with its presentation time and its time of capture."""
 
     pixels: Pixels
     """uint8[H, W, 3] BGR."""
@@ -26,27 +26,28 @@ class Frame:
     time_base: Fraction
     """Seconds per tick of `pts`."""
     captured_at: float
-    """`time.perf_counter()` when the source delivered it, seconds."""
+    """`time.perf_counter()` in seconds when the source delivered it."""
     name: str | None = None
-    """File name without suffix, for pictures that came from one."""
+    """File name without suffix, for frames that were read from an image file."""
 
     @property
     def pts_seconds(self) -> float:
+        """Presentation time in seconds."""
         return float(self.pts * self.time_base)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """Width and height in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def with_pixels(self, pixels: Pixels) -> Frame:
-        """The same moment with another picture."""
+        """Return a frame with the same times and name, and other pixels."""
         return replace(self, pixels=pixels)
 
 
 def require_memory(count: int, *, width: int, height: int) -> None:
-    """Raise MemoryError where so many frames as codecs hold them do not fit.
+    """Raise MemoryError if memory does not suffice for `count` decoded frames.
 
-    To be asked after a failure: FFmpeg and x264 often call a want of memory something else.
+    Call it after a failure: FFmpeg and x264 often report a lack of memory as something else.
     """
-    np.empty((count, height, width, 2), np.uint8)  # 4:2:0 takes 1.5 bytes a pixel, and there is more beside it
+    np.empty((count, height, width, 2), np.uint8)  # 4:2:0 takes 1.5 bytes a pixel; the codec needs some more

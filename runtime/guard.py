@@ -1,4 +1,4 @@
-"""Whether what an engine gives can be a sharpened picture of what it got."""
+"""Detection of engine outputs that cannot be a restored version of their input."""
 
 from __future__ import annotations
 
@@ -10,64 +10,71 @@ from runtime.errors import NumbersError
 from runtime.frame import Pixels
 
 _STEP = 5
-"""Every fifth row and column is looked at: a 25th of the pixels. Networks that work on patches of 4 or 8 pixels
-are so seen at every place of a patch."""
-# At least 4.7 times the most that an earlier bundled engine did on 271 frames of six real sources: 0.10 %, 1.4 %,
-# 3.4 codes.
-BLANK_SHARE = 0.005
-_BLANK_FROM = 64
-"""A power of two, as `_any_bits` needs."""
-SATURATED_SHARE = 0.10
-CAST_CODES = 16.0
+"""Distance of the rows and columns that are examined: a 25th of the pixels.
+
+5 shares no factor with the patches of 4 or 8 pixels that networks work on, so every place of a patch is examined.
+"""
+# Limits: at least 4.7 times the largest change that an earlier bundled engine made on 271 frames of six real sources
+# (0.10 %, 1.4 %, 3.4 codes).
+MAX_BLANK_SHARE = 0.005
+MAX_SATURATED_GROWTH = 0.10
+MAX_MEAN_SHIFT_CODES = 16.0
+_NOT_DARK_CODE = 64
+"""Smallest 8-bit value of a pixel that counts as not dark; a power of two, because `_any_bits` needs that."""
 
 
 class OutputGuard:
-    """Passes frames on as they were where the engine's output cannot be right, and counts them.
+    """Replaces impossible results by their blurred input, and counts them.
 
-    Engines turn NaN into black; so a share of `BLANK_SHARE` of pixels that were not dark and are
-    wholly black now counts as NaN. A share of samples at 0 or 255 that grew by more than
-    `SATURATED_SHARE`, and a mean of any colour that moved by more than `CAST_CODES` codes, count
-    as well: deblurring keeps both. With `strict` it raises NumbersError instead.
+    A result is impossible if
+
+    - more than `MAX_BLANK_SHARE` of the pixels were not dark and are pure black now (engines turn NaN into black),
+    - the share of samples at 0 or 255 grew by more than `MAX_SATURATED_GROWTH`, or
+    - the mean of a colour moved by more than `MAX_MEAN_SHIFT_CODES` 8-bit codes.
+
+    Deblurring changes none of these. With `strict`, an impossible result raises NumbersError instead.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        self.passed = 0
-        """Frames that went on as they were."""
+        self.rejected = 0
+        """Number of results that were replaced."""
         self.first_reason = ""
+        """Reason of the first rejection; empty before."""
         self._strict = strict
 
     def __call__(self, blurred: Pixels, restored: Pixels) -> Pixels:
-        """`restored`, or `blurred` if that cannot be; both uint8[H, W, 3] BGR."""
-        reason = fault(blurred, restored)
+        """Return `restored`, or `blurred` if `restored` is impossible; both are uint8[H, W, 3] BGR."""
+        reason = find_fault(blurred, restored)
         if not reason:
             return restored
         if self._strict:
-            raise NumbersError(f"engine gave a frame that cannot be right ({reason})", hint="leave out --strict")
-        self.passed += 1
+            raise NumbersError(f"engine gave an impossible frame ({reason})", hint="leave out --strict")
+        self.rejected += 1
         self.first_reason = self.first_reason or reason
         return blurred
 
 
-def fault(blurred: Pixels, restored: Pixels) -> str:
-    """What is wrong with a result, in a few words; empty if nothing."""
+def find_fault(blurred: Pixels, restored: Pixels) -> str:
+    """Return in a few words why `restored` is impossible; an empty string if it is possible."""
     before, after = (np.ascontiguousarray(frame[::_STEP, ::_STEP]) for frame in (blurred, restored))
-    blank = np.mean((_any_bits(after) == 0) & (_any_bits(before) >= _BLANK_FROM))
-    if blank > BLANK_SHARE:
-        return f"{blank:.1%} of its pixels are blank, as NaN gives"
+    blank = np.mean((_any_bits(after) == 0) & (_any_bits(before) >= _NOT_DARK_CODE))
+    if blank > MAX_BLANK_SHARE:
+        return f"{blank:.1%} of its pixels are blank, as after NaN"
     saturated = [np.count_nonzero((frame == 0) | (frame == 255)) / frame.size for frame in (before, after)]
-    if saturated[1] - saturated[0] > SATURATED_SHARE:
-        return f"{saturated[1]:.0%} of it is saturated, the input {saturated[0]:.0%}"
-    moved = np.subtract(cv2.mean(after), cv2.mean(before))[:3]
-    worst = int(np.argmax(np.abs(moved)))
-    if abs(moved[worst]) > CAST_CODES:
-        return f"{('blue', 'green', 'red')[worst]} moved by {moved[worst]:+.0f} codes"
+    if saturated[1] - saturated[0] > MAX_SATURATED_GROWTH:
+        return f"{saturated[1]:.0%} of it is saturated, {saturated[0]:.0%} of the input"
+    shift = np.subtract(cv2.mean(after), cv2.mean(before))[:3]
+    worst = int(np.argmax(np.abs(shift)))
+    if abs(shift[worst]) > MAX_MEAN_SHIFT_CODES:
+        return f"mean {('blue', 'green', 'red')[worst]} moved by {shift[worst]:+.0f} codes"
     return ""
 
 
 def _any_bits(frame: Pixels) -> NDArray[np.uint8]:
-    """The bits that any colour of a pixel has: none where it is black, and no less than the greatest colour's.
+    """Return the bitwise OR of a pixel's three colours.
 
-    Against a power of two that is as good as the greatest colour, and much faster.
+    It is 0 only for black, and at least the largest colour. Comparing it with a power of two gives the same result as
+    comparing the largest colour, and is much faster.
     """
     bits: NDArray[np.uint8] = frame[..., 0] | frame[..., 1] | frame[..., 2]
     return bits

@@ -1,4 +1,4 @@
-"""Source, engine and sink in three threads, joined by two bounded queues."""
+"""A pipeline: source, engine and sink in three threads with two bounded queues between them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ from runtime.channel import Channel
 from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.guard import OutputGuard
+from runtime.options import RunOptions
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source, SourceInfo
 from runtime.timing import Latencies
 
-_DEPTH = 4
-"""Frames in each queue of a file; a live source has one, so that what waits is never old."""
-_JOIN_SECONDS = 2.0
-"""How long a run that failed waits for a thread that may be stuck in a library."""
+_QUEUE_FRAMES = 4
+"""Capacity of each queue for a file; for a live source it is 1, so that a waiting frame is never old."""
+_JOIN_S = 2.0
+"""Seconds to wait, after a run has failed, for a thread that may be stuck in a library."""
 STAGES = ("read", "engine", "write", "total")
+Listener = Callable[["Pipeline", Frame, Pixels], None]
+"""Called with the pipeline, the blurred frame and its result after each frame that was written."""
 
 
 class Pipeline:
     """Runs every frame of a source through an engine into a sink.
 
-    A file source waits for the engine, so no frame of it is dropped; a live source drops the
-    oldest frame that waits, and any older than `max_latency_ms` when its turn comes. Frames with
-    less `blur` than `skip_sharp` go on untouched. Where the engine is shared, the frame is chosen
-    when the pipeline has its `turn`, so that it is the newest then. `read`, `engine` and `write` are the times of
-    the three stages, `total` is from a frame's capture to the end of its write, waits in the
-    queues included.
+    A file source waits for the engine, so none of its frames is dropped. A live source drops the oldest waiting frame,
+    and frames older than `options.max_latency_ms` when the engine takes them. The guard of `options` replaces
+    impossible results, and frames with a blur score below `options.skip_blur_score` are written unchanged.
+
+    A pipeline reads `guard`, `strict`, `max_latency_ms`, `skip_blur_score` and `side_by_side` of `options`; the default
+    is `RunOptions()`.
+    `turn` is a context manager that is entered around the choice and submission of a frame; pipelines that share an
+    engine wait in it, so that the chosen frame is the newest.
+
+    Latencies are in milliseconds: `read`, `engine` and `write` of the three stages, and `total` from the capture of a
+    frame to the end of its write, including the time in the queues.
     """
 
     def __init__(
@@ -43,33 +51,32 @@ class Pipeline:
         source: Source,
         engine: Engine,
         sink: Sink,
+        options: RunOptions | None = None,
         *,
-        guard: OutputGuard | None = None,
-        max_latency_ms: float | None = None,
-        skip_sharp: float = 0.0,
-        side_by_side: bool = False,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        live = source.info.is_live
+        options = options or RunOptions()
+        is_live = source.info.is_live
         self.frames_read = 0
         self.frames_written = 0
+        self.frames_skipped = 0
+        """Number of frames that were sharp enough to be written unchanged."""
         self.latencies = {stage: Latencies() for stage in STAGES}
         self.seconds = 0.0
+        """Duration of the run so far."""
         self.kept: str | None = None
-        """Where the output is, once the run is over."""
+        """Where the output is, after the run."""
+        self.listeners: list[Listener] = []
         self._source, self._engine, self._sink = source, engine, sink
-        self._guard = guard
-        self._max_latency_s = max_latency_ms / 1e3 if max_latency_ms and live else math.inf
+        self._guard = OutputGuard(strict=options.strict) if options.guard else None
+        self._max_latency_s = options.max_latency_ms / 1e3 if options.max_latency_ms and is_live else math.inf
         self._too_old = 0
-        self._skip_sharp = skip_sharp
-        self.frames_skipped = 0
-        """Frames that were sharp already and went on untouched."""
-        self._side_by_side = side_by_side
+        self._skip_blur_score = options.skip_blur_score
+        self._side_by_side = options.side_by_side
         self._turn = turn
-        self.listeners: list[Callable[[Pipeline, Frame, Pixels], None]] = []
-        """Told of every frame that was written, with its result."""
-        self._captured: Channel[Frame] = Channel(1 if live else _DEPTH, drop_oldest=live)
-        self._restored: Channel[tuple[Frame, Pixels]] = Channel(1 if live else _DEPTH)
+        capacity = 1 if is_live else _QUEUE_FRAMES
+        self._captured: Channel[Frame] = Channel(capacity, drop_oldest=is_live)
+        self._restored: Channel[tuple[Frame, Pixels]] = Channel(capacity)
         self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
@@ -78,30 +85,33 @@ class Pipeline:
 
     @property
     def source(self) -> SourceInfo:
+        """Facts about the source."""
         return self._source.info
 
     @property
     def warnings(self) -> list[str]:
-        """What was skipped, mended or left out so far, a sentence each."""
-        passed = (
-            f"{self.frames_passed} frames passed on as they were: {self._guard.first_reason}" if self._guard else ""
-        )
-        return self._source.warnings + self._sink.warnings + ([passed] if self.frames_passed else [])
+        """Sentences about what was skipped, repaired or left out so far."""
+        rejected = []
+        if self._guard and self._guard.rejected:
+            rejected = [
+                f"{self._guard.rejected} impossible results were replaced by their input: {self._guard.first_reason}"
+            ]
+        return self._source.warnings + self._sink.warnings + rejected
 
     @property
     def frames_dropped(self) -> int:
-        """Frames of a live source that were passed over for newer ones, or were too old."""
+        """Number of frames of a live source that were replaced by newer ones or were too old."""
         return self._source.dropped + self._captured.dropped + self._too_old
 
     @property
-    def reconnects(self) -> int:
-        """How often a live source was opened again."""
-        return self._source.reconnects
+    def frames_rejected(self) -> int:
+        """Number of frames whose result was impossible, so that the blurred frame was written."""
+        return self._guard.rejected if self._guard else 0
 
     @property
-    def frames_passed(self) -> int:
-        """Frames that went on as they were, because the engine's output could not be right."""
-        return self._guard.passed if self._guard else 0
+    def reconnects(self) -> int:
+        """Number of times a live source was opened again."""
+        return self._source.reconnects
 
     @property
     def fps(self) -> float:
@@ -110,29 +120,29 @@ class Pipeline:
 
     @property
     def stuck_s(self) -> float:
-        """How long the engine or the sink has been busy without a step forward; 0 while they wait for frames."""
+        """Seconds since the engine or the sink last made progress on a frame; 0 while both wait for frames."""
         return max(0.0, perf_counter() - min(self._busy_since.values()))
 
     def run(self) -> None:
-        """Run to the end of the source, writing in the calling thread; raises the first error, or the source's damage.
+        """Run to the end of the source; the sink writes in the calling thread.
 
-        Whatever happens, the sink is closed, so that what is written can be used, and the
-        source is closed by the thread that reads it.
+        Raises the first error of any stage, or the source's damage at its end. In every case the sink is closed, so
+        that what was written can be used, and the source is closed by the thread that reads it.
         """
         self._start = perf_counter()
         workers = [
-            Thread(target=self._watched, args=(body, channel), name=body.__name__, daemon=True)
-            for body, channel in ((self._read, self._captured), (self._infer, self._restored))
+            Thread(target=self._run_stage, args=(stage, channel), name=stage.__name__, daemon=True)
+            for stage, channel in ((self._read, self._captured), (self._infer, self._restored))
         ]
         for worker in workers:
             worker.start()
-        self._watched(self._write, self._restored)
+        self._run_stage(self._write, self._restored)
         for worker in workers:
-            worker.join(_JOIN_SECONDS)
+            worker.join(_JOIN_S)
         try:
             complete = self._error is None and (not self._stopped or self._source.info.is_live)
             self.kept = self._sink.close(complete=complete)
-        except Exception as error:  # noqa: BLE001 - raised below, unless another came first
+        except Exception as error:  # noqa: BLE001 - raised below, unless another error came first
             self._fail(error)
         self.seconds = perf_counter() - self._start
         self._error = self._error or self._source.damage
@@ -140,15 +150,15 @@ class Pipeline:
             raise self._error
 
     def stop(self) -> None:
-        """Take no more frames, finish those under way, and end; safe in a signal handler's thread."""
+        """Take no more frames, finish those in progress, and end; may be called from a signal handler."""
         self._stopped = True
         self._captured.close()
         if self._source.info.is_live:
-            self._source.close()  # which may be waiting for a frame that does not come
+            self._source.close()  # it may be waiting for a frame that never comes
 
-    def _watched(self, body: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
+    def _run_stage(self, stage: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
         try:
-            body()
+            stage()
         except BaseException as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
         finally:
@@ -174,44 +184,45 @@ class Pipeline:
                 self.frames_read += 1
 
     def _infer(self) -> None:
-        """Keep the engine's slots busy while there are frames; never hold a result back for want of a next frame."""
-        under_way: deque[tuple[Frame, float, Pixels | None]] = deque()
+        """Keep the engine's slots busy while there are frames, and never delay a result to wait for the next frame."""
+        in_progress: deque[tuple[Frame, float, Pixels | None]] = deque()
         while True:
-            free = len(under_way) < self._engine.slots
-            if not under_way:
+            has_free_slot = len(in_progress) < self._engine.slots
+            if not in_progress:
                 self._busy_since["engine"] = math.inf
-            has_frame = free and self._captured.has_item(wait=not under_way)
+            has_frame = has_free_slot and self._captured.has_item(wait=not in_progress)
             self._busy_since["engine"] = perf_counter()
             if has_frame:
                 with self._turn():
                     frame = self._captured.get()
                     if frame is not None and self._is_fresh(frame):
-                        under_way.append((frame, perf_counter(), self._submitted(frame)))
-            elif under_way:
-                self._pass_on(*under_way.popleft())
+                        in_progress.append((frame, perf_counter(), self._submit(frame)))
+            elif in_progress:
+                self._collect(*in_progress.popleft())
             else:
                 self._busy_since["engine"] = math.inf
                 return
 
-    def _pass_on(self, frame: Frame, start: float, pixels: Pixels | None) -> None:
-        if pixels is None:
-            pixels = self._engine.collect()[0]
-            self.latencies["engine"].add(1e3 * (perf_counter() - start))
-            pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
-        self._restored.put((frame, pixels))
-
     def _is_fresh(self, frame: Frame) -> bool:
-        fresh = perf_counter() - frame.captured_at <= self._max_latency_s
-        self._too_old += not fresh
-        return fresh
+        is_fresh = perf_counter() - frame.captured_at <= self._max_latency_s
+        self._too_old += not is_fresh
+        return is_fresh
 
-    def _submitted(self, frame: Frame) -> Pixels | None:
-        """None once the engine has the frame, or its pixels if they are sharp already."""
-        if self._skip_sharp > 0 and blur_score(frame.pixels) < self._skip_sharp:
+    def _submit(self, frame: Frame) -> Pixels | None:
+        """Submit a frame to the engine and return None; return its pixels instead if it is sharp enough."""
+        if self._skip_blur_score > 0 and blur_score(frame.pixels) < self._skip_blur_score:
             self.frames_skipped += 1
             return frame.pixels
         self._engine.submit(frame.pixels[np.newaxis])
         return None
+
+    def _collect(self, frame: Frame, submitted_at: float, pixels: Pixels | None) -> None:
+        """Queue a result for the sink; `pixels` are those of a skipped frame, None where the engine has the frame."""
+        if pixels is None:
+            pixels = self._engine.collect()[0]
+            self.latencies["engine"].add(1e3 * (perf_counter() - submitted_at))
+            pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
+        self._restored.put((frame, pixels))
 
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:

@@ -1,4 +1,4 @@
-"""What a run says of itself: a line while it runs, a table and JSON at its end."""
+"""Reports of a run: a progress line while it runs, a table and JSON at its end."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from runtime.engines.base import Engine
 from runtime.files import write_json
 from runtime.pipeline import STAGES, Pipeline
 
-SCHEMA = 1
-"""Version of the JSON; it grows when a field changes its meaning or goes away."""
+SCHEMA = 2
+"""Version of the JSON of `--stats`; it grows when a field changes its meaning or is removed."""
 
 
 class Progress:
-    """Frames, rate and time left of all pipelines: one line rewritten on a terminal, a line now and then in a log."""
+    """Frames, rate and time left of all pipelines: one rewritten line on a terminal, a line every 10 s in a log."""
 
     def __init__(self, *, stream: TextIO = sys.stderr) -> None:
         self._stream = stream
         self._pipelines: dict[Pipeline, None] = {}
-        """Those that wrote a frame, in that order."""
-        self._terminal = stream.isatty()
-        self._every_seconds = 0.25 if self._terminal else 10.0
+        """Pipelines that have written a frame, in the order of their first frames."""
+        self._is_terminal = stream.isatty()
+        self._interval_s = 0.25 if self._is_terminal else 10.0
         self._last = perf_counter()
 
     def __call__(self, pipeline: Pipeline, *_: object) -> None:
-        """Show where the run stands, if the last time is long enough ago."""
+        """Print the progress, unless it was printed a moment ago; a listener of pipelines."""
         self._pipelines[pipeline] = None
         now = perf_counter()
-        if now - self._last < self._every_seconds:
+        if now - self._last < self._interval_s:
             return
         self._last = now
-        line = " | ".join(_standing(each) for each in list(self._pipelines))
-        self._stream.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        line = " | ".join(_progress_line(pipeline) for pipeline in list(self._pipelines))
+        self._stream.write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Leave the line clear for what follows."""
-        if self._terminal:
+        """Clear the line on a terminal."""
+        if self._is_terminal:
             self._stream.write("\r\x1b[K")
 
 
-def _standing(pipeline: Pipeline) -> str:
+def _progress_line(pipeline: Pipeline) -> str:
     expected = pipeline.source.frame_count
     line = f"frame {pipeline.frames_written}"
     if expected:
         line += f" of {expected}"
     line += f", {pipeline.fps:.1f} fps"
     if expected and pipeline.fps:
-        line += f", {clock((expected - pipeline.frames_written) / pipeline.fps)} left"
+        line += f", {format_duration((expected - pipeline.frames_written) / pipeline.fps)} left"
     if pipeline.frames_dropped:
         line += f", {pipeline.frames_dropped} dropped"
     return line
 
 
-def table(pipeline: Pipeline) -> str:
-    """Counts, rate, and latencies per stage, a few lines of plain text."""
+def format_table(pipeline: Pipeline) -> str:
+    """Return frame counts, rate and latencies of each stage as a few lines of plain text."""
     rows = [
         f"frames  {pipeline.frames_read} read, {pipeline.frames_written} written, {pipeline.frames_dropped} dropped",
         f"rate    {pipeline.fps:.1f} fps over {pipeline.seconds:.1f} s",
@@ -72,8 +72,8 @@ def table(pipeline: Pipeline) -> str:
     return "\n".join(rows)
 
 
-def statistics(pipeline: Pipeline) -> dict[str, Any]:
-    """The same as the table, for machines; see docs/stats.md."""
+def to_dict(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the facts of a run for JSON; docs/stats.md lists the fields."""
     return {
         "source": pipeline.source.name,
         "output": pipeline.kept,
@@ -82,7 +82,7 @@ def statistics(pipeline: Pipeline) -> dict[str, Any]:
             "read": pipeline.frames_read,
             "written": pipeline.frames_written,
             "dropped": pipeline.frames_dropped,
-            "passed": pipeline.frames_passed,
+            "rejected": pipeline.frames_rejected,
             "skipped": pipeline.frames_skipped,
             "reconnects": pipeline.reconnects,
         },
@@ -92,27 +92,27 @@ def statistics(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def report(pipeline: Pipeline, *, named: bool) -> None:
-    """Warnings, table and output of a run that is over, on standard error; `named`: with its source above them."""
-    if named:
+def print_report(pipeline: Pipeline, *, with_source: bool) -> None:
+    """Print warnings, table and output of a finished run on standard error, below the source's name if wanted."""
+    if with_source:
         say(f"source  {pipeline.source.name}")
     for warning in pipeline.warnings:
         say(f"warning: {warning}")
     if pipeline.frames_read:
-        say(table(pipeline))
+        say(format_table(pipeline))
     if pipeline.kept:
         say(f"output  {pipeline.kept}")
 
 
 def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> None:
-    """What `--stats` leaves; raises OutputError."""
+    """Write the JSON file of `--stats`; raises OutputError."""
     facts = {"schema": SCHEMA, "engine": engine.spec.to_dict(), "backend": engine.backend}
-    runs = [statistics(pipeline) for pipeline in pipelines]
+    runs = [to_dict(pipeline) for pipeline in pipelines]
     write_json(path, facts | (runs[0] if len(runs) == 1 else {"streams": runs}))
 
 
-def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03`."""
+def format_duration(seconds: float) -> str:
+    """Return a duration as `1:02:03` or `2:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

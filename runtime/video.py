@@ -1,4 +1,4 @@
-"""`python -m runtime.video`: a blurred stream in, a sharp one out."""
+"""`python -m runtime.video`: restore a blurred video, image folder, camera or stream."""
 
 from __future__ import annotations
 
@@ -9,130 +9,243 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+from runtime.address import Address
 from runtime.arguments import parse_size
 from runtime.blur_score import SHARP_BLUR_SCORE
 from runtime.cli import run_cli
-from runtime.engines import BUNDLED, BUNDLED_NAMES, MODES, PROVIDERS, engine_path
+from runtime.engines import BUNDLED_NAMES, MODES, PROVIDERS
 from runtime.engines.tiled import OVERLAP_PX
-from runtime.monitor import Address
+from runtime.interrupt import Interruption
+from runtime.options import RunOptions
 from runtime.session import run
 from runtime.sinks import NULL
-from runtime.sources import RawFrames
+from runtime.sources import LiveOptions, RawFrames, Watch
 
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
 )
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked as far as it goes without opening anything."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m runtime.video`."""
     parser = argparse.ArgumentParser(prog="python -m runtime.video", description=__doc__, epilog=_EPILOG)
-    add = parser.add_argument
-    add(
-        "--engine",
-        type=engine_path,
-        default=BUNDLED,
-        metavar="E",
-        help=f"{', '.join(BUNDLED_NAMES)} (default), an engine file, or a folder of which the fastest is taken",
-    )
-    add(
+    _add_input_options(parser.add_argument_group("input"))
+    _add_output_options(parser.add_argument_group("output"))
+    _add_engine_options(parser.add_argument_group("engine"))
+    _add_live_options(parser.add_argument_group("live sources"))
+    _add_safety_options(parser.add_argument_group("safety"))
+    return parser
+
+
+def _add_input_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--source",
         action="append",
         metavar="S",
-        help="video, picture, folder, quoted pattern, - (standard input), address, or camera (default: 0); "
-        "again for each that the engine is to serve in turn",
+        help="video file, image file, folder of images, quoted pattern, - (standard input), stream address, or camera "
+        "(default: camera 0); repeat it for several sources that share the engine",
     )
+    group.add_argument(
+        "--raw",
+        type=_parse_raw,
+        metavar="WxH@FPS",
+        help="size and rate of raw uint8 BGR frames on standard input (default: a video)",
+    )
+
+
+def _add_output_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--out",
         action="append",
         metavar="O",
-        help=f"video file, picture, folder of pictures, - (standard output), {NULL}, or an rtsp:// or rtmp:// address "
-        "to publish to; one for each --source, or several of one",
+        help=f"video file, image file, folder of images, - (standard output), {NULL} (write nothing), or an rtsp:// or "
+        "rtmp:// address to publish to; one for each --source, or several for one source",
     )
-    add("--raw", type=_raw, metavar="WxH@FPS", help="standard input gives uint8 BGR frames of this size and rate")
-    add("--segment-s", type=float, default=0.0, metavar="S", help="record into files of so many seconds each")
-    add("--pipe", choices=("y4m", "raw"), default="y4m", help="what --out - writes (raw: uint8 BGR)")
-    add("--side-by-side", action="store_true", help="put the blurred frame to the left of the sharp one")
-    add("--show", action="store_true", help="show the frames in a window; the default without --out")
-    add("--stats", type=Path, metavar="FILE", help="write frame counts and latencies as JSON")
+    add("--segment-s", type=float, default=0.0, metavar="S", help="length in seconds of the files of a recording")
+    add("--pipe", choices=("y4m", "raw"), default="y4m", help="format of --out - (default: y4m; raw: uint8 BGR)")
+    add("--side-by-side", action="store_true", help="write the blurred frame to the left of the restored one")
+    add("--show", action="store_true", help="show the frames in a window (default without --out)")
+    add("--stats", type=Path, metavar="FILE", help="JSON file for frame counts and latencies")
     add(
         "--serve",
         type=Address.parse,
         metavar="[HOST:]PORT",
-        help="a page with the live picture and figures, /metrics and /healthz (default host: this machine alone)",
+        help="address of a status page with the live frame, figures, /metrics and /healthz (default host: loopback)",
     )
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
-    add("--mode", choices=MODES, help="one frame at a time (default: live sources), or several (default: files)")
-    add("--rebuild", action="store_true", help="build a plan that does not fit this machine again, from its ONNX file")
+    add("--resume", action="store_true", help="continue a video that an earlier run with the same options left")
+    add("-y", dest="overwrite", action="store_true", default=None, help="replace existing outputs")
+    add("-n", dest="overwrite", action="store_false", help="never replace existing outputs")
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--engine",
+        default=BUNDLED_NAMES[0],
+        metavar="E",
+        help=f"bundled engine ({', '.join(BUNDLED_NAMES)}; default: {BUNDLED_NAMES[0]}), engine file, folder of "
+        "engines (the fastest is used), or triton://HOST:PORT/MODEL",
+    )
+    add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
+    add("--mode", choices=MODES, help="one frame at a time (default: live sources) or several (default: files)")
+    add("--threads", type=_parse_count, default=0, metavar="N", help="number of CPU threads (default: every core)")
     add(
         "--tile",
         type=parse_size,
         metavar="WxH",
-        help="tile size (default: tiles only where a frame needs them)",
+        help="tile size in pixels (default: only where a frame needs tiles)",
     )
-    add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles, blended (default: {OVERLAP_PX})")
-    add("--watch-engine", action="store_true", help="change to a new engine when the file is replaced")
-    add("--camera-size", type=parse_size, metavar="WxH", help="asked of a camera")
-    add("--camera-fps", type=float, metavar="F", help="asked of a camera")
-    add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: tcp)")
-    add("--timeout-s", type=float, default=10.0, metavar="S", help="open a live source again after so long a silence")
-    add("--open-s", type=float, default=10.0, metavar="S", help="and wait so long for its first frame (default: 10)")
-    add("--frozen-s", type=float, default=60.0, metavar="S", help="or with one picture alone for so long (0: never)")
+    add(
+        "--overlap",
+        type=int,
+        default=OVERLAP_PX,
+        metavar="PX",
+        help=f"overlap of neighbouring tiles in pixels (default: {OVERLAP_PX})",
+    )
+    add("--rebuild", action="store_true", help="build a plan that does not fit this machine again from its ONNX file")
+    add("--watch-engine", action="store_true", help="replace the engine while running when its file is replaced")
+
+
+def _add_live_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--camera-size", type=parse_size, metavar="WxH", help="frame size to request from a camera")
+    add("--camera-fps", type=float, metavar="F", help="frame rate to request from a camera")
+    add("--transport", choices=("tcp", "udp"), default="tcp", help="transport of RTSP (default: tcp)")
+    add("--open-s", type=float, default=10.0, metavar="S", help="seconds to wait for the first frame (default: 10)")
+    add(
+        "--timeout-s",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds without a frame before reconnecting (default: 10)",
+    )
+    add(
+        "--frozen-s",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds of identical frames before reconnecting (default: 60; 0: never)",
+    )
     add(
         "--max-reconnects",
         type=int,
         metavar="N",
-        help="end with 5 after so many failed tries in a row (default: never)",
+        help="number of failed reconnections in a row before ending with code 5 (default: never)",
     )
-    add("--max-latency-ms", type=float, metavar="MS", help="drop frames of a live source that waited longer")
-    add("--skip-sharp", type=_blur, default=0.0, metavar="auto|off|BLUR", help="pass on sharp frames (default: off)")
-    add("--guard", choices=("on", "off"), default="on", help="pass on frames whose result is impossible (default: on)")
-    add("--strict", action="store_true", help="end with 8 at such a frame instead")
-    add("--threads", type=_count, default=0, metavar="N", help="CPU threads of the engine (default: every core)")
-    add("--resume", action="store_true", help="finish the video that an earlier run with the same options left")
-    add("-y", dest="overwrite", action="store_true", default=None, help="replace an existing output")
-    add("-n", dest="overwrite", action="store_false", help="never replace an existing output")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    add("--max-latency-ms", type=float, metavar="MS", help="age in milliseconds above which a waiting frame is dropped")
+
+
+def _add_safety_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--guard",
+        choices=("on", "off"),
+        default="on",
+        help="write the blurred frame in place of an impossible result (default: on)",
+    )
+    add("--strict", action="store_true", help="end with code 8 at an impossible result")
+    add(
+        "--skip-sharp",
+        type=_parse_blur_score,
+        default=0.0,
+        metavar="auto|off|SCORE",
+        help="blur score from 0 to 1 below which a frame is written unchanged "
+        f"(default: off; auto: {SHARP_BLUR_SCORE:g})",
+    )
+    add("--debug", action="store_true", help="print the traceback of an error")
+
+
+def parse(arguments: list[str] | None = None) -> RunOptions:
+    """Parse a command line; raises UsageError for options that do not fit, SystemExit for what argparse refuses."""
+    values = build_parser().parse_args(arguments)
+    return RunOptions(
+        sources=tuple(values.source) if values.source else RunOptions.sources,
+        outputs=tuple(values.out or ()),
+        engine=values.engine,
+        provider=values.provider,
+        threads=values.threads,
+        mode=values.mode,
+        rebuild=values.rebuild,
+        tile=values.tile,
+        overlap_px=values.overlap,
+        watch_engine=values.watch_engine,
+        guard=values.guard == "on",
+        strict=values.strict,
+        skip_blur_score=values.skip_sharp,
+        max_latency_ms=values.max_latency_ms,
+        live=_parse_live(values),
+        raw=values.raw,
+        segment_s=values.segment_s,
+        pipe=values.pipe,
+        side_by_side=values.side_by_side,
+        resume=values.resume,
+        overwrite=values.overwrite,
+        show=values.show,
+        serve=values.serve,
+        stats=values.stats,
+        debug=values.debug,
+    )
+
+
+def _parse_live(values: argparse.Namespace) -> LiveOptions:
+    watch = Watch(
+        timeout_s=values.timeout_s,
+        open_s=values.open_s,
+        frozen_s=values.frozen_s,
+        max_reconnects=values.max_reconnects,
+    )
+    return LiveOptions(
+        camera_size=values.camera_size, camera_fps=values.camera_fps, transport=values.transport, watch=watch
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    options = parse(arguments)
-    return run_cli(lambda interruption: run(options, interruption), debug=options.debug)
+    """Run the command line and return its exit code."""
+
+    def command(interruption: Interruption) -> int:
+        return run(parse(arguments), interruption)
+
+    is_debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    return run_cli(command, debug=is_debug)
 
 
-def _blur(text: str) -> float:
-    value = {"auto": SHARP_BLUR_SCORE, "off": 0.0}.get(text)
-    value = float(text) if value is None else value
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be auto, off, or a blur from 0 to 1, got {text}")
-    return value
+def _parse_blur_score(text: str) -> float:
+    names = {"auto": SHARP_BLUR_SCORE, "off": 0.0}
+    score = names[text] if text in names else float(text)
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"must be auto, off, or a blur score from 0 to 1, got {text}")
+    return score
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def _parse_count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {count}")
+    return count
 
 
-def _raw(text: str) -> RawFrames:
-    frame, _, rate = text.partition("@")
+def _parse_raw(text: str) -> RawFrames:
+    size, _, rate = text.partition("@")
     try:
         fps = Fraction(rate)
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if fps <= 0:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT@FPS such as 1280x720@30, got {text!r}")
-    return RawFrames(parse_size(frame), fps)
+    return RawFrames(parse_size(size), fps)
 
 
-if __name__ == "__main__":
+def run_and_exit() -> None:
+    """Run the command line and end the process; the `deblur` console script."""
     code = main()
     if any(thread is not threading.current_thread() for thread in threading.enumerate()):
-        # One is stuck in a library that blocks for ever; the interpreter would crash in taking itself down.
+        # A thread is stuck in a library that blocks for ever; the interpreter would crash while shutting down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    run_and_exit()

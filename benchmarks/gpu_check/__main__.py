@@ -25,7 +25,7 @@ from benchmarks.harness.scenarios import Load, offline, single_stream, warm_up
 from benchmarks.harness.statistics import percentile
 from export.plan.builder import PlanConfig, plan_from_onnx, summary
 from runtime.cli import report_error
-from runtime.engines import BUNDLED, open_engine
+from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import Device, probe
 from runtime.engines.nvidia import package
 from runtime.engines.onnx import inspect
@@ -80,8 +80,8 @@ def check(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, d
     path = folder / f"{onnx.stem}.plan"
     path.write_bytes(plan)
     sidecar_path(path).write_text(sidecar.to_json())
-    reference = open_engine(onnx, provider="cpu")
-    with contextlib.closing(open_engine(path)) as engine:
+    reference = open_backend(onnx, provider="cpu")
+    with contextlib.closing(open_backend(path)) as engine:
         agreement = [psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) for frame in frames]
         reference.close()
         warm_up(engine, frames, least_s=0)
@@ -107,7 +107,7 @@ def checked(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour,
 
 def throughput(plan: Path, frames: list[Pixels], *, duration_s: float) -> float:
     """Frames a second with all slots busy, copies included."""
-    with contextlib.closing(open_engine(plan, mode="throughput")) as engine:
+    with contextlib.closing(open_backend(plan, mode="throughput")) as engine:
         done, seconds = offline(engine, frames, duration_s=duration_s)
         return done / seconds
 

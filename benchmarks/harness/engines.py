@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
-from runtime.engines import PROVIDERS, Engine, Mode, engine_path, open_engine
+from runtime.engines import PROVIDERS, Engine, Mode, open_backend, resolve_engine
 from runtime.errors import UsageError
 from runtime.frame import Pixels, Size
 from runtime.sources import open_source
@@ -26,13 +26,13 @@ FRAMES = 32
 def opened(name: str, *, threads: int = 0, mode: Mode = "latency") -> Engine:
     """`FILE` or `FILE@PROVIDER`, where FILE may be the name of a bundled engine.
 
-    Raises UsageError for a provider that is not known, and as `open_engine` does.
+    Raises UsageError for a provider that is not known, and as `open_backend` does.
     """
     path, _, provider = name.partition("@")
     wanted = next((each for each in PROVIDERS if each == (provider or "auto")), None)
     if wanted is None:
         raise UsageError(f"no such provider: {provider}", hint=f"use one of {', '.join(PROVIDERS)}")
-    return open_engine(engine_path(path), provider=wanted, threads=threads, mode=mode)
+    return open_backend(resolve_engine(path), provider=wanted, threads=threads, mode=mode)
 
 
 def resolved(name: str, engine: Engine) -> str:
@@ -61,7 +61,7 @@ def numbered(names: list[str]) -> list[str]:
 
 def facts(name: str, engine: Engine) -> dict[str, Any]:
     """Which engine this is: its file by its hash, not by its name alone."""
-    content = engine_path(name.partition("@")[0]).read_bytes()
+    content = resolve_engine(name.partition("@")[0]).read_bytes()
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "precision": engine.spec.precision,

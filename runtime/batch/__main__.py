@@ -13,19 +13,18 @@ from runtime.batch.cluster import Cluster, Shipment, Slice
 from runtime.batch.files import Journal, Task, tasks_of
 from runtime.batch.work import INTERRUPTED, Outcome, restore
 from runtime.cli import run_cli, say
-from runtime.engines import BUNDLED, PROVIDERS, engine_path, open_engine
-from runtime.engines.tiled import TiledEngine
+from runtime.engines import BUNDLED, PROVIDERS, open_engine, resolve_engine
 from runtime.errors import EngineError
 from runtime.files import sha256
 from runtime.interrupt import Interruption
 from runtime.pipeline import Pipeline
-from runtime.report import clock
+from runtime.report import format_duration
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m runtime.batch", description=__doc__)
     add = parser.add_argument
-    add("--engine", type=engine_path, default=BUNDLED, metavar="E", help="a bundled engine's name, or an engine file")
+    add("--engine", type=resolve_engine, default=BUNDLED, metavar="E", help="bundled engine or engine file")
     add(
         "--source",
         action="append",
@@ -85,7 +84,7 @@ def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interrup
     def on_start(pipeline: Pipeline) -> None:
         interruption.on_signal = pipeline.stop
 
-    with closing(TiledEngine(open_engine(options.engine, provider=options.provider, mode="throughput"))) as engine:
+    with open_engine(options.engine, provider=options.provider, mode="throughput") as engine:
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         for task in tasks:
             if interruption.number:
@@ -124,7 +123,7 @@ class _Progress:
         place = f" on {outcome.place}" if outcome.place else ""
         say(
             f"{self._over} of {self._count}  {outcome.task.out}: {what}{place}; "
-            f"{self._frames / seconds:.1f} fps in all, {clock(max(0.0, left_s))} left"
+            f"{self._frames / seconds:.1f} fps in all, {format_duration(max(0.0, left_s))} left"
         )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 from runtime.batch.files import Task
 from runtime.batch.work import Outcome, restore
 from runtime.engines import Engine, Provider, open_engine
-from runtime.engines.tiled import TiledEngine
 from runtime.errors import DeblurError, EngineError, UsageError
 from runtime.sidecar import sidecar_path
 
@@ -59,7 +58,7 @@ class Shipment:
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         path = folder / self.name
-        return TiledEngine(open_engine(path, provider=self.provider, threads=self.threads, mode="throughput"))
+        return open_engine(path, provider=self.provider, threads=self.threads, mode="throughput")
 
 
 class Worker:

@@ -12,13 +12,11 @@ from runtime.batch.files import Task
 from runtime.engines import Engine
 from runtime.errors import DeblurError, UsageError
 from runtime.files import sha256
-from runtime.guard import OutputGuard
+from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
-from runtime.session import job_name
+from runtime.session import job_id, resume
 from runtime.sinks import open_sink
-from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
-from runtime.sources.video import VideoSource
 
 INTERRUPTED = 130
 
@@ -47,12 +45,10 @@ def restore(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] 
     try:
         digest = sha256(Path(task.source))
         source = open_source(task.source)
-        sink = open_sink(task.out, source.info, job=job_name(source, engine))
-        if isinstance(sink, VideoSink) and isinstance(source, VideoSource):
-            with suppress(UsageError):  # what is left is of another engine, and is made anew
-                if done := sink.resume(source.start):
-                    source.skip(done)
-        pipeline = Pipeline(source, engine, sink, guard=OutputGuard())
+        sink = open_sink(task.out, source.info, job=job_id(source, engine, RunOptions()))
+        with suppress(UsageError):  # not a video, or an unfinished output of another engine, which is written again
+            resume(source, sink)
+        pipeline = Pipeline(source, engine, sink)
         on_start(pipeline)
         pipeline.run()
     except (DeblurError, OSError, MemoryError) as error:

@@ -1,136 +1,186 @@
-"""What sharpens frames: `open_engine` picks the backend by the file."""
+"""Engines restore frames: `open_engine` opens one by name, file, folder or address."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
 from runtime.engines.base import MODES, Engine, Mode
+from runtime.engines.choice import choose
 from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine, cores_there
 from runtime.engines.tensorrt import TensorRtEngine
+from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.trial import median_ms, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
 from runtime.errors import EngineError, UnfitPlanError
+from runtime.frame import Size
 from runtime.metrics import psnr_db
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
-"""Of the engines that come with the package."""
-_TRIAL = (320, 180)
-"""Or the nearest size that the engine takes."""
-_ALIKE_DB = 40.0
-"""Of both libraries' results. The bundled engines have 48 dB (INT8) and more; a wrong one was seen with 31."""
+"""Names of the engines that come with the package."""
+_MODELS = Path(__file__).parent.parent / "models"
+BUNDLED = _MODELS / f"{BUNDLED_NAMES[0]}_int8_cpu.onnx"
+"""Default engine."""
+DEFAULT_SIZE: Size = (640, 360)
+"""Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
+_SUFFIXES = (".onnx", ".plan")
+_TRIAL_SIZE: Size = (320, 180)
+"""Frame size for comparing ONNX Runtime and OpenVINO, moved into the engine's range."""
+_MIN_AGREEMENT_DB = 40.0
+"""PSNR between the outputs of both libraries below which OpenVINO is not used.
+
+The bundled INT8 engines agree to 48 dB and more; a wrong result was seen with 31 dB.
+"""
 
 
-def engine_path(text: str) -> Path:
-    """A path; or an engine that comes with the package by its name, in 8 bits for CPUs, where no file has that name."""
-    path = Path(text)
-    return _bundled(text) if text in BUNDLED_NAMES and not path.exists() else path
+def resolve_engine(engine: str | Path) -> Path:
+    """Return the path of an engine; a bundled name means its INT8 file for CPUs, unless a file has that name."""
+    path = Path(engine)
+    is_bundled = str(engine) in BUNDLED_NAMES and not path.exists()
+    return _MODELS / f"{engine}_int8_cpu.onnx" if is_bundled else path
 
 
-def _bundled(name: str) -> Path:
-    return Path(__file__).parent.parent / "models" / f"{name}_int8_cpu.onnx"
-
-
-BUNDLED = _bundled(BUNDLED_NAMES[0])
-"""The engine that is taken where none is asked for."""
+def require_engine(path: Path) -> None:
+    """Raise EngineError if there is no engine at a path; opens nothing."""
+    if is_triton(path) or path.is_dir():
+        return
+    bundled = f"{', '.join(BUNDLED_NAMES[:-1])} or {BUNDLED_NAMES[-1]}"
+    hint = f"check the path, or use a bundled engine: --engine {bundled}"
+    if not path.exists():
+        raise EngineError("no such engine", path, hint=hint)
+    if not path.is_file():
+        raise EngineError("engine is not a file", path, hint=hint)
+    if path.suffix.lower() not in _SUFFIXES:
+        kind = path.suffix or "without a suffix"
+        raise EngineError(f"unknown kind of engine ({kind})", path, hint="give an .onnx file or a .plan")
+    if path.stat().st_size == 0:
+        raise EngineError("engine is empty", path, hint="export it again")
 
 
 def open_engine(
-    path: Path = BUNDLED,
+    engine: str | Path = BUNDLED,
+    *,
+    provider: Provider = "auto",
+    threads: int = 0,
+    mode: Mode = "latency",
+    rebuild: bool = False,
+    size: Size = DEFAULT_SIZE,
+    tile: Size | None = None,
+    overlap_px: int = OVERLAP_PX,
+    say: Callable[[str], None] = lambda _: None,
+) -> TiledEngine:
+    """Open an engine for frames of any size; it pads and tiles by itself and is a context manager.
+
+    Args:
+        engine: a bundled name (`edge-s`, `edge-m`, `edge-l`), an `.onnx` file, a `.plan` with its sidecar, a folder of
+            them (the fastest that keeps its quality budget is measured and used), or `triton://HOST:PORT/MODEL`.
+        provider: the library that runs an `.onnx` file. `auto` is CUDA where ONNX Runtime has it, else the faster of
+            ONNX Runtime and OpenVINO in a short measurement; `backend` of the result says which.
+        threads: number of CPU threads; 0 for every core.
+        mode: `latency` works on one frame at a time, `throughput` on several where the backend can.
+        rebuild: build a plan again from its ONNX file if it does not fit this machine.
+        size: width and height in pixels of the frames to compare the engines of a folder with.
+        tile: width and height in pixels of tiles; None for tiles only where a frame is outside the engine's range or
+            does not fit into memory.
+        overlap_px: overlap of neighbouring tiles in pixels.
+        say: receives one line of text about each decision that was made.
+
+    Raises:
+        EngineError: the engine is missing, damaged, or not for this machine; the message says what to do.
+        OutOfMemoryError: the engine does not fit into memory.
+        UsageError: the tile is too small.
+    """
+    path = resolve_engine(engine)
+
+    def open_one(file: Path) -> Engine:
+        return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
+
+    if path.is_dir():
+        backend, reason = choose(path, open_one, size=size, settings=(provider, threads, mode))
+        say(f"chosen  {reason}")
+    else:
+        backend = open_one(path)
+    return TiledEngine(backend, tile=tile, overlap_px=overlap_px, say=say)
+
+
+def open_backend(
+    path: Path,
     *,
     provider: Provider = "auto",
     threads: int = 0,
     mode: Mode = "latency",
     rebuild: bool = False,
 ) -> Engine:
-    """Open an engine: an `.onnx`, a `.plan` with its sidecar, or `triton://HOST:PORT/MODEL` as a path.
+    """Open one engine file or Triton address without tiling: frames outside its range raise EngineError.
 
-    `provider`: what runs an ONNX file; `auto` takes CUDA where ONNX Runtime has it, else
-    whichever of ONNX Runtime and OpenVINO is installed and faster, which is tried and told in
-    `backend`. `threads`: of the CPU; 0 for all cores. `mode`: `throughput` has several frames under
-    way, on ONNX Runtime's CPU provider and in plans; others take one at a time all the same.
-    `rebuild`: a plan that does not fit this machine is built again from its ONNX file. Raises
-    EngineError with what is wrong and what to do.
+    Arguments and errors are those of `open_engine`.
     """
+    require_engine(path)
     if is_triton(path):
         return TritonEngine(path)
-    _require_file(path)
-    if path.suffix.lower() != ".onnx":
-        return _plan(path, mode=mode, rebuild=rebuild)
+    if path.is_dir():
+        raise EngineError("engine is a folder", path, hint="give one engine of it")
+    if path.suffix.lower() == ".plan":
+        return _open_plan(path, mode=mode, rebuild=rebuild)
     if provider == "openvino":
         return OpenVinoEngine(path, threads=threads)
     if provider == "auto":
-        return _auto(path, threads, mode)
-    return _cpu(path, threads, mode) if provider == "cpu" else OnnxEngine(path, provider=provider, threads=threads)
+        return _open_auto(path, threads, mode)
+    return _open_cpu(path, threads, mode) if provider == "cpu" else OnnxEngine(path, provider=provider, threads=threads)
 
 
-def _require_file(path: Path) -> None:
-    hint = f"check the path, or take one that is bundled: --engine {' or '.join(BUNDLED_NAMES)}"
-    if not path.exists():
-        raise EngineError("no such engine", path, hint=hint)
-    if not path.is_file():
-        raise EngineError("engine is not a file", path, hint=hint)
-    if path.suffix.lower() not in {".onnx", ".plan"}:
-        raise EngineError(
-            f"engines of kind {path.suffix or 'without suffix'} are not known",
-            path,
-            hint="give an .onnx file or a .plan",
-        )
-    if path.stat().st_size == 0:
-        raise EngineError("engine is empty", path, hint="export it again")
-
-
-def _plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
+def _open_plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
     try:
         return TensorRtEngine(path, mode=mode)
     except UnfitPlanError as error:
         if not rebuild:
             raise
         command = [sys.executable, *error.rebuild]
-        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own
-            raise EngineError(f"{error.what}, and it could not be built again", path, hint="see above") from error
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own command
+            raise EngineError(f"{error.what}, and building it again failed", path, hint="see above") from error
     return TensorRtEngine(path, mode=mode)
 
 
-def _cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine:
+def _open_cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine:
     if mode == "throughput" and (threads or cores_there()) > 1:
         return ParallelEngine(path, threads=threads)
     return OnnxEngine(path, threads=threads)
 
 
-def _auto(path: Path, threads: int, mode: Mode) -> Engine:
+def _open_auto(path: Path, threads: int, mode: Mode) -> Engine:
     if has_provider("cuda"):
-        with suppress(EngineError):  # a build for GPUs on a machine without one
+        with suppress(EngineError):  # ONNX Runtime for GPUs on a machine without one
             return OnnxEngine(path, provider="cuda", threads=threads)
-    return _faster(path, threads, mode) if find_spec("openvino") else _cpu(path, threads, mode)
+    return _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
 
 
-def _faster(path: Path, threads: int, mode: Mode) -> Engine:
-    """ONNX Runtime or OpenVINO, whichever takes less time for a small frame here and now.
+def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
+    """Open an engine with ONNX Runtime or OpenVINO, whichever is faster on a small frame on this machine.
 
-    OpenVINO only where it gives the same picture: it has been seen to compute some quantised networks otherwise.
+    OpenVINO is used only if its output agrees with ONNX Runtime's: it computes some quantised networks wrongly.
     """
-    default = _cpu(path, threads, mode)
+    default = _open_cpu(path, threads, mode)
     ranges = (default.spec.width, default.spec.height)
-    width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL, ranges, strict=True))
+    width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL_SIZE, ranges, strict=True))
     frame = trial_frame((width, height))
     try:
         other = OpenVinoEngine(path, threads=threads)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
         default_ms, other_ms = median_ms([default, other], frame)
-    except EngineError:  # it knows fewer operators
+    except EngineError:  # OpenVINO has fewer operators
         return default
-    if agreement_db < _ALIKE_DB:
+    if agreement_db < _MIN_AGREEMENT_DB:
         other.close()
-        default.backend += f" (OpenVINO gives another picture: {agreement_db:.0f} dB)"
+        default.backend += f" (OpenVINO's output differs: {agreement_db:.0f} dB)"
         return default
     if other_ms < default_ms:
         default.close()
@@ -141,4 +191,18 @@ def _faster(path: Path, threads: int, mode: Mode) -> Engine:
     return default
 
 
-__all__ = ["BUNDLED", "BUNDLED_NAMES", "MODES", "PROVIDERS", "Engine", "Mode", "Provider", "engine_path", "open_engine"]
+__all__ = [
+    "BUNDLED",
+    "BUNDLED_NAMES",
+    "DEFAULT_SIZE",
+    "MODES",
+    "PROVIDERS",
+    "Engine",
+    "Mode",
+    "Provider",
+    "TiledEngine",
+    "open_backend",
+    "open_engine",
+    "require_engine",
+    "resolve_engine",
+]

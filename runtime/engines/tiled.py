@@ -39,16 +39,28 @@ class TiledEngine:
         overlap_px: int = OVERLAP_PX,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if overlap_px < 0 or (tile and (min(tile) < LEAST_TILE_PX or 2 * overlap_px > min(tile))):
-            raise UsageError(
-                f"tiles must be at least {LEAST_TILE_PX} pixels wide and high, and twice the overlap, "
-                f"got {tile} and {overlap_px}",
-                hint="give a larger --tile or a smaller --overlap",
-            )
+        require_tile(tile, overlap_px)
         self._engine, self._tile, self._overlap_px, self._say = engine, tile, overlap_px, say
         self._range = engine.spec
         self._under_way: deque[tuple[Pixels, Pixels | None]] = deque()
         """A batch and its result, or None where the engine itself has it."""
+
+    def __enter__(self) -> TiledEngine:  # noqa: PYI034 - Self is new in Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, frames: Pixels) -> Pixels:
+        """Restore one frame uint8[H, W, 3] or a batch uint8[N, H, W, 3], BGR; the result has the same shape.
+
+        Raises ValueError for another shape or dtype, and what `Engine.infer` raises.
+        """
+        if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
+            raise ValueError(
+                f"expected uint8[H, W, 3] or uint8[N, H, W, 3] in BGR order, got {frames.dtype}{list(frames.shape)}"
+            )
+        return self.infer(frames) if frames.ndim == 4 else self.infer(frames[np.newaxis])[0]
 
     @property
     def spec(self) -> EngineSpec:
@@ -57,6 +69,10 @@ class TiledEngine:
     @property
     def backend(self) -> str:
         return self._engine.backend + (f", tiles of {self._tile[0]}x{self._tile[1]}" if self._tile else "")
+
+    @property
+    def provider(self) -> str:
+        return str(getattr(self._engine, "provider", ""))
 
     @property
     def slots(self) -> int:
@@ -131,6 +147,16 @@ class TiledEngine:
                 total[part[1:]] += weights
         result: Pixels = np.rint(blended / total).astype(np.uint8)
         return result[:, :height, :width]
+
+
+def require_tile(tile: Size | None, overlap_px: int) -> None:
+    """Raise UsageError if tiles of this width and height in pixels are too small for the overlap."""
+    if overlap_px < 0 or (tile and (min(tile) < LEAST_TILE_PX or 2 * overlap_px > min(tile))):
+        raise UsageError(
+            f"tiles must be at least {LEAST_TILE_PX} pixels wide and high, and twice the overlap, "
+            f"got {tile} and {overlap_px}",
+            hint="give a larger --tile or a smaller --overlap",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

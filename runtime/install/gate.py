@@ -9,7 +9,6 @@ from statistics import mean
 import numpy as np
 
 from runtime.engines import Provider, open_engine
-from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError
 from runtime.image_files import read_image
 from runtime.install.bundle import BLURRED, SHARP, Manifest
@@ -23,7 +22,7 @@ WORSE_DB = 0.05
 
 def measured(engine: Path, frames: Path, provider: Provider) -> float:
     """Mean PSNR in dB of an engine on the gate's frames; raises EngineError where it does not run here."""
-    opened = TiledEngine(open_engine(engine, provider=provider))
+    opened = open_engine(engine, provider=provider)
     try:
         scores = []
         for path in sorted((frames / BLURRED).iterdir()):

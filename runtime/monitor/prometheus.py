@@ -20,7 +20,7 @@ _COUNTERS: list[tuple[str, str, Callable[[Pipeline], float]]] = [
     ("frames_read", "Frames taken from the source.", lambda pipeline: pipeline.frames_read),
     ("frames_written", "Frames written to the output.", lambda pipeline: pipeline.frames_written),
     ("frames_dropped", "Frames passed over for newer ones.", lambda pipeline: pipeline.frames_dropped),
-    ("frames_passed", "Frames passed on as they were, for an impossible result.", lambda each: each.frames_passed),
+    ("frames_rejected", "Impossible results replaced by their input.", lambda pipeline: pipeline.frames_rejected),
     ("frames_skipped", "Frames that were sharp already and went on untouched.", lambda each: each.frames_skipped),
     ("reconnects", "How often the source was opened again.", lambda pipeline: pipeline.reconnects),
 ]

@@ -15,9 +15,9 @@ from threading import Lock, Thread, current_thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from runtime.address import Address, is_loopback
 from runtime.engines.base import Engine
 from runtime.errors import OutputError
-from runtime.monitor.address import Address, is_loopback
 from runtime.monitor.prometheus import CONTENT_TYPE, exposition
 from runtime.monitor.stream import Stream, health_facts
 from runtime.pipeline import Pipeline

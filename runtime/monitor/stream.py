@@ -18,7 +18,7 @@ import numpy as np
 from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.pipeline import Pipeline
-from runtime.report import statistics
+from runtime.report import to_dict
 from runtime.urls import redact
 
 State = Literal["starting", "running", "waiting", "stuck", "done", "failed"]
@@ -158,7 +158,7 @@ class Stream:
         health = self.health()
         curve = self._curve()
         recent = [count or 0 for count in curve["frames"][-_RATE_S:]]
-        values = statistics(self.pipeline)
+        values = to_dict(self.pipeline)
         return values | {
             "warnings": [redact(warning) for warning in values["warnings"]],
             "engine": self.engine.spec.to_dict(),

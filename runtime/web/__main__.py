@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runtime.cli import say
-from runtime.engines import BUNDLED_NAMES, PROVIDERS, engine_path
+from runtime.engines import BUNDLED_NAMES, PROVIDERS, resolve_engine
 from runtime.errors import DeblurError, EngineError, UsageError
 from runtime.monitor import Address
 from runtime.web.settings import Settings
@@ -25,7 +25,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--engine",
-        type=engine_path,
+        type=resolve_engine,
         action="append",
         metavar="E",
         help=f"an engine to choose from, again for each (default: {', '.join(BUNDLED_NAMES)})",
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if find_spec("streamlit") is None:
             raise UsageError("Streamlit is not installed", hint="pip install 'deblur-toolkit[web]'")
-        engines = options.engine or [engine_path(name) for name in BUNDLED_NAMES]
+        engines = options.engine or [resolve_engine(name) for name in BUNDLED_NAMES]
         for path in engines:
             if not path.is_file():
                 raise EngineError("no such engine", path, hint=f"take one that is bundled: {', '.join(BUNDLED_NAMES)}")

@@ -25,16 +25,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from runtime.engines import Engine, open_engine
-from runtime.engines.tiled import TiledEngine
+from runtime.engines import DEFAULT_SIZE, Engine, open_engine
 from runtime.engines.trial import trial_frame
 from runtime.errors import DeblurError, InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels
-from runtime.guard import OutputGuard
 from runtime.image_files import is_image
 from runtime.metrics import IDENTICAL_DB, SSIM_MIN_PX, psnr_db, ssim
 from runtime.pipeline import Pipeline
-from runtime.session import USUAL_SIZE
 from runtime.sinks import Sink, open_sink
 from runtime.sources import SourceInfo, open_source
 from runtime.web.settings import Limits
@@ -103,7 +100,7 @@ def done(job: Job, engine: Engine, limits: Limits, tell: Tell) -> dict[str, Any]
             check_video(path, limits)
     source = open_source(job.source)
     result = str(Path(job.folder) / ("restored.png" if picture else "restored.mp4"))
-    pipeline = Pipeline(source, engine, open_sink(result, source.info), guard=OutputGuard())
+    pipeline = Pipeline(source, engine, open_sink(result, source.info))
     shots = Shots(job, limits, tell)
     pipeline.listeners.append(shots)
     complete = False
@@ -202,8 +199,8 @@ def _jobs() -> Iterator[Job]:
 
 def _ready(path: str, provider: Any) -> Engine:
     """An engine that has been used once, so that the first visitor does not wait for it."""
-    engine = TiledEngine(open_engine(Path(path), provider=provider))
-    engine.infer(trial_frame(USUAL_SIZE))
+    engine = open_engine(path, provider=provider)
+    engine.infer(trial_frame(DEFAULT_SIZE))
     return engine
 
 

@@ -19,6 +19,7 @@ from export.__main__ import main
 from export.quantization import precision
 from export.quantization.sensitivity import Fitted
 from runtime.engines import BUNDLED, open_engine
+from runtime.metrics import psnr_db
 from runtime.sidecar import read_sidecar
 from tests.conftest import ROOT, picture
 from tests.export.test_fuse import REDUCED
@@ -231,9 +232,12 @@ def test_bundled_engines_are_what_their_checkpoint_gives(name: str, precisions: 
     frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
     for file in (f"{name}_{each}.onnx" for each in precisions.split(",")):
         made, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
-        assert np.abs(made.infer(frame).astype(int) - bundled.infer(frame)).max() <= 1
+        # Calibration chooses its method by quality measured with the INT8 kernels of this processor, so INT8 engines
+        # of two processors differ by more than rounding.
+        is_int8 = file.endswith("int8_cpu.onnx")
+        assert psnr_db(made.infer(frame)[0], bundled.infer(frame)[0]) > (45 if is_int8 else 55)
         assert made.spec.weights_sha256 == bundled.spec.weights_sha256
-        assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < 0.02
+        assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < (0.05 if is_int8 else 0.02)
 
 
 def test_plans_come_with_the_engines_and_only_where_something_changed(

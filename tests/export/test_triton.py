@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_UINT8, ModelConfig, ModelInstanceGroup
 
 from export.triton import main
-from runtime.engines import BUNDLED, engine_path, open_engine
+from runtime.engines import BUNDLED, open_engine, resolve_engine
 from runtime.errors import EngineError
 from runtime.sources import open_source
 from runtime.video import main as run_video
@@ -91,7 +91,7 @@ def test_a_stream_through_the_server_is_that_of_the_file(server: tuple[str, Serv
 
 def test_an_engine_on_a_server_has_its_spec_and_keeps_the_order(server: tuple[str, Service]) -> None:
     address, _ = server
-    engine, local = open_engine(engine_path(f"triton://{address}/{NAME}/1")), open_engine(provider="cpu")
+    engine, local = open_engine(resolve_engine(f"triton://{address}/{NAME}/1")), open_engine(provider="cpu")
     assert engine.spec == local.spec
     assert engine.backend == f"onnxruntime on {address}"
     batches = [picture(64, 48, seed=seed)[np.newaxis] for seed in range(engine.slots)]
@@ -114,7 +114,7 @@ def test_servers_that_are_not_there_or_fail_are_told(
         (f"triton://{address}", "not the address of a model"),
     ]:
         with pytest.raises(EngineError, match=words) as error:
-            open_engine(engine_path(engine))
+            open_engine(resolve_engine(engine))
         assert "triton://" in str(error.value)
     service.fail = "out of slots"
     try:

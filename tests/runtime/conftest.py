@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages."""
+"""Parts that tests of the runtime share: options without the guard, and a real browser for the tests of pages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runtime.options import RunOptions
+
 if TYPE_CHECKING:
     from selenium import webdriver
 
+UNGUARDED = RunOptions(guard=False)
+"""For test engines such as `invert`, whose results the guard would reject."""
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"

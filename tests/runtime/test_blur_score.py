@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runtime.blur_score import SHARP_BLUR_SCORE, blur_score
+from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.sources import open_source
 from runtime.video import main
@@ -52,7 +53,9 @@ def test_sharp_frames_pass_untouched_and_in_order(
     put_in_place(monkeypatch)
     sink = Kept()
     engine = TensorRtEngine(write_plan(invert, tmp_path), mode=mode)
-    pipeline = Pipeline(open_source(str(mixed)), engine, sink, skip_sharp=SHARP_BLUR_SCORE)
+    pipeline = Pipeline(
+        open_source(str(mixed)), engine, sink, RunOptions(guard=False, skip_blur_score=SHARP_BLUR_SCORE)
+    )
     pipeline.run()
     assert pipeline.frames_skipped == 3
     for index, (frame, source) in enumerate(zip(sink.frames, open_source(str(mixed)), strict=True)):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.engines import BUNDLED, BUNDLED_NAMES, Engine, engine_path, open_engine
+from runtime.engines import BUNDLED, BUNDLED_NAMES, Engine, open_backend, resolve_engine
 from runtime.engines.onnx import OnnxEngine, _Bound, _Plain
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.errors import EngineError
@@ -44,12 +44,12 @@ def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
         put_in_place(monkeypatch, lambda: HostCuda(**PLANS[kind]))
         mode = "throughput" if kind.endswith("throughput") else "latency"
         flavour = "tensorrt" if kind.endswith("tensorrt") else "tensorrt-rtx"
-        return lambda path: open_engine(write_plan(path, tmp_path, flavour=flavour), mode=mode)
+        return lambda path: open_backend(write_plan(path, tmp_path, flavour=flavour), mode=mode)
     if kind == "cpu throughput":
-        return lambda path: open_engine(path, provider="cpu", mode="throughput", threads=2)
+        return lambda path: open_backend(path, provider="cpu", mode="throughput", threads=2)
     if kind == "bound":  # as on a GPU, on the CPU's memory
         return lambda path: bound(OnnxEngine(path))
-    return lambda path: open_engine(path, provider=kind)
+    return lambda path: open_backend(path, provider=kind)
 
 
 def bound(engine: OnnxEngine) -> OnnxEngine:
@@ -62,8 +62,8 @@ def test_several_frames_at_once_are_those_of_one_at_a_time() -> None:
     frames = [picture(64, 48, seed=seed)[None] for seed in range(12)]
     for path in (BUNDLED, FP32):
         one, several = (
-            open_engine(path, provider="cpu"),
-            open_engine(path, provider="cpu", mode="throughput", threads=3),
+            open_backend(path, provider="cpu"),
+            open_backend(path, provider="cpu", mode="throughput", threads=3),
         )
         assert (one.slots, several.slots) == (1, 4)
         assert several.backend == f"{one.backend} (3 frames at once)"
@@ -75,8 +75,8 @@ def test_several_frames_at_once_are_those_of_one_at_a_time() -> None:
         results += [several.collect() for _ in range(several.slots)]
         for frame, result in zip(frames, results, strict=True):
             assert np.array_equal(result, one.infer(frame))
-    assert open_engine(BUNDLED, provider="cpu", mode="throughput", threads=1).slots == 1
-    assert open_engine(BUNDLED, provider="cpu", mode="throughput", threads=32).slots == 9
+    assert open_backend(BUNDLED, provider="cpu", mode="throughput", threads=1).slots == 1
+    assert open_backend(BUNDLED, provider="cpu", mode="throughput", threads=32).slots == 9
 
 
 onnx_only = pytest.mark.parametrize("opened", ONNX_ENGINES, indirect=True)
@@ -93,11 +93,11 @@ def test_a_bundled_engine_is_opened_by_its_name_unless_a_file_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert [engine_path(name).name for name in BUNDLED_NAMES] == [f"{name}_int8_cpu.onnx" for name in BUNDLED_NAMES]
-    assert all(engine_path(name).is_file() for name in BUNDLED_NAMES)
-    assert engine_path("mine.onnx") == Path("mine.onnx")
+    assert [resolve_engine(name).name for name in BUNDLED_NAMES] == [f"{name}_int8_cpu.onnx" for name in BUNDLED_NAMES]
+    assert all(resolve_engine(name).is_file() for name in BUNDLED_NAMES)
+    assert resolve_engine("mine.onnx") == Path("mine.onnx")
     (tmp_path / "edge-s").mkdir()
-    assert engine_path("edge-s") == Path("edge-s")
+    assert resolve_engine("edge-s") == Path("edge-s")
 
 
 @pytest.mark.parametrize("path", [FP32, BUNDLED], ids=["fp32", "int8_cpu"])
@@ -107,7 +107,7 @@ def test_every_size_is_kept_and_sharpened_alike(opened: Open, path: Path, height
     restored = opened(path).infer(frame)
     assert restored.shape == frame.shape
     assert restored.dtype == np.uint8
-    expected = open_engine(path, provider="cpu").infer(frame)
+    expected = open_backend(path, provider="cpu").infer(frame)
     difference = np.abs(restored.astype(int) - expected)
     assert difference.max() <= (1 if path == FP32 else 12)
     assert difference.mean() < 1
@@ -218,7 +218,7 @@ def test_failure_while_running_is_an_engine_error(opened: Open, tmp_path: Path) 
 
 
 def test_auto_takes_the_faster_one_and_says_so() -> None:
-    backend = open_engine(BUNDLED).backend
+    backend = open_backend(BUNDLED).backend
     for one, other in (("ONNX Runtime", "OpenVINO"), ("OpenVINO", "ONNX Runtime")):
         if backend.startswith(one):
             rest = backend.split("(")[1].rstrip(")").split(" ms for a small frame; ")
@@ -231,9 +231,9 @@ def test_auto_takes_the_faster_one_and_says_so() -> None:
 def test_auto_needs_no_openvino(monkeypatch: pytest.MonkeyPatch, invert: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr("runtime.engines.find_spec", lambda name: None)
-    assert open_engine(invert).backend.startswith("ONNX Runtime")
+    assert open_backend(invert).backend.startswith("ONNX Runtime")
     with pytest.raises(EngineError, match="OpenVINO is not installed"):
-        open_engine(invert, provider="openvino")
+        open_backend(invert, provider="openvino")
 
 
 def test_auto_keeps_to_onnx_runtime_where_openvino_knows_less(monkeypatch: pytest.MonkeyPatch, invert: Path) -> None:
@@ -241,7 +241,7 @@ def test_auto_keeps_to_onnx_runtime_where_openvino_knows_less(monkeypatch: pytes
         raise EngineError("not an engine that OpenVINO can load", hint="")
 
     monkeypatch.setattr("runtime.engines.OpenVinoEngine", refuse)
-    engine = open_engine(invert)
+    engine = open_backend(invert)
     assert engine.backend.startswith("ONNX Runtime")
     assert np.array_equal(engine.infer(picture(8, 6)[None]), 255 - picture(8, 6)[None])
 
@@ -254,7 +254,7 @@ def test_auto_does_not_take_openvino_where_it_gives_another_picture(
             return super().infer(batch) // 2
 
     monkeypatch.setattr("runtime.engines.OpenVinoEngine", Wrong)
-    engine = open_engine(invert)
+    engine = open_backend(invert)
     assert engine.backend.startswith("ONNX Runtime")
-    assert "OpenVINO gives another picture: " in engine.backend
+    assert "OpenVINO's output differs: " in engine.backend
     engine.close()

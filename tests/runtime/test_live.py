@@ -18,6 +18,7 @@ import pytest
 from runtime.engines.base import OneAtATime
 from runtime.errors import SourceLostError, UsageError
 from runtime.frame import Pixels
+from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
@@ -26,6 +27,7 @@ from runtime.spec import EngineSpec
 from runtime.urls import is_url, redact, with_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
+from tests.runtime.conftest import UNGUARDED
 from tests.runtime.test_pipeline import Kept
 
 QUICK = Watch(timeout_s=0.3, open_s=0.3, first_wait_s=0.01, longest_wait_s=0.05)
@@ -184,7 +186,7 @@ def test_latency_is_bounded_however_slow_the_engine(seconds: float, survived: Su
     feed = Steady(60, seconds)
     source = LiveSource("steady", lambda: feed, Watch(timeout_s=1, open_s=1, max_reconnects=0))
     sink = Kept()
-    pipeline = Pipeline(source, Busy(0.1), sink)
+    pipeline = Pipeline(source, Busy(0.1), sink, UNGUARDED)
     with pytest.raises(SourceLostError):
         pipeline.run()
     percent = 99 if seconds > 10 else 90  # of 40 frames one may meet a busy machine
@@ -198,7 +200,7 @@ def test_latency_is_bounded_however_slow_the_engine(seconds: float, survived: Su
 def test_frames_that_waited_too_long_are_dropped() -> None:
     source = LiveSource("steady", lambda: Steady(100, 1), Watch(timeout_s=0.5, open_s=1, max_reconnects=0))
     sink = Kept()
-    pipeline = Pipeline(source, Busy(0.05), sink, max_latency_ms=0.001)
+    pipeline = Pipeline(source, Busy(0.05), sink, RunOptions(guard=False, max_latency_ms=0.001))
     with pytest.raises(SourceLostError):
         pipeline.run()
     assert pipeline.frames_written == 0

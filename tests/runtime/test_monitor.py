@@ -36,6 +36,7 @@ from runtime.spec import EngineSpec
 from runtime.video import main
 from tests.conftest import picture, write_clip
 from tests.rig import free_port, wait_until
+from tests.runtime.conftest import UNGUARDED
 
 ANY = Address("127.0.0.1", 0)
 
@@ -97,7 +98,7 @@ class Run:
     """A pipeline in a thread, on a server."""
 
     def __init__(self, server: StatusServer, source: Source, engine: Engine, sink: Sink | None = None) -> None:
-        self.pipeline = Pipeline(source, engine, sink or NullSink())
+        self.pipeline = Pipeline(source, engine, sink or NullSink(), UNGUARDED)
         self.stream: Stream = server.add(self.pipeline, engine)
         self.thread = Thread(target=self._run)
         self.thread.start()
@@ -229,7 +230,7 @@ def test_figures_of_a_clip(stack, clip, invert) -> None:
     status, values = get_json(f"{server.url}stats.json")
     (stream,) = values["streams"]
     assert status == 200
-    assert stream["frames"] == {"read": 10, "written": 10, "dropped": 0, "passed": 0, "skipped": 0, "reconnects": 0}
+    assert stream["frames"] == {"read": 10, "written": 10, "dropped": 0, "rejected": 0, "skipped": 0, "reconnects": 0}
     assert (stream["state"], stream["ready"], stream["live"]) == ("done", True, True)
     assert stream["engine"]["name"] == "invert"
     time.sleep(1.1)  # the curve is of whole seconds

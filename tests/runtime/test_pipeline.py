@@ -14,11 +14,13 @@ import pytest
 from runtime.engines import open_engine
 from runtime.engines.base import OneAtATime
 from runtime.frame import Frame, Pixels
+from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.sinks.base import NullSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
 from runtime.spec import EngineSpec
+from tests.runtime.conftest import UNGUARDED
 
 
 class Numbers:
@@ -85,7 +87,7 @@ class Kept(NullSink):
 def test_every_frame_of_a_file_arrives_in_order(clip: Path, invert: Path) -> None:
     expected = [(frame.pts, 255 - frame.pixels) for frame in open_source(str(clip))]
     sink = Kept()
-    pipeline = Pipeline(open_source(str(clip)), open_engine(invert), sink)
+    pipeline = Pipeline(open_source(str(clip)), open_engine(invert), sink, UNGUARDED)
     pipeline.run()
     assert [frame.pts for frame in sink.frames] == [pts for pts, _ in expected]
     assert all(np.array_equal(f.pixels, pixels) for f, (_, pixels) in zip(sink.frames, expected, strict=True))
@@ -98,7 +100,7 @@ def test_every_frame_of_a_file_arrives_in_order(clip: Path, invert: Path) -> Non
 
 def test_slow_engine_makes_a_file_wait() -> None:
     sink = Kept()
-    pipeline = Pipeline(Numbers(20), Slow(0.01), sink)
+    pipeline = Pipeline(Numbers(20), Slow(0.01), sink, UNGUARDED)
     pipeline.run()
     assert len(sink.frames) == 20
     assert pipeline.frames_dropped == 0
@@ -107,7 +109,7 @@ def test_slow_engine_makes_a_file_wait() -> None:
 def test_slow_engine_makes_a_camera_drop_and_latency_stays_bounded() -> None:
     sink = Kept()
     source = Numbers(100, is_live=True, every_seconds=0.005)
-    pipeline = Pipeline(source, Slow(0.05), sink)
+    pipeline = Pipeline(source, Slow(0.05), sink, UNGUARDED)
     pipeline.run()
     assert pipeline.frames_dropped > 50
     assert pipeline.frames_dropped + pipeline.frames_written == pipeline.frames_read == 100
@@ -121,7 +123,7 @@ def test_slow_engine_makes_a_camera_drop_and_latency_stays_bounded() -> None:
 def test_failure_of_any_part_ends_the_run_and_reaches_the_caller(part: str, at: int) -> None:
     source = Numbers(10_000, fail_at=at if part == "reader" else -1)
     sink = Kept(fail_at=at if part == "writer" else -1)
-    pipeline = Pipeline(source, Slow(fail_at=at if part == "engine" else -1), sink)
+    pipeline = Pipeline(source, Slow(fail_at=at if part == "engine" else -1), sink, UNGUARDED)
     start = time.perf_counter()
     with pytest.raises(ValueError, match=part):
         pipeline.run()
@@ -138,7 +140,7 @@ def test_reader_that_hangs_does_not_hold_up_an_error() -> None:
             yield from super().__iter__()
             threading.Event().wait(30)
 
-    pipeline = Pipeline(Stuck(3), Slow(fail_at=1), Kept())
+    pipeline = Pipeline(Stuck(3), Slow(fail_at=1), Kept(), UNGUARDED)
     with pytest.raises(ValueError, match="engine"):
         pipeline.run()
 
@@ -147,7 +149,7 @@ def test_reader_that_hangs_does_not_hold_up_an_error() -> None:
 def test_stop_finishes_what_is_under_way(is_live: bool, complete: bool) -> None:
     sink = Kept()
     source = Numbers(10_000, is_live=is_live, every_seconds=0.001)
-    pipeline = Pipeline(source, Slow(), sink)
+    pipeline = Pipeline(source, Slow(), sink, UNGUARDED)
     pipeline.listeners.append(lambda pipe, *_: pipe.frames_written == 20 and pipe.stop())
     pipeline.run()
     assert 20 <= len(sink.frames) < 100
@@ -157,7 +159,7 @@ def test_stop_finishes_what_is_under_way(is_live: bool, complete: bool) -> None:
 
 def test_side_by_side_has_the_blurred_frame_on_the_left(invert: Path, clip: Path) -> None:
     sink = Kept()
-    Pipeline(open_source(str(clip)), open_engine(invert), sink, side_by_side=True).run()
+    Pipeline(open_source(str(clip)), open_engine(invert), sink, RunOptions(guard=False, side_by_side=True)).run()
     assert sink.frames[0].size == (128, 48)
     left, right = np.split(sink.frames[0].pixels, 2, axis=1)
     assert np.array_equal(right, 255 - left)

@@ -21,6 +21,7 @@ from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
 from runtime.video import main
 from tests.conftest import write_clip
+from tests.runtime.conftest import UNGUARDED
 from tests.runtime.test_live import Busy, Steady
 from tests.runtime.test_pipeline import Kept, Numbers
 
@@ -59,7 +60,7 @@ def test_each_pipeline_gets_its_own_frames_in_order(slots: int) -> None:
     pipelines = []
     for sink in sinks:
         seat = shared.seat()
-        pipelines.append(Pipeline(Numbers(60), seat, sink, turn=seat.turn))
+        pipelines.append(Pipeline(Numbers(60), seat, sink, UNGUARDED, turn=seat.turn))
     threads = [threading.Thread(target=pipeline.run) for pipeline in pipelines]
     for thread in threads:
         thread.start()
@@ -95,8 +96,8 @@ def test_a_failure_concerns_its_own_pipeline() -> None:
     seats = [shared.seat(), shared.seat()]
     good, bad = Kept(), Kept()
     ends = [
-        Pipeline(Numbers(50), seats[0], good, turn=seats[0].turn),
-        Pipeline(Numbers(100), seats[1], bad, turn=seats[1].turn),
+        Pipeline(Numbers(50), seats[0], good, UNGUARDED, turn=seats[0].turn),
+        Pipeline(Numbers(100), seats[1], bad, UNGUARDED, turn=seats[1].turn),
     ]
     other = threading.Thread(target=ends[0].run)
     other.start()
@@ -114,7 +115,7 @@ def test_live_sources_that_share_a_slow_engine_stay_fresh() -> None:
     for _ in range(4):
         source = LiveSource("steady", lambda: Steady(60, 3), Watch(timeout_s=0.5, open_s=1, max_reconnects=0))
         seat = shared.seat()
-        pipelines.append(Pipeline(source, seat, Kept(), turn=seat.turn))
+        pipelines.append(Pipeline(source, seat, Kept(), UNGUARDED, turn=seat.turn))
 
     def run(pipeline: Pipeline) -> None:
         with pytest.raises(SourceLostError):

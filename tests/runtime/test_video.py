@@ -43,8 +43,8 @@ def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys
     assert [f.pts * f.time_base for f in restored] == [f.pts * f.time_base for f in open_source(str(clip))]
     assert np.abs(restored[0].pixels.astype(int) - (255 - picture(64, 48).astype(int))).mean() < 8
     values = json.loads(stats.read_text())
-    assert values["schema"] == 1
-    assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "passed": 0, "skipped": 0, "reconnects": 0}
+    assert values["schema"] == 2
+    assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "rejected": 0, "skipped": 0, "reconnects": 0}
     assert values["engine"]["name"] == "invert"
     assert values["output"] == str(out)
     assert set(values["latency_ms"]) == {"read", "engine", "write", "total"}
@@ -85,7 +85,7 @@ def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:
         (["--source", "{tmp}/junk.mp4", "--out", "null"], 3, "not a video that can be decoded"),
         (["--source", "97", "--out", "null"], 5, "camera does not open"),
         (["--engine", "{tmp}/none.onnx", "--source", "{clip}", "--out", "null"], 4, "no such engine"),
-        (["--engine", "{tmp}/junk.mp4", "--source", "{clip}", "--out", "null"], 4, "are not known"),
+        (["--engine", "{tmp}/junk.mp4", "--source", "{clip}", "--out", "null"], 4, "unknown kind of engine"),
         (["--engine", "{tmp}", "--source", "{clip}", "--out", "null"], 4, "there is none in it"),
         (["--provider", "tensorrt", "--source", "{clip}", "--out", "null"], 4, "use --provider cpu"),
         (["--source", "{clip}", "--out", "{tmp}/zero.mp4"], 2, "output exists"),

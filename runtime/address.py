@@ -1,4 +1,4 @@
-"""Where the status page is served."""
+"""Network addresses that a page is served at."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import re
 from dataclasses import dataclass
 
 LOOPBACK = "127.0.0.1"
+_ADDRESS = re.compile(r"(?:(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):)?(\d{1,5})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Address:
-    """A host name or address without brackets, and a TCP port; port 0 is any free one."""
+    """A host name or IP address without brackets, and a TCP port; port 0 takes any free port."""
 
     host: str
     port: int
@@ -26,15 +27,15 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """`8080` (on loopback), `0.0.0.0:8080`, `[::1]:8080`, `board.lan:8080`; for argparse's `type`."""
-        found = re.fullmatch(r"(?:(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):)?(\d{1,5})", text, re.ASCII)
-        if not found or int(found[3]) > 65_535:
+        """Parse `8080` (on loopback), `0.0.0.0:8080`, `[::1]:8080` or `board.lan:8080`, as argparse's `type`."""
+        match = _ADDRESS.fullmatch(text)
+        if not match or int(match[3]) > 65_535:
             raise argparse.ArgumentTypeError(f"expected [HOST:]PORT such as 8080 or 0.0.0.0:8080, got {text!r}")
-        return cls(found[1] or found[2] or LOOPBACK, int(found[3]))
+        return cls(match[1] or match[2] or LOOPBACK, int(match[3]))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, with or without brackets, is this machine to itself: 127.0.0.0/8, ::1, localhost."""
+    """Whether a host, with or without brackets, is a loopback address: 127.0.0.0/8, ::1 or localhost."""
     if host.lower() == "localhost":
         return True
     try:

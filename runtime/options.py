@@ -1,0 +1,95 @@
+"""Options of a run, shared by the command line, the Python API, batches, Ray workers and the upload page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from runtime.address import Address
+from runtime.engines import BUNDLED, MODES, PROVIDERS, Mode, Provider
+from runtime.engines.tiled import OVERLAP_PX, require_tile
+from runtime.errors import UsageError
+from runtime.frame import Size
+from runtime.sinks.pipe import PipeFormat
+from runtime.sources import LiveOptions, RawFrames
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How frames are read, restored and written; validated when it is made.
+
+    Raises UsageError for a value that is out of range, and for options that exclude each other.
+    """
+
+    sources: tuple[str, ...] = ("0",)
+    """Sources by name, as `open_source` takes them; camera 0 by default."""
+    outputs: tuple[str, ...] = ()
+    """Outputs by name, as `open_sink` takes them: one for each source, or several of one source."""
+
+    engine: str | Path = BUNDLED
+    """Engine as `open_engine` takes it."""
+    provider: Provider = "auto"
+    """Library that runs an `.onnx` engine."""
+    threads: int = 0
+    """Number of CPU threads of the engine; 0 for every core."""
+    mode: Mode | None = None
+    """`latency` or `throughput`; None for `latency` on live sources and `throughput` on files."""
+    rebuild: bool = False
+    """Build a plan again from its ONNX file if it does not fit this machine."""
+    tile: Size | None = None
+    """Width and height of tiles in pixels; None for tiles only where a frame needs them."""
+    overlap_px: int = OVERLAP_PX
+    """Overlap of neighbouring tiles in pixels."""
+    watch_engine: bool = False
+    """Replace the engine between two frames when its file is replaced."""
+
+    guard: bool = True
+    """Write the blurred frame instead of an impossible result; see `OutputGuard`."""
+    strict: bool = False
+    """End with NumbersError at an impossible result instead."""
+    skip_blur_score: float = 0.0
+    """Frames with a lower `blur_score` are written as they are; 0 restores every frame."""
+    max_latency_ms: float | None = None
+    """Age in milliseconds above which a frame of a live source is dropped; None for no limit."""
+
+    live: LiveOptions = field(default_factory=LiveOptions)
+    """Options of cameras and network streams."""
+    raw: RawFrames | None = None
+    """Size and rate of raw frames on standard input; None where standard input is a video."""
+    segment_s: float = 0.0
+    """Length of the files of a recording in seconds; 0 for one file."""
+    pipe: PipeFormat = "y4m"
+    """Format of frames on standard output."""
+    side_by_side: bool = False
+    """Write the blurred frame to the left of the restored one."""
+    resume: bool = False
+    """Continue a video that an earlier run with the same options left unfinished."""
+    overwrite: bool | None = None
+    """Replace existing outputs; None asks on a terminal and refuses elsewhere."""
+
+    show: bool = False
+    """Show frames in a window; the default where there is neither an output nor a status page."""
+    serve: Address | None = None
+    """Address of the status page; None for no page."""
+    stats: Path | None = None
+    """File for frame counts and latencies as JSON."""
+    debug: bool = False
+    """Print the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        if self.provider not in PROVIDERS:
+            raise UsageError(f"unknown provider {self.provider!r}", hint=f"use one of {', '.join(PROVIDERS)}")
+        if self.mode not in (None, *MODES):
+            raise UsageError(f"unknown mode {self.mode!r}", hint=f"use one of {', '.join(MODES)}")
+        if self.pipe not in get_args(PipeFormat):
+            raise UsageError(f"unknown pipe format {self.pipe!r}", hint="use y4m or raw")
+        if self.threads < 0:
+            raise UsageError(f"{self.threads} threads", hint="give a positive number, or 0 for every core")
+        if not 0 <= self.skip_blur_score <= 1:
+            raise UsageError(f"blur score {self.skip_blur_score} is outside 0 to 1", hint="give --skip-sharp auto")
+        if self.segment_s < 0:
+            raise UsageError(f"segments of {self.segment_s:g} s", hint="give a positive --segment-s")
+        require_tile(self.tile, self.overlap_px)
+        if not self.sources:
+            raise UsageError("no source", hint="give a --source")

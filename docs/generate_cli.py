@@ -31,9 +31,9 @@ SCRIPTS = {
 """Modules with a `build_parser`, and the console script of each."""
 _HEAD = """# Command line
 
-Made from the parsers by `python docs/generate_cli.py`. Every command ends with one line on standard error that says what
-is wrong and what to do, and with an exit code: 0 done, 1 a bug, 2 usage, 3 source, 4 engine or model, 5 source lost,
-6 output, 7 memory, 8 impossible numbers, 130 interrupted, 143 terminated.
+Made from the parsers by `python docs/generate_cli.py`. A command that fails prints one line on standard error, which says
+what is wrong and what to do. Exit codes: 0 done, 1 a bug, 2 usage, 3 source, 4 engine or model, 5 source lost, 6 output,
+7 memory, 8 impossible numbers, 130 interrupted, 143 terminated.
 """
 
 
@@ -74,7 +74,9 @@ def _render_name(parser: argparse.ArgumentParser, action: argparse.Action) -> st
         return f"`{formatter._format_args(action, action.metavar or action.dest)}`"  # noqa: SLF001 # type: ignore[arg-type]
     value = ""
     if action.nargs != 0:
-        metavar = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper())
+        metavar = action.metavar or (
+            "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
+        )
         value = f" {metavar}"
     return ", ".join(f"`{option}{value}`" for option in action.option_strings).replace("|", "\\|")
 

@@ -31,9 +31,9 @@ SCRIPTS = {
 """Modules with a `build_parser`, and the console script of each."""
 _HEAD = """# Command line
 
-Made from the parsers by `python docs/generate_cli.py`. A command that fails prints one line on standard error, which says
-what is wrong and what to do. Exit codes: 0 done, 1 a bug, 2 usage, 3 source, 4 engine or model, 5 source lost, 6 output,
-7 memory, 8 impossible numbers, 130 interrupted, 143 terminated.
+Made from the parsers by `python docs/generate_cli.py`. A command that fails prints one line on standard error, which
+says what is wrong and what to do. Exit codes: 0 done, 1 a bug, 2 usage, 3 source, 4 engine or model, 5 source lost,
+6 output, 7 memory, 8 impossible numbers, 130 interrupted, 143 terminated.
 """
 
 

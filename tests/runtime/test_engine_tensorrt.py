@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.engines import BUNDLED, open_engine
+from runtime.engines import BUNDLED, open_backend
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -40,7 +40,7 @@ def plan(invert: Path, tmp_path: Path) -> Path:
 
 def refusal(plan: Path) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        open_engine(plan)
+        open_backend(plan)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
     return caught.value
@@ -66,7 +66,7 @@ def test_no_plan_and_no_sidecar(plan: Path) -> None:
     plan.unlink()
     assert "no such engine" in str(refusal(plan))
     plan.mkdir()
-    assert "not a file" in str(refusal(plan))
+    assert "is a folder" in str(refusal(plan))
 
 
 def test_a_plan_that_may_not_be_read(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_what_the_gpu_computes_is_timed_without_copies(
     plan: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = put_in_place(monkeypatch, lambda: HostCuda(graphs=graphs))
-    with contextlib.closing(open_engine(plan)) as engine:
+    with contextlib.closing(open_backend(plan)) as engine:
         assert isinstance(engine, TensorRtEngine)
         times = engine.compute_ms(frame(), count=5)
         assert len(times) == 5
@@ -367,10 +367,10 @@ def test_rebuild_builds_a_plan_that_fits_and_goes_on(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr("runtime.engines.subprocess.run", run)
-    engine = open_engine(plan, rebuild=True)
+    engine = open_backend(plan, rebuild=True)
     assert np.array_equal(engine.infer(frame()), 255 - frame())
     assert asked == [[sys.executable, *Sidecar.from_json(sidecar_path(plan).read_text()).rebuild(plan)]]
-    open_engine(plan, rebuild=True)  # which fits now
+    open_backend(plan, rebuild=True)  # which fits now
     assert len(asked) == 1
 
 
@@ -382,7 +382,7 @@ def test_the_command_that_is_named_is_one_that_works(tmp_path: Path) -> None:
     plan = write_plan(onnx, tmp_path)
     plan.write_bytes(plan.read_bytes()[:1000])
     with pytest.raises(UnfitPlanError) as caught:
-        open_engine(plan)
+        open_backend(plan)
     limits = ["--max-size", "640x360", "--opt-size", "320x180"]  # of a machine that is not this one
     subprocess.run([sys.executable, *caught.value.rebuild, *limits], cwd=ROOT, check=True)
     assert read_sidecar(plan, plan.read_bytes()).version == version("tensorrt-rtx")
@@ -391,6 +391,6 @@ def test_the_command_that_is_named_is_one_that_works(tmp_path: Path) -> None:
 
 def test_a_rebuild_that_fails_is_told(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plan.write_bytes(b"junk")
-    with pytest.raises(EngineError, match="and it could not be built again"):
-        open_engine(plan, rebuild=True)
+    with pytest.raises(EngineError, match="and building it again failed"):
+        open_backend(plan, rebuild=True)
     assert "error: " in capfd.readouterr().err  # invert.onnx is not beside it

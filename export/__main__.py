@@ -17,7 +17,7 @@ from calib_data import CALIBRATION, HELD_OUT
 from export.plan.builder import PlanConfig, add_options, config_of, machine
 from export.step_cache import Steps, digest, folder_digest
 from runtime.engines.cuda import probe
-from runtime.engines.nvidia import package
+from runtime.engines.nvidia import import_tensorrt
 from runtime.errors import DeblurError, EngineError, InputError, OutputError, UsageError
 from runtime.files import unwritable
 from runtime.sidecar import Flavour
@@ -165,7 +165,7 @@ def check_options(options: argparse.Namespace) -> None:
     """Raise UsageError or InputError for what can be known before anything is computed."""
     if options.target:
         plan_config(options)
-        package(options.target)
+        import_tensorrt(options.target)
         if options.target == "tensorrt":
             probe()
     unknown = set(options.precision.split(",")) - set(_PRECISIONS)

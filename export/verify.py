@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from runtime.engines.base import OneAtATime
-from runtime.engines.tiled import LEAST_TILE_PX, TiledEngine
+from runtime.engines.base import SynchronousEngine
+from runtime.engines.tiled import MIN_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
 from runtime.image_files import is_image, read_image
@@ -71,10 +71,10 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
         yield pair
 
 
-class RestorerEngine(OneAtATime):
+class RestorerEngine(SynchronousEngine):
     """A restorer as an engine of the runtime."""
 
-    backend = "ONNX Runtime"
+    backend, provider = "ONNX Runtime", "cpu"
 
     def __init__(self, restore: Restorer) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def tile_costs_db(restore: Restorer, pairs: list[Pair]) -> dict[int, float]:
     for overlap_px in TILE_OVERLAPS_PX:
         losses = []
         for pair in pairs:
-            height, width = (max(side // 2 + overlap_px, LEAST_TILE_PX) for side in pair.blurred.shape[:2])
+            height, width = (max(side // 2 + overlap_px, MIN_TILE_PX) for side in pair.blurred.shape[:2])
             tiled = TiledEngine(RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
             losses.append(_psnr_db(tiled.infer, pair))
         costs[overlap_px] = float(whole - np.mean(losses))

@@ -20,7 +20,7 @@ from runtime.engines import (
     require_engine,
     resolve_engine,
 )
-from runtime.engines.shared import Seat, SharedEngine
+from runtime.engines.shared import EngineClient, SharedEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import OutputError, SourceLostError, UsageError
 from runtime.frame import Pixels, Size
@@ -75,7 +75,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
             pipelines = [
-                _open_pipeline(options, source, outputs, shared.seat(), not_started)
+                _open_pipeline(options, source, outputs, shared.create_client(), not_started)
                 for source, (_, outputs) in zip(sources, jobs, strict=True)
             ]
             for pipeline in pipelines:
@@ -169,7 +169,7 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
 
 
 def _open_pipeline(
-    options: RunOptions, source: Source, outputs: list[str], engine: Seat, not_started: ExitStack
+    options: RunOptions, source: Source, outputs: list[str], engine: EngineClient, not_started: ExitStack
 ) -> Pipeline:
     window = WindowSink() if options.show or not (outputs or options.serve) else None
     sink = _open_sinks(options, outputs, source, window, job=job_id(source, engine, options))

@@ -1,4 +1,7 @@
-"""What stands beside a plan: `NAME.plan.json`, so that a plan stays a bare plan."""
+"""The description of a TensorRT plan, in a JSON file `NAME.plan.json` next to `NAME.plan`.
+
+The plan file itself holds nothing but the plan, so that other tools can load it.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +13,61 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from runtime.commands import PLAN_BUILDER
 from runtime.errors import UnfitPlanError
 from runtime.spec import EngineSpec
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
+"""Library that builds and runs a plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """Where a plan comes from, and where it runs."""
+    """Origin of a plan, and the machines that it runs on."""
 
     engine: EngineSpec
-    """Of the ONNX file: what it loses in dB was measured there. Height and width are the plan's own range."""
+    """Spec of the ONNX file, with the size range of the plan; `loss_db` was measured with the ONNX file."""
     batch: tuple[int, int]
-    """Least and greatest number of frames at once."""
+    """Smallest and largest number of frames in a batch."""
     flavour: Flavour
     version: str
-    """Of TensorRT or TensorRT-RTX; a plan runs on no other."""
+    """Version of TensorRT or TensorRT-RTX that built the plan; no other version runs it."""
     compute_capabilities: tuple[str, ...]
-    """Of the GPUs that it runs on, such as 8.7."""
+    """Compute capabilities of the GPUs that the plan runs on, such as 8.7."""
     onnx: str
-    """Name of the ONNX file that it was built from, beside the plan."""
+    """Name of the ONNX file that the plan was built from, in the same folder."""
     onnx_sha256: str
     plan_sha256: str
     opt_size: tuple[int, int] = (1280, 720)
-    """Width and height that it is fastest at."""
+    """Width and height that the plan is optimized for."""
     workspace_mib: int | None = None
+    """Limit of scratch memory for the builder, in MiB."""
     calibrator: str | None = None
-    """What quantised it while it was built; then it was measured nowhere."""
+    """TensorRT calibrator that quantized the plan while it was built; the loss of such a plan was not measured."""
     dla_core: int | None = None
+    """Core of the deep learning accelerator that runs the plan; None for the GPU."""
     kernels: int | None = None
-    """What the builder made of the network, where it says so."""
+    """Number of kernels in the plan, if the builder reports it."""
     pixel_kernels: int | None = None
-    """Those that convert pixels and do nothing else but join in."""
+    """Number of kernels that only convert pixels and are not fused with a layer."""
     convolutions: dict[str, int] = field(default_factory=dict)
-    """Number of convolutions by the type that they read: Float, Half, Int8."""
+    """Number of convolutions by the type of their input: Float, Half, Int8."""
 
     def __post_init__(self) -> None:
         if self.flavour not in get_args(Flavour):
             raise ValueError(f"flavour must be one of {get_args(Flavour)}, got {self.flavour!r}")
         if not self.onnx or Path(self.onnx).name != self.onnx:
-            raise ValueError(f"onnx must be the name of a file beside the plan, got {self.onnx!r}")
+            raise ValueError(f"onnx must be the name of a file in the folder of the plan, got {self.onnx!r}")
 
     def to_json(self) -> str:
+        """Return the content of the sidecar file."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
-    def rebuild(self, plan: Path, *, compute_capability: str | None = None) -> list[str]:
-        """Arguments of python that build a plan like this one from the ONNX file beside it."""
+    def rebuild_arguments(self, plan: Path, *, compute_capability: str | None = None) -> list[str]:
+        """Return the arguments of `python` that build a plan like this one from the ONNX file in its folder.
+
+        `compute_capability`: of the GPU that the new plan is for; only TensorRT-RTX uses it.
+        """
         sizes = [f"{self.engine.width[end]}x{self.engine.height[end]}" for end in (0, 1)]
         sizes.insert(1, f"{self.opt_size[0]}x{self.opt_size[1]}")
         names = ("--min-size", "--opt-size", "--max-size")
@@ -67,19 +78,19 @@ class Sidecar:
         options += [("--dla", self.dla_core), ("--workspace-mib", self.workspace_mib)]
         if self.flavour == "tensorrt-rtx":
             options.append(("--compute-capability", compute_capability))
-        if self.calibrator:  # frames of the user's own, which nobody else knows
+        if self.calibrator:  # the user replaces FRAMES by the folder of calibration frames, which is not recorded
             options += [("--calibrator", self.calibrator), ("--calib", "FRAMES")]
-        given = [text for name, value in options if value is not None for text in (name, str(value))]
+        arguments = [text for name, value in options if value is not None for text in (name, str(value))]
         onnx = str(plan.with_name(self.onnx))
-        return ["-m", "export.plan", onnx, "--out", str(plan), "--target", self.flavour, *given]
+        return ["-m", PLAN_BUILDER, onnx, "--out", str(plan), "--target", self.flavour, *arguments]
 
     @classmethod
     def from_json(cls, text: str) -> Sidecar:
-        """The inverse of `to_json`; fields of later versions are passed over. Raises ValueError."""
+        """Return the sidecar in the content of its file; raises ValueError. Fields of later versions are ignored."""
         values: Any = json.loads(text)
         if not isinstance(values, dict) or not isinstance(values.get("engine"), dict):
             raise ValueError("expected a JSON object with an engine in it")  # noqa: TRY004 - a bad value
-        known = {each.name for each in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)}
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known}
         values["engine"] = EngineSpec.from_json(json.dumps(values["engine"]))
         try:
@@ -89,25 +100,30 @@ class Sidecar:
 
 
 def sidecar_path(plan: Path) -> Path:
+    """Return the path of the sidecar file of a plan."""
     return plan.with_name(plan.name + ".json")
 
 
 def read_sidecar(plan: Path, content: bytes) -> Sidecar:
-    """The sidecar of a plan whose bytes are `content`; raises UnfitPlanError if it is missing or does not match."""
+    """Return the sidecar of a plan whose bytes are `content`.
+
+    Raises UnfitPlanError if the sidecar is missing or damaged, or if the SHA-256 of `content` differs from it.
+    """
     path = sidecar_path(plan)
-    again = ["-m", "export.plan", str(plan.with_suffix(".onnx")), "--out", str(plan)]
+    rebuild = ["-m", PLAN_BUILDER, str(plan.with_suffix(".onnx")), "--out", str(plan)]
     if find_spec("tensorrt") is None:
-        again += ["--target", "tensorrt-rtx"]
-    foreign = content[4:5] == b"{" and int.from_bytes(content[:4], "little") < len(content)
-    if foreign:
-        raise UnfitPlanError("plan has the metadata of another tool in front of it", plan, rebuild=again)
+        rebuild += ["--target", "tensorrt-rtx"]
+    # Some tools write the length of a JSON text and the text itself in front of the plan.
+    has_foreign_metadata = content[4:5] == b"{" and int.from_bytes(content[:4], "little") < len(content)
+    if has_foreign_metadata:
+        raise UnfitPlanError("plan has the metadata of another tool in front of it", plan, rebuild=rebuild)
     try:
         sidecar = Sidecar.from_json(path.read_text())
     except FileNotFoundError as error:
-        raise UnfitPlanError("plan has no sidecar beside it", path, rebuild=again) from error
+        raise UnfitPlanError("plan has no sidecar file", path, rebuild=rebuild) from error
     except (OSError, ValueError) as error:
-        raise UnfitPlanError(f"sidecar cannot be read ({error})", path, rebuild=again) from error
+        raise UnfitPlanError(f"sidecar cannot be read ({error})", path, rebuild=rebuild) from error
     if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256:
         what = "plan is not the one that its sidecar describes (SHA-256 differs)"
-        raise UnfitPlanError(what, plan, rebuild=sidecar.rebuild(plan))
+        raise UnfitPlanError(what, plan, rebuild=sidecar.rebuild_arguments(plan))
     return sidecar

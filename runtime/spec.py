@@ -1,4 +1,4 @@
-"""What an engine says about itself."""
+"""The description of an engine that is stored with it: origin, size range and measured quality."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
+"""Numeric precision of an engine; `int8` is for NVIDIA GPUs, `int8_cpu` for CPUs."""
 
 METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
@@ -15,42 +16,44 @@ METADATA_KEY = "deblur_spec"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """Where an engine comes from, what it takes, and what it was measured to give.
+    """Origin, size range and measured quality of an engine.
 
-    Stored as JSON under `METADATA_KEY` in an ONNX file. A file without it still runs if its
-    inputs and outputs fit the contract; then only the name and the ranges are known.
+    An ONNX file stores it as JSON under `METADATA_KEY`. A file without it still runs if its inputs and outputs match
+    the contract; then only the name and the size range are known.
     """
 
     name: str
     generator: str = "unknown"
-    """Name of the network, as `train` knows it, with its options."""
+    """Name of the network in `train`, with its options."""
     precision: Precision = "unknown"
     height: tuple[int, int] = (1, 65_535)
-    """Least and greatest frame height in pixels."""
+    """Smallest and largest frame height in pixels."""
     width: tuple[int, int] = (1, 65_535)
+    """Smallest and largest frame width in pixels."""
     weights_sha256: str | None = None
-    """Of the published weights that it was exported from."""
+    """SHA-256 of the published weights that the engine was exported from."""
     exported_with: str | None = None
-    """Packages and versions, and the ONNX opset."""
+    """Packages of the export with their versions, and the ONNX opset."""
     core_sha256: str | None = None
-    """Of the float network in ONNX that it was made from."""
+    """SHA-256 of the float32 ONNX network that the engine was made from."""
     calibration_sha256: str | None = None
-    """Of the frames that an INT8 engine was calibrated with, and how."""
+    """SHA-256 of the frames and the settings that an INT8 engine was calibrated with."""
     float_layers: int | None = None
-    """Convolutions that an INT8 engine computes in float."""
+    """Number of convolutions that an INT8 engine computes in float."""
     agreement_db: float | None = None
-    """PSNR of its 8-bit output against the float network's, on the frames of the export."""
+    """PSNR in dB of its 8-bit output against the output of the float32 network, on the frames of the export."""
     loss_db: float | None = None
-    """PSNR that it loses against the float network on `measured_on`; negative where it gains."""
+    """PSNR in dB that it loses against the float32 network on `measured_on`; negative if it gains."""
     budget_db: float | None = None
-    """What it may lose."""
+    """Largest allowed `loss_db`."""
     forced: bool = False
-    """Published although it loses more."""
+    """Whether it was published with `--force` although `loss_db` exceeds `budget_db`."""
     blurred_psnr_db: float | None = None
-    """PSNR of the blurred input on `measured_on`."""
+    """PSNR in dB of the blurred input on `measured_on`."""
     psnr_db: float | None = None
-    """PSNR of its output on `measured_on`."""
+    """PSNR in dB of its output on `measured_on`."""
     measured_on: str | None = None
+    """Name of the data set for `loss_db`, `psnr_db` and `blurred_psnr_db`."""
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -58,23 +61,25 @@ class EngineSpec:
         for name in ("height", "width"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
-                raise ValueError(f"{name} must be (least, greatest) with 1 <= least <= greatest, got {(low, high)}")
+                raise ValueError(f"{name} must be (smallest, largest) with 1 <= smallest <= largest, got {(low, high)}")
 
     def accepts(self, *, width: int, height: int) -> bool:
-        """Whether frames of this size are inside the engine's range."""
+        """Return whether frames of this size are within the size range of the engine."""
         return self.width[0] <= width <= self.width[1] and self.height[0] <= height <= self.height[1]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
+        """Return the JSON text that is stored in an ONNX file."""
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> EngineSpec:
-        """The inverse of `to_json`; fields of later versions are passed over.
+        """Return the spec in a JSON text of `to_json`; fields of later versions are ignored.
 
-        Raises ValueError if the text is not such JSON or a value is out of range.
+        Raises ValueError if the text is not a JSON object of these fields or a value is out of range.
         """
         values = json.loads(text)
         if not isinstance(values, dict):

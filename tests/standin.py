@@ -1,7 +1,7 @@
-"""A GPU and TensorRT that are not there: small enough to check, computing with ONNX Runtime on host memory.
+"""Stand-ins for an NVIDIA GPU and for TensorRT, which compute with ONNX Runtime in host memory.
 
-Work is queued on streams and done when they are waited for, memory is only what was asked for, and
-everything must be used in an active context and released. A "plan" is the ONNX file itself.
+A "plan" is the ONNX file itself. The stand-ins are strict: queued work runs only when its stream is waited for, a
+call outside an active context fails, and `close` fails if a buffer, stream or graph was not released.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ class HostBuffer:
 
 
 class HostCuda:
-    """As `runtime.engines.cuda.Cuda` describes it."""
+    """Stand-in for `runtime.engines.cuda.Cuda` with host memory of `memory_bytes`."""
 
     def __init__(self, *, integrated: bool = False, graphs: bool = True, memory_bytes: int = 1 << 40) -> None:
         self.device = Device("stand-in", "8.9", integrated=integrated, driver="13.0")
         self.live: set[Any] = set()
-        """Buffers, streams and graphs that were not released."""
+        """Buffers, streams and graphs that are not released yet."""
         self.queues: dict[int, list[Callable[[], None]]] = {}
+        """Queued work of each stream."""
         self.launched = 0
         self.copies = 0
         self.closed = False
@@ -63,16 +64,16 @@ class HostCuda:
     def require_active(self) -> None:
         assert self._depth, "used outside the context"
 
-    def buffer(self, size: int) -> HostBuffer:
+    def allocate(self, size: int) -> HostBuffer:
         self.require_active()
-        used = sum(len(each.host) for each in self.live if isinstance(each, HostBuffer))
+        used = sum(len(item.host) for item in self.live if isinstance(item, HostBuffer))
         if used + size > self._memory_bytes:
             raise OutOfMemoryError("not enough GPU memory", hint="use smaller frames")
-        made = HostBuffer(self, size)
-        self.live.add(made)
-        return made
+        buffer = HostBuffer(self, size)
+        self.live.add(buffer)
+        return buffer
 
-    def stream(self) -> int:
+    def create_stream(self) -> int:
         self.require_active()
         handle = 1000 + len(self.queues)
         self.queues[handle] = []
@@ -85,16 +86,16 @@ class HostCuda:
     def download(self, buffer: HostBuffer, size: int, stream: int) -> None:
         self._copy(buffer.host[:size], buffer.memory[:size], stream)
 
-    def _copy(self, to: np.ndarray, source: np.ndarray, stream: int) -> None:
+    def _copy(self, target: np.ndarray, source: np.ndarray, stream: int) -> None:
         self.require_active()
         if not self.device.integrated:
             self.copies += 1
-            self.queues[stream].append(lambda: np.copyto(to, source))
+            self.queues[stream].append(lambda: np.copyto(target, source))
 
     def wait(self, stream: int) -> None:
         self.require_active()
-        queued, self.queues[stream] = self.queues[stream], []
-        for work in queued:
+        queue, self.queues[stream] = self.queues[stream], []
+        for work in queue:
             work()
 
     def capture(self, stream: int, work: Callable[[], None]) -> Any | None:
@@ -105,13 +106,13 @@ class HostCuda:
         except EngineError:
             self.queues[stream] = []
             return None
-        graph, self.queues[stream] = SimpleGraph(self.queues[stream]), []
+        graph, self.queues[stream] = HostGraph(self.queues[stream]), []
         if not self._graphs:
             return None
         self.live.add(graph)
         return graph
 
-    def launch(self, graph: SimpleGraph, stream: int) -> None:
+    def launch(self, graph: HostGraph, stream: int) -> None:
         self.require_active()
         assert graph in self.live
         self.launched += 1
@@ -119,16 +120,16 @@ class HostCuda:
 
     def elapsed_ms(self, stream: int, work: Callable[[], None]) -> float:
         self.wait(stream)
-        began = perf_counter()
+        start = perf_counter()
         work()
         self.wait(stream)
-        return 1e3 * (perf_counter() - began)
+        return 1e3 * (perf_counter() - start)
 
-    def drop_graph(self, graph: SimpleGraph) -> None:
+    def destroy_graph(self, graph: HostGraph) -> None:
         self.require_active()
         self.live.remove(graph)
 
-    def drop_stream(self, stream: int) -> None:
+    def destroy_stream(self, stream: int) -> None:
         self.require_active()
         assert not self.queues[stream], "released while work is queued"
         self.live.remove(stream)
@@ -138,7 +139,7 @@ class HostCuda:
         self.closed = True
 
 
-class SimpleGraph:
+class HostGraph:
     def __init__(self, work: list[Callable[[], None]]) -> None:
         self.work = list(work)
 
@@ -150,7 +151,7 @@ class Logger:
 
 
 class Context:
-    """Computes when its stream is waited for, at the addresses and shape of when it was queued."""
+    """Execution context: computes when its stream is waited for, with the addresses and the shape at queueing time."""
 
     def __init__(self, trt: StandInTensorRt, session: onnxruntime.InferenceSession) -> None:
         self.trt, self.session = trt, session
@@ -172,12 +173,12 @@ class Context:
         if self.trt.executions == self.trt.fail_at:
             return False
         (source,), (target,) = self.session.get_inputs(), self.session.get_outputs()
-        frames, result = (_array(self.addresses[each.name], self.shape) for each in (source, target))
+        frames, result = (_array(self.addresses[node.name], self.shape) for node in (source, target))
 
         def compute() -> None:
             try:
                 np.copyto(result, self.session.run(None, {source.name: frames})[0])
-            except Exception as error:  # ONNX Runtime has many classes
+            except Exception as error:  # ONNX Runtime has many exception classes
                 raise EngineError(f"engine failed: {error}", hint="") from error
 
         self.trt.cuda.queues[stream].append(compute)
@@ -185,7 +186,7 @@ class Context:
 
 
 class StandInTensorRt:
-    """The module, and the engine that it loads."""
+    """Stand-in for the module `tensorrt_rtx`, and for the engine that it loads."""
 
     __version__ = VERSION
     ILogger = Logger
@@ -196,6 +197,7 @@ class StandInTensorRt:
         self.cuda = cuda
         self.executions = 0
         self.fail_at = 0
+        """Number of the execution that fails, counted from 1; 0 for none."""
         self.refuse_shapes = False
         self.cache = b""
 
@@ -207,7 +209,7 @@ class StandInTensorRt:
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - as above
-            log.log(Logger.Severity.ERROR, f"magic tag does not match\n{error}")  # noqa: G004 - not logging's
+            log.log(Logger.Severity.ERROR, f"magic tag does not match\n{error}")  # noqa: G004 - not of the module logging
             return None
         names = [session.get_inputs()[0].name, session.get_outputs()[0].name]
         return SimpleNamespace(
@@ -231,28 +233,28 @@ def _array(address: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_uint8 * int(np.prod(shape))).from_address(address)).reshape(shape)
 
 
-def put_in_place(
-    monkeypatch: pytest.MonkeyPatch, make: Callable[[], HostCuda] = HostCuda
+def install_stand_in(
+    monkeypatch: pytest.MonkeyPatch, create_cuda: Callable[[], HostCuda] = HostCuda
 ) -> list[tuple[HostCuda, StandInTensorRt]]:
-    """Have every plan that is opened find a stand-in of its own; returns them as they are made."""
-    made: list[tuple[HostCuda, StandInTensorRt]] = []
+    """Let each plan that is opened use stand-ins of its own; they are added to the returned list."""
+    stand_ins: list[tuple[HostCuda, StandInTensorRt]] = []
 
-    def package(flavour: str) -> StandInTensorRt:
-        cuda = make()
-        made.append((cuda, StandInTensorRt(cuda)))
-        return made[-1][1]
+    def import_tensorrt(flavour: str) -> StandInTensorRt:
+        cuda = create_cuda()
+        stand_ins.append((cuda, StandInTensorRt(cuda)))
+        return stand_ins[-1][1]
 
-    monkeypatch.setattr("runtime.engines.tensorrt.package", package)
-    monkeypatch.setattr("runtime.engines.tensorrt.open_cuda", lambda: made[-1][0])
-    return made
+    monkeypatch.setattr("runtime.engines.tensorrt.import_tensorrt", import_tensorrt)
+    monkeypatch.setattr("runtime.engines.tensorrt.open_cuda", lambda: stand_ins[-1][0])
+    return stand_ins
 
 
 def write_plan(onnx: Path, folder: Path, *, batch: int = 4, **changes: Any) -> Path:
-    """A "plan" of an ONNX file with its sidecar, for the stand-in."""
+    """Write a "plan" of an ONNX file and its sidecar for the stand-in; `changes` are fields of the sidecar."""
     content = onnx.read_bytes()
     plan = folder / f"{onnx.stem}.plan"
     plan.write_bytes(content)
-    facts = {
+    fields = {
         "engine": inspect(onnx),
         "batch": (1, batch),
         "flavour": "tensorrt-rtx",
@@ -262,5 +264,5 @@ def write_plan(onnx: Path, folder: Path, *, batch: int = 4, **changes: Any) -> P
         "onnx_sha256": hashlib.sha256(content).hexdigest(),
         "plan_sha256": hashlib.sha256(content).hexdigest(),
     }
-    sidecar_path(plan).write_text(Sidecar(**facts | changes).to_json())
+    sidecar_path(plan).write_text(Sidecar(**fields | changes).to_json())
     return plan

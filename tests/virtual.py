@@ -1,4 +1,4 @@
-"""Time that passes only as it is told to, and an engine whose latency is known."""
+"""A clock that a test moves, and an engine with a known latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
@@ -15,7 +15,7 @@ FRAMES = [np.zeros((1, 8, 8, 3), np.uint8)]
 
 
 class VirtualClock:
-    """Every reading takes `reading_ns`; readings are multiples of `tick_ns`."""
+    """Clock whose time passes by `reading_ns` per reading; readings are multiples of `tick_ns`."""
 
     def __init__(self, *, reading_ns: int = 50, tick_ns: int = 1, speed: float = 1.0) -> None:
         self.time_ns = 1_000_000_000
@@ -32,12 +32,12 @@ class VirtualClock:
         self.time_ns += round(1e9 * seconds)
 
 
-class KnownEngine(OneAtATime):
-    """Takes `latency_ms(query)` for its n-th frame, of a virtual clock or of the real one."""
+class KnownEngine(SynchronousEngine):
+    """Engine that returns its batch after `latency_ms(n)` for the n-th one, on a virtual or on the real clock."""
 
     def __init__(self, latency_ms: Callable[[int], float] | float, clock: VirtualClock | None = None) -> None:
         super().__init__()
-        self.spec, self.backend = EngineSpec(name="known"), "sleep"
+        self.spec, self.backend, self.provider = EngineSpec(name="known"), "sleep", "cpu"
         self.queries = 0
         self.closed = False
         self._latency_ms = latency_ms if callable(latency_ms) else lambda _: latency_ms

@@ -27,7 +27,7 @@ from export.plan.builder import PlanConfig, plan_from_onnx, summary
 from runtime.cli import report_error
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import Device, probe
-from runtime.engines.nvidia import package
+from runtime.engines.nvidia import import_tensorrt
 from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
@@ -65,7 +65,7 @@ def flavour_here() -> Flavour:
     """TensorRT where it is installed, else TensorRT-RTX; raises EngineError if neither is."""
     for each in _FLAVOURS:
         with contextlib.suppress(EngineError):
-            package(each)
+            import_tensorrt(each)
             return each
     raise EngineError("neither tensorrt nor tensorrt-rtx can be imported", hint="pip install 'deblur-toolkit[rtx]'")
 
@@ -120,7 +120,7 @@ def page(device: Device, flavour: Flavour, rows: list[Row], tests: str) -> str:
         f"# {'FAIL: ' + ', '.join(failed) if failed else 'PASS'}",
         "",
         f"- {device.name}, compute capability {device.compute_capability}, {kind}, driver for CUDA {device.driver}",
-        f"- {flavour} {package(flavour).__version__}; {', '.join(_versions())}",
+        f"- {flavour} {import_tensorrt(flavour).__version__}; {', '.join(_versions())}",
         f"- {platform.platform()}, Python {platform.python_version()}",
         f"- `pytest -m gpu`: {tests}",
         "",

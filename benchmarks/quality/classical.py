@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.ground_truth import Known, from_pairs
 from calib_data import HELD_OUT
 from runtime.cli import report_error
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.errors import DeblurError, UsageError
 from runtime.frame import Pixels
 from runtime.metrics import IDENTICAL_DB, psnr_db
@@ -92,7 +92,7 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
 }
 
 
-class ClassicalEngine(OneAtATime):
+class ClassicalEngine(SynchronousEngine):
     """A method as an engine of the runtime: uint8[N, H, W, 3] BGR -> the same."""
 
     def __init__(self, name: str, method: Method) -> None:
@@ -102,6 +102,7 @@ class ClassicalEngine(OneAtATime):
             raise UsageError("scikit-image is not installed", hint="pip install 'deblur-toolkit[bench]'")
         self.spec = EngineSpec(name=name)
         self.backend = "OpenCV" if isinstance(method, UnsharpMask) else "scikit-image"
+        self.provider = "cpu"
         self._method = method
 
     def infer(self, batch: Pixels) -> Pixels:

@@ -19,7 +19,7 @@ from typing import Any
 from export.plan.calibrator import Algorithm, calibrator
 from runtime.arguments import parse_size
 from runtime.engines.cuda import probe
-from runtime.engines.nvidia import messages, package
+from runtime.engines.nvidia import create_logger, import_tensorrt
 from runtime.errors import EngineError, UsageError
 from runtime.frame import Size
 from runtime.sidecar import Flavour, Sidecar
@@ -101,9 +101,9 @@ def plan_from_onnx(
     `timing_cache`: a file that TensorRT keeps its measurements in, made if it is not there.
     `frames`: uint8[H, W, 3] BGR, for `config.calibrator`. Raises EngineError with the builder's reason.
     """
-    trt = package(config.flavour)
+    trt = import_tensorrt(config.flavour)
     capabilities = (probe().compute_capability,) if config.flavour == "tensorrt" else _capabilities(trt, config)
-    log = messages(trt)
+    log = create_logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt, config))
     parser = trt.OnnxParser(network, log)
@@ -133,7 +133,7 @@ def plan_from_onnx(
     if config.calibrator:
         spec = dataclasses.replace(spec, precision="unknown", psnr_db=None, loss_db=None)  # nothing measured it
     made = bytes(plan)
-    layers = read_layers(text for _, text in log.kept)
+    layers = read_layers(text for _, text in log.records)
     widths, heights = zip(config.min_size, config.max_size, strict=True)
     sidecar = Sidecar(
         engine=dataclasses.replace(spec, width=widths, height=heights),
@@ -158,7 +158,9 @@ def plan_from_onnx(
 def machine(flavour: Flavour) -> str:
     """What a plan depends on besides the ONNX file and its config: the builder, and for TensorRT the GPU."""
     gpu = probe() if flavour == "tensorrt" else None
-    return f"{flavour} {package(flavour).__version__}" + (f", {gpu.name}, {gpu.compute_capability}" if gpu else "")
+    return f"{flavour} {import_tensorrt(flavour).__version__}" + (
+        f", {gpu.name}, {gpu.compute_capability}" if gpu else ""
+    )
 
 
 def read_layers(log: Iterable[str]) -> list[Layer]:

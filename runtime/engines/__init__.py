@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runtime.engines.base import MODES, Engine, Mode
-from runtime.engines.choice import choose
+from runtime.engines.choice import choose_engine
 from runtime.engines.onnx import OnnxEngine, has_provider
 from runtime.engines.openvino import OpenVinoEngine
-from runtime.engines.parallel import ParallelEngine, cores_there
+from runtime.engines.parallel import ParallelEngine, available_cores
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
-from runtime.engines.trial import median_ms, trial_frame
+from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
 from runtime.errors import EngineError, UnfitPlanError
 from runtime.frame import Size
@@ -105,7 +105,7 @@ def open_engine(
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
 
     if path.is_dir():
-        backend, reason = choose(path, open_one, size=size, settings=(provider, threads, mode))
+        backend, reason = choose_engine(path, open_one, size=size, settings=(provider, threads, mode))
         say(f"chosen  {reason}")
     else:
         backend = open_one(path)
@@ -151,7 +151,7 @@ def _open_plan(path: Path, *, mode: Mode, rebuild: bool) -> Engine:
 
 
 def _open_cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine:
-    if mode == "throughput" and (threads or cores_there()) > 1:
+    if mode == "throughput" and (threads or available_cores()) > 1:
         return ParallelEngine(path, threads=threads)
     return OnnxEngine(path, threads=threads)
 
@@ -175,7 +175,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
     try:
         other = OpenVinoEngine(path, threads=threads)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
-        default_ms, other_ms = median_ms([default, other], frame)
+        default_ms, other_ms = median_ms_per_frame([default, other], frame)
     except EngineError:  # OpenVINO has fewer operators
         return default
     if agreement_db < _MIN_AGREEMENT_DB:

@@ -1,4 +1,15 @@
-"""What every engine promises."""
+"""The contract of an engine backend, and the helpers that a backend needs to keep it.
+
+Steps to add a backend:
+
+1. Write a class with the members of `Engine` in `runtime/engines/NAME.py`. Derive it from `SynchronousEngine` if the
+   library computes one batch per call; then `__init__`, `infer` and `close` are enough.
+2. Raise the errors of `require_supported_size`, `closed_error` and `inference_error`; no exception of the library
+   leaves the class.
+3. Add one line to `BACKENDS` in `tests/engine_backends.py`. `tests/runtime/test_engine_conformance.py` then checks
+   every promise of this file.
+4. Let `open_engine` in `runtime/engines/__init__.py` open it.
+"""
 
 from __future__ import annotations
 
@@ -10,58 +21,87 @@ from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
 Mode = Literal["latency", "throughput"]
-"""One frame at a time, each as soon as can be; or several under way, as many in all as can be."""
+"""Goal of an engine: `latency` works on one batch at a time and returns each as early as possible; `throughput` works
+on several batches at the same time and returns the most frames per second."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Engine(Protocol):
-    """Pixels in, pixels out; used from one thread at a time.
+    """A network that restores frames: uint8 frames in, uint8 frames of the same size out.
 
-    Some have several batches under way, so that copies of one overlap the work on another: up to
-    `slots` can be submitted before the first is collected.
+    A batch is a NumPy array uint8[N, H, W, 3] with N >= 1, in BGR order and full range (0 to 255). It may be a view
+    that is not contiguous. The caller does not change it until its result is collected; the engine never changes it.
+    The result is uint8[N, H, W, 3] BGR in new memory: the caller owns it, and later calls never overwrite it.
+
+    Order of calls: `submit` starts work on a batch and `collect` returns the results in the order of submission. At
+    most `slots` batches may be submitted and not yet collected; the copies of one batch then overlap the computation
+    of another. `infer` does both for one batch, and is only allowed while no other batch is submitted. `collect`
+    without a submitted batch and `submit` without a free slot are mistakes of the caller; the engine need not
+    detect them.
+
+    Threads: the caller makes one call at a time, but not always from the same thread. Several engines may work in
+    different threads at the same time. `close` is the exception: after a run has failed, it may come while another
+    thread is still inside a call, and it must not release memory that this call uses.
+
+    Errors: `infer`, `submit` and `collect` raise EngineError if H or W is outside the range of `spec`, if the engine
+    is closed, or if the library fails, and OutOfMemoryError if host or device memory does not suffice. An error of
+    a submitted batch is raised by its `submit`, after which the batch must not be collected, or by its `collect`. The
+    engine stays usable for the next batch.
     """
 
     @property
-    def spec(self) -> EngineSpec: ...
+    def spec(self) -> EngineSpec:
+        """Origin, size range and measured quality of the engine; it does not change while the engine is open."""
+        ...
 
     @property
     def backend(self) -> str:
-        """What runs it, for reports: a library and its provider."""
+        """Library, version and device in words, for reports: `ONNX Runtime 1.20.0 CPU`."""
         ...
 
     @property
-    def slots(self) -> int: ...
+    def provider(self) -> str:
+        """Name of what computes: cpu, openvino, cuda, tensorrt, coreml, tensorrt-rtx, triton."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Largest number of batches that may be submitted and not yet collected; at least 1."""
+        ...
 
     def infer(self, batch: Pixels) -> Pixels:
-        """Sharpen uint8[N, H, W, 3] BGR; the result has the same shape and is the caller's to keep.
-
-        Nothing else may be under way. Raises EngineError if H or W is outside the engine's range
-        or it has been closed, OutOfMemoryError if memory does not suffice.
-        """
+        """Restore a batch uint8[N, H, W, 3] BGR and return the result, of the same shape and dtype."""
         ...
 
     def submit(self, batch: Pixels) -> None:
-        """Start work on a batch; raises as `infer` does."""
+        """Start work on a batch uint8[N, H, W, 3] BGR; needs a free slot."""
         ...
 
     def collect(self) -> Pixels:
-        """The result of the batch that was submitted first."""
+        """Wait for the batch that was submitted first and return its result."""
         ...
 
     def close(self) -> None:
-        """Release memory; safe to call twice."""
+        """Release memory and threads. A second call does nothing. Submitted batches are lost."""
         ...
 
 
-class OneAtATime:
-    """`submit` and `collect` for engines that only `infer`."""
+class SynchronousEngine:
+    """Base class for libraries that compute one batch per call: `submit` calls `infer` and keeps the result.
 
+    A subclass calls `super().__init__()`, sets `spec`, `backend` and `provider`, and writes `infer` and `close`.
+    """
+
+    spec: EngineSpec
+    backend: str
+    provider: str
     slots = 1
 
     def __init__(self) -> None:
         self._results: deque[Pixels] = deque()
 
     def infer(self, batch: Pixels) -> Pixels:
+        """Restore a batch as `Engine.infer` promises."""
         raise NotImplementedError
 
     def submit(self, batch: Pixels) -> None:
@@ -71,8 +111,8 @@ class OneAtATime:
         return self._results.popleft()
 
 
-def require_accepted(spec: EngineSpec, batch: Pixels) -> None:
-    """Raise EngineError if an engine is not for frames of this size."""
+def require_supported_size(spec: EngineSpec, batch: Pixels) -> None:
+    """Raise EngineError if the frames of a batch are outside the size range of the engine."""
     height, width = batch.shape[1:3]
     if not spec.accepts(width=width, height=height):
         low, high = zip(spec.width, spec.height, strict=True)
@@ -83,12 +123,13 @@ def require_accepted(spec: EngineSpec, batch: Pixels) -> None:
         )
 
 
-def closed(spec: EngineSpec) -> EngineError:
+def closed_error(spec: EngineSpec) -> EngineError:
+    """Return the error for a call on an engine that is closed."""
     return EngineError("engine has been closed", spec.name, hint="open it again")
 
 
-def failure(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: str) -> DeblurError:
-    """What a library's error while it runs means: memory, or the engine."""
+def inference_error(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: str) -> DeblurError:
+    """Return the error for an exception of the library: OutOfMemoryError if it speaks of memory, else EngineError."""
     height, width = batch.shape[1:3]
     message = first_line(error)
     if "alloc" in message.lower() or isinstance(error, MemoryError):
@@ -99,5 +140,5 @@ def failure(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: str) -> 
 
 
 def first_line(error: Exception) -> str:
-    """What a library says is wrong, or else the error's name."""
+    """Return the first line of an exception's message, or the name of its class if the message is empty."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""The fastest engine of a folder that is good enough, found by trying them on this machine."""
+"""Choice of the fastest engine in a folder that keeps its quality budget, measured on this machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from runtime.commands import EXPORTER
 from runtime.engines.base import Engine
-from runtime.engines.trial import median_ms, trial_frame
+from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
 from runtime.frame import Pixels, Size
@@ -20,64 +21,76 @@ from runtime.spec import EngineSpec
 
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
-"""Of each engine."""
+"""Seconds of measurement for each engine."""
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
-def choose(
-    folder: Path, open_it: Callable[[Path], Engine], *, size: Size, settings: Sequence[object] = ()
+def choose_engine(
+    folder: Path, open_engine: Callable[[Path], Engine], *, size: Size, settings: Sequence[object] = ()
 ) -> tuple[Engine, str]:
-    """Open the fastest engine of a folder for frames of `size` that keeps within the budget of its spec, and say why.
+    """Open the fastest engine of a folder that accepts frames of `size` (width, height) and keeps its budget in dB.
 
-    What was chosen is remembered for this machine, until the files, the libraries, the size or the
-    `settings` change. Raises EngineError if no engine of the folder can be used.
+    `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine and the reason
+    for the choice, as one line for the user. The choice is cached for this machine until the files, the versions of
+    the libraries, the size or the `settings` change. Raises EngineError if no engine of the folder can be used.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    memory, key = _memory(), _key(files, size, settings)
-    known = _remembered(memory).get(key)
-    if known in {path.name for path in files}:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    cache, key = _cache_path(), _cache_key(paths, size, settings)
+    cached_name = _read_cache(cache).get(key)
+    if cached_name in {path.name for path in paths}:
         with suppress(DeblurError):
-            return open_it(folder / str(known)), f"{known}, the fastest here when it was last tried"
+            return open_engine(folder / str(cached_name)), f"{cached_name}, the fastest in the last trial here"
+    engines, rejections = _open_candidates(paths, open_engine, size)
+    if not engines:
+        reasons = "; ".join(rejections) or "the folder has no .onnx and no .plan file"
+        raise EngineError(
+            f"no engine that can be used ({reasons})", folder, hint=f"export one with python -m {EXPORTER}"
+        )
+    medians_ms = median_ms_per_frame(list(engines.values()), trial_frame(size), seconds=TRIAL_S * len(engines))
+    times_ms = dict(zip(engines, medians_ms, strict=True))
+    fastest, *others = sorted(engines, key=lambda name: times_ms[name])
+    for name in others:
+        engines[name].close()
+    with suppress(DeblurError):  # without a cache the next run measures again
+        write_json(cache, _read_cache(cache) | {key: fastest})
+    times = ", ".join(f"{name} {times_ms[name]:.1f} ms" for name in (fastest, *others))
+    return engines[fastest], "; ".join([times, *rejections])
+
+
+def _open_candidates(
+    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size
+) -> tuple[dict[str, Engine], list[str]]:
+    """Return the open engines that may be chosen, by file name, and a line for each that may not."""
     engines: dict[str, Engine] = {}
-    refused: list[str] = []
+    rejections: list[str] = []
     frame = trial_frame(size)
-    for path in files:
+    for path in paths:
         try:
-            engine = open_it(path)
+            engine = open_engine(path)
         except DeblurError as error:
-            refused.append(f"{path.name}: {error.what}")
+            rejections.append(f"{path.name}: {error.what}")
             continue
-        if why := unfit(engine.spec, size) or _failure(engine, frame):
+        if reason := rejection_reason(engine.spec, size) or _failure_reason(engine, frame):
             engine.close()
-            refused.append(f"{path.name}: {why}")
+            rejections.append(f"{path.name}: {reason}")
         else:
             engines[path.name] = engine
-    if not engines:
-        reasons = "; ".join(refused) or "there is none in it"
-        raise EngineError(f"no engine that can be used ({reasons})", folder, hint="export one with python -m export")
-    times = dict(zip(engines, median_ms(list(engines.values()), frame, seconds=TRIAL_S * len(engines)), strict=True))
-    best = min(times, key=lambda name: times[name])
-    for name, engine in engines.items():
-        if name != best:
-            engine.close()
-    with suppress(DeblurError):  # it is chosen again next time
-        write_json(memory, _remembered(memory) | {key: best})
-    shown = ", ".join(f"{name} {times[name]:.1f} ms" for name in sorted(times, key=lambda name: times[name]))
-    return engines[best], "; ".join([shown, *refused])
+    return engines, rejections
 
 
-def unfit(spec: EngineSpec, size: Size) -> str:
-    """Why an engine is not to be chosen; empty if it may be."""
+def rejection_reason(spec: EngineSpec, size: Size) -> str:
+    """Return why an engine may not be chosen for frames of `size` (width, height); empty if it may be chosen."""
     if not spec.accepts(width=size[0], height=size[1]):
-        return f"not for frames of {size[0]}x{size[1]}"
+        return f"does not accept frames of {size[0]}x{size[1]}"
     if spec.precision == "fp32":
         return ""
     if spec.loss_db is None or spec.budget_db is None:
-        return "what it loses was not measured"
+        return "its loss in dB was not measured"
     return f"loses {spec.loss_db:.2f} dB, its budget is {spec.budget_db:.2f}" if spec.loss_db > spec.budget_db else ""
 
 
-def _failure(engine: Engine, frame: Pixels) -> str:
+def _failure_reason(engine: Engine, frame: Pixels) -> str:
+    """Return why an engine fails on a frame; empty if it does not fail."""
     try:
         engine.infer(frame)
     except DeblurError as error:
@@ -85,24 +98,25 @@ def _failure(engine: Engine, frame: Pixels) -> str:
     return ""
 
 
-def _memory() -> Path:
+def _cache_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deblur" / "engines.json"
 
 
-def _remembered(memory: Path) -> dict[str, str]:
+def _read_cache(path: Path) -> dict[str, str]:
+    """Return the cached choices: cache key to file name; empty if the cache is missing or damaged."""
     try:
-        values = json.loads(memory.read_text())
+        values = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def _key(files: Sequence[Path], size: Size, settings: Sequence[object]) -> str:
-    """Of all that the choice hangs on."""
+def _cache_key(paths: Sequence[Path], size: Size, settings: Sequence[object]) -> str:
+    """Return a hash of everything that may change the choice."""
     libraries = []
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
             libraries.append((name, version(name)))
-    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    what = (platform.machine(), platform.node(), os.cpu_count(), libraries, states, size, tuple(map(str, settings)))
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    values = (platform.machine(), platform.node(), os.cpu_count(), libraries, files, size, tuple(map(str, settings)))
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: two packages with one interface, chosen in this file alone."""
+"""TensorRT and TensorRT-RTX: two packages with the same interface. Only this file decides between them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from runtime.errors import EngineError
 from runtime.sidecar import Flavour
 
 
-def package(flavour: Flavour) -> Any:
-    """The module; raises EngineError with how to install it."""
+def import_tensorrt(flavour: Flavour) -> Any:
+    """Import and return the module of TensorRT or TensorRT-RTX; raises EngineError if it is not installed."""
     name = flavour.replace("-", "_")
     try:
         module = importlib.import_module(name)
@@ -24,24 +24,24 @@ def package(flavour: Flavour) -> Any:
     return module
 
 
-def messages(module: Any) -> Any:
-    """A logger for the module that keeps what it is told, as pairs of severity and text in `kept`.
+def create_logger(module: Any) -> Any:
+    """Return a logger for the builder and the runtime of `module`, which report errors to their logger only.
 
-    Neither builder nor runtime raises: what was wrong stands in the log alone.
+    Its list `records` holds all messages as pairs of severity and text; `reason()` returns the first error.
     """
 
-    class Messages(module.ILogger):  # type: ignore[misc]
+    class RecordingLogger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.kept: list[tuple[Any, str]] = []
+            self.records: list[tuple[Any, str]] = []
 
         def log(self, severity: Any, text: str) -> None:
-            self.kept.append((severity, text))
+            self.records.append((severity, text))
 
         def reason(self) -> str:
-            """The first error, on one line."""
-            worst = (module.ILogger.Severity.INTERNAL_ERROR, module.ILogger.Severity.ERROR)
-            errors = [" ".join(text.split()) for severity, text in self.kept if severity in worst]
+            """Return the first error on one line, at most 300 characters."""
+            error_severities = (module.ILogger.Severity.INTERNAL_ERROR, module.ILogger.Severity.ERROR)
+            errors = [" ".join(text.split()) for severity, text in self.records if severity in error_severities]
             return errors[0][:300] if errors else "no reason given"
 
-    return Messages()
+    return RecordingLogger()

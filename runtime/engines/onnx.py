@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from runtime.engines.base import OneAtATime, closed, failure, first_line, require_accepted
+from runtime.commands import EXPORTER
+from runtime.engines.base import SynchronousEngine, closed_error, first_line, inference_error, require_supported_size
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import METADATA_KEY, EngineSpec
@@ -24,53 +25,55 @@ _ORT_NAMES: dict[OrtProvider, str] = {
 _CONTRACT = "uint8[N, H, W, 3]"
 
 
-class OnnxEngine(OneAtATime):
-    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output.
+class OnnxEngine(SynchronousEngine):
+    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output, on ONNX Runtime.
 
-    The provider is used or refused, never replaced. `threads=0` uses every core. Raises
-    EngineError if the file is damaged, does not fit the contract, or the provider is not there.
+    The engine runs on `provider` or not at all. `threads`: of the CPU; 0 for all cores. Raises EngineError if the
+    file is damaged, its inputs or outputs differ from the contract, or the provider is not available.
     """
 
     def __init__(self, path: Path, *, provider: OrtProvider = "cpu", threads: int = 0) -> None:
         super().__init__()
         if not has_provider(provider):
-            known = [short for short in _ORT_NAMES if has_provider(short)]
+            available = [name for name in _ORT_NAMES if has_provider(name)]
             raise EngineError(
                 f"provider {provider} is not in this build of ONNX Runtime",
                 path,
-                hint=f"use --provider {' or '.join(known)}",
+                hint=f"use --provider {' or '.join(available)}",
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that spin while they wait take the cores from the decoder and the encoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = _session(path, _ORT_NAMES[provider], options, _settings(provider, path))
+        session = _load_session(path, _ORT_NAMES[provider], options, _provider_options(provider, path))
         if session.get_providers()[0] != _ORT_NAMES[provider]:
             raise EngineError(
-                f"ONNX Runtime could not start {provider}", path, hint="install what it needs, or use --provider cpu"
+                f"ONNX Runtime could not start {provider}",
+                path,
+                hint="install the libraries that it needs, or use --provider cpu",
             )
-        self.provider = provider
-        self.spec = _spec(session, path)
+        self.provider: OrtProvider = provider
+        self.spec = _read_session_spec(session, path)
         self.backend = f"ONNX Runtime {ort.__version__} {_ORT_NAMES[provider].removesuffix('ExecutionProvider')}"
-        self._runner: _Bound | _Plain | None = _Plain(session)
+        self._runner: _IoBindingRunner | _HostRunner | None = _HostRunner(session)
         if provider in {"cuda", "tensorrt"}:
-            self._runner = _Bound(session, "cuda")
+            self._runner = _IoBindingRunner(session, "cuda")
 
     def infer(self, batch: Pixels) -> Pixels:
         if self._runner is None:
-            raise closed(self.spec)
-        require_accepted(self.spec, batch)
+            raise closed_error(self.spec)
+        require_supported_size(self.spec, batch)
         try:
             return self._runner.run(batch)
-        except Exception as error:  # ONNX Runtime has a class of its own for each status code
-            raise failure(error, self.spec, batch, hint="export it again") from error
+        except Exception as error:  # ONNX Runtime has an exception class of its own for each status code
+            raise inference_error(error, self.spec, batch, hint="export it again") from error
 
     def close(self) -> None:
         self._runner = None
 
 
-class _Plain:
-    """ONNX Runtime moves frames as it likes."""
+class _HostRunner:
+    """Frames in host memory; ONNX Runtime copies them as it needs."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -81,8 +84,8 @@ class _Plain:
         return np.asarray(result, np.uint8)
 
 
-class _Bound:
-    """Frames at fixed places in a device's memory, made anew when their shape changes."""
+class _IoBindingRunner:
+    """Frames in buffers of the device that stay at the same address until the shape of the batch changes."""
 
     def __init__(self, session: ort.InferenceSession, device: str) -> None:
         self._session, self._device = session, device
@@ -90,12 +93,12 @@ class _Bound:
 
     def run(self, batch: Pixels) -> Pixels:
         if batch.shape != self._shape:
-            self._place(batch.shape)
+            self._allocate(batch.shape)
         self._input.update_inplace(np.ascontiguousarray(batch))
         self._session.run_with_iobinding(self._binding)
         return np.array(self._output.numpy(), np.uint8)
 
-    def _place(self, shape: tuple[int, ...]) -> None:
+    def _allocate(self, shape: tuple[int, ...]) -> None:
         self._input, self._output = (
             ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.uint8, self._device, 0) for _ in range(2)
         )
@@ -106,28 +109,29 @@ class _Bound:
 
 
 def has_provider(provider: OrtProvider) -> bool:
+    """Return whether the installed build of ONNX Runtime contains a provider."""
     return _ORT_NAMES[provider] in ort.get_available_providers()
 
 
 def inspect(path: Path) -> EngineSpec:
-    """What an ONNX file says about itself, whatever will run it.
+    """Return the spec of an ONNX file, without preparing it for any backend.
 
-    Raises EngineError if it is damaged or does not fit the contract.
+    Raises EngineError if the file is damaged or its inputs or outputs differ from the contract.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing is run
-    return _spec(_session(path, _ORT_NAMES["cpu"], options, {}), path)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the session is never run
+    return _read_session_spec(_load_session(path, _ORT_NAMES["cpu"], options, {}), path)
 
 
-def _settings(provider: OrtProvider, path: Path) -> dict[str, str]:
-    """Of ONNX Runtime's providers for GPUs."""
+def _provider_options(provider: OrtProvider, path: Path) -> dict[str, str]:
+    """Return the options of a GPU provider of ONNX Runtime; empty for the others."""
     if provider == "cuda":
-        return {"use_tf32": "0", "prefer_nhwc": "1"}  # FP32 is to be FP32
+        return {"use_tf32": "0", "prefer_nhwc": "1"}  # TF32 would round FP32 engines
     if provider == "tensorrt":
         cache = str(path.with_name(f".{path.name}.tensorrt"))
-        half = str(int(inspect(path).precision == "fp16"))
+        fp16 = str(int(inspect(path).precision == "fp16"))
         return {
-            "trt_fp16_enable": half,
+            "trt_fp16_enable": fp16,
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": cache,
             "trt_timing_cache_enable": "1",
@@ -136,28 +140,33 @@ def _settings(provider: OrtProvider, path: Path) -> dict[str, str]:
     return {}
 
 
-def _session(path: Path, provider: str, options: ort.SessionOptions, settings: dict[str, str]) -> ort.InferenceSession:
-    options.log_severity_level = 4  # what is wrong reaches the user as one line, not as a log
+def _load_session(
+    path: Path, ort_provider: str, options: ort.SessionOptions, provider_options: dict[str, str]
+) -> ort.InferenceSession:
+    options.log_severity_level = 4  # fatal only: the user gets one line, not a log
     try:
-        return ort.InferenceSession(str(path), options, providers=[(provider, settings)])
-    except Exception as error:  # as above
+        return ort.InferenceSession(str(path), options, providers=[(ort_provider, provider_options)])
+    except Exception as error:  # one class for each status code, as above
         raise EngineError(
             f"not an engine that ONNX Runtime can load ({first_line(error)})", path, hint="export it again"
         ) from error
 
 
-def _spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
+def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
+    """Return the spec from the metadata of a model; a fixed height or width in the graph replaces its range."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or not all(_fits(node) for node in inputs + outputs):
-        got = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
+    if len(inputs) != 1 or len(outputs) != 1 or not all(_is_frames(node) for node in inputs + outputs):
+        signature = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
         raise EngineError(
-            f"expected one input and one output of {_CONTRACT}, got {got}", path, hint="export it with python -m export"
+            f"expected one input and one output of {_CONTRACT}, got {signature}",
+            path,
+            hint=f"export it with python -m {EXPORTER}",
         )
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     try:
         spec = EngineSpec.from_json(text) if text else EngineSpec(name=path.stem)
     except ValueError as error:
-        raise EngineError(f"its {METADATA_KEY} is damaged ({error})", path, hint="export it again") from error
+        raise EngineError(f"metadata {METADATA_KEY} is damaged ({error})", path, hint="export it again") from error
     height, width = inputs[0].shape[1:3]
     if isinstance(height, int):
         spec = dataclasses.replace(spec, height=(height, height))
@@ -166,5 +175,6 @@ def _spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     return spec
 
 
-def _fits(node: ort.NodeArg) -> bool:
+def _is_frames(node: ort.NodeArg) -> bool:
+    """Return whether an input or output is uint8[N, H, W, 3]."""
     return node.type == "tensor(uint8)" and len(node.shape) == 4 and node.shape[3] == 3

@@ -1,36 +1,38 @@
-"""The same ONNX files, run by OpenVINO on x86 and Arm CPUs."""
+"""Engines in ONNX files, run by OpenVINO on x86 and Arm CPUs."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
 import numpy as np
 
-from runtime.engines.base import OneAtATime, closed, failure, first_line, require_accepted
+from runtime.engines.base import SynchronousEngine, closed_error, first_line, inference_error, require_supported_size
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 
-_KEPT_SHAPES = 4
+_MAX_COMPILED_SHAPES = 4
 
 
-class OpenVinoEngine(OneAtATime):
-    """An ONNX file as `OnnxEngine` takes it, compiled anew for each size of frames: that is faster than one
-    network for all sizes by a sixth, and takes a fraction of a second. The last few sizes are kept.
+class OpenVinoEngine(SynchronousEngine):
+    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output, on OpenVINO's CPU device.
 
-    FP32 and FP16 engines compute in float32. In INT8 engines what is not quantised may run in
-    bfloat16, where the CPU has it. `threads=0` uses every core. Raises EngineError if OpenVINO
-    is not installed, the file is damaged, or does not fit the contract.
+    OpenVINO compiles the network for each shape of a batch: the result is a sixth faster than one network for all
+    shapes, and compiling takes a fraction of a second. The last four shapes stay compiled.
+
+    FP32 and FP16 engines compute in float32. Layers of INT8 engines that are not quantized may run in bfloat16 if
+    the CPU has it. `threads`: of the CPU; 0 for all cores. Raises EngineError if OpenVINO is not installed, the file
+    is damaged, or its inputs or outputs differ from the contract.
     """
 
-    provider: Final = "openvino"
+    provider: Literal["openvino"] = "openvino"
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         super().__init__()
         try:
-            import openvino  # noqa: PLC0415 - only some users have it
+            import openvino  # noqa: PLC0415 - an optional package
         except ImportError as error:
             raise EngineError(
                 "OpenVINO is not installed", path, hint="pip install 'deblur-toolkit[openvino]', or use --provider cpu"
@@ -42,9 +44,11 @@ class OpenVinoEngine(OneAtATime):
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-            self._settings["ENABLE_CPU_PINNING"] = False  # or several engines of one thread each share one core
+            # With pinning, several engines of one thread each would all run on the same core.
+            self._settings["ENABLE_CPU_PINNING"] = False
         self._core: Any = openvino.Core()
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        """Inference requests by shape of the batch; the one used last is at the end."""
         try:
             self._model: Any = self._core.read_model(path)
         except Exception as error:  # RuntimeError and others
@@ -54,24 +58,25 @@ class OpenVinoEngine(OneAtATime):
 
     def infer(self, batch: Pixels) -> Pixels:
         if self._core is None:
-            raise closed(self.spec)
-        require_accepted(self.spec, batch)
+            raise closed_error(self.spec)
+        require_supported_size(self.spec, batch)
         try:
-            result = self._request(batch.shape).infer([batch], share_inputs=True)[0]
-        except Exception as error:  # as above
-            raise failure(error, self.spec, batch, hint="use --provider cpu") from error
+            result = self._compile(batch.shape).infer([batch], share_inputs=True)[0]
+        except Exception as error:  # RuntimeError and others
+            raise inference_error(error, self.spec, batch, hint="use --provider cpu") from error
         return np.asarray(result, np.uint8)
 
     def close(self) -> None:
         self._requests.clear()
         self._core = self._model = None
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        """Return an inference request for batches of this shape, compiled now or before."""
         if shape not in self._requests:
             model = self._model.clone()
             model.reshape(list(shape))
             self._requests[shape] = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-            if len(self._requests) > _KEPT_SHAPES:
+            if len(self._requests) > _MAX_COMPILED_SHAPES:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]

@@ -1,4 +1,4 @@
-"""Several frames at once on the CPU, each on threads of its own."""
+"""Several frames at the same time on the CPU, each on threads of its own."""
 
 from __future__ import annotations
 
@@ -6,50 +6,55 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Literal
 
+from runtime.engines.base import closed_error
 from runtime.engines.onnx import OnnxEngine
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
-_MOST_AT_ONCE = 8
-"""Each frame under way has memory of its own; on more cores each has several threads."""
+_MAX_WORKERS = 8
+"""Largest number of frames in work, because each needs memory of its own; with more cores each has several threads."""
 
 
 class ParallelEngine:
-    """An ONNX file on ONNX Runtime's CPU provider, for files, where a frame's own latency does not matter.
+    """An ONNX file on ONNX Runtime's CPU provider, for files, where the latency of a single frame does not matter.
 
-    Threads that share a frame wait for each other at every layer, and convolutions of one frame leave cores
-    without work: two frames on a thread each take less time than one after the other on two threads (a fifth
-    less here, more on more cores). The same pictures come out. `threads=0` uses every core.
+    Threads that share a frame wait for each other at every layer, and some convolutions do not occupy all cores. Two
+    frames with one thread each therefore take less time than one after the other with two threads (a fifth less on
+    two cores, more on more cores). The results are identical. `threads`: of the CPU; 0 for all cores.
     """
 
-    provider: Final = "cpu"
+    provider: Literal["cpu"] = "cpu"
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
-        cores = threads or cores_there()
-        at_once = min(cores, _MOST_AT_ONCE)
-        self._engine = OnnxEngine(path, threads=cores // at_once)
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="engine")
+        cores = threads or available_cores()
+        workers = min(cores, _MAX_WORKERS)
+        self._engine = OnnxEngine(path, threads=cores // workers)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="engine")
         self._results: deque[Future[Pixels]] = deque()
-        self.slots = at_once + 1  # so that a thread finds its next frame when it has done one
+        self._is_closed = False
+        self.slots = workers + 1  # one frame waits, so that a worker finds it as soon as it is free
         self.spec: EngineSpec = self._engine.spec
-        self.backend = f"{self._engine.backend} ({at_once} frames at once)"
+        self.backend = f"{self._engine.backend} ({workers} frames at once)"
 
     def infer(self, batch: Pixels) -> Pixels:
         return self._engine.infer(batch)
 
     def submit(self, batch: Pixels) -> None:
+        if self._is_closed:
+            raise closed_error(self.spec)
         self._results.append(self._pool.submit(self._engine.infer, batch))
 
     def collect(self) -> Pixels:
         return self._results.popleft().result()
 
     def close(self) -> None:
+        self._is_closed = True
         self._pool.shutdown()
         self._engine.close()
 
 
-def cores_there() -> int:
-    """Those that this process may use."""
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""One engine for several pipelines, in fair turns."""
+"""One engine for several pipelines, which use it in a fair order."""
 
 from __future__ import annotations
 
@@ -7,74 +7,81 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-from runtime.engines.base import Engine
+from runtime.engines.base import Engine, closed_error
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
 
 class SharedEngine:
-    """Whoever has a `seat` uses the engine as if it were alone; turns come in the order in which they are asked for.
+    """An engine and the queue of its clients: each client uses the engine as if it had no other.
 
-    There is no thread of its own: who waits for a result collects those before it too, each for
-    its seat. What goes wrong with a batch concerns no other seat.
+    Turns are given in the order of the requests. There is no thread: a client that waits for its result also collects
+    the results submitted before it, and stores each for its own client. An error in a batch reaches only the client
+    that submitted it.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._running = Lock()
-        """Held by whoever calls the engine, which is used from one thread at a time."""
-        self._under_way: deque[Seat] = deque()
+        self._engine_lock = Lock()
+        """Held during calls of the engine, which allows one call at a time."""
+        self._submitted: deque[EngineClient] = deque()
+        """The client of each batch that the engine has, in the order of submission."""
         self._waiting: deque[object] = deque()
-        self._turned = Condition()
+        """Turns that are requested; the first is the current one."""
+        self._turn_changed = Condition()
 
-    def seat(self) -> Seat:
-        """A place in the queue, with the promises of an engine."""
-        return Seat(self)
+    def create_client(self) -> EngineClient:
+        """Return an engine for one pipeline that works on this shared engine."""
+        return EngineClient(self)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """While entered, the engine has a free slot for the caller, and nobody else submits."""
-        me = object()
-        with self._turned:
-            self._waiting.append(me)
-            self._turned.wait_for(lambda: self._waiting[0] is me)
+        """Wait until the caller may submit: inside, the engine has a free slot and no other client submits."""
+        ticket = object()
+        with self._turn_changed:
+            self._waiting.append(ticket)
+            self._turn_changed.wait_for(lambda: self._waiting[0] is ticket)
         try:
-            with self._running:
-                while len(self._under_way) >= self.engine.slots:
+            with self._engine_lock:
+                while len(self._submitted) >= self.engine.slots:
                     self._collect_one()
             yield
         finally:
-            with self._turned:
+            with self._turn_changed:
                 self._waiting.popleft()
-                self._turned.notify_all()
+                self._turn_changed.notify_all()
 
-    def submit(self, seat: Seat, batch: Pixels) -> None:
-        """In the seat's turn; raises what the engine raises."""
-        with self._running:
+    def submit(self, client: EngineClient, batch: Pixels) -> None:
+        """Submit a batch for a client, which must be inside its `turn`; raises the errors of the engine."""
+        with self._engine_lock:
             self.engine.submit(batch)
-            self._under_way.append(seat)
+            self._submitted.append(client)
 
-    def collect(self, seat: Seat) -> None:
-        """Collect until the seat has a result."""
-        with self._running:
-            while not seat.results:
+    def collect(self, client: EngineClient) -> None:
+        """Collect results until this client has one."""
+        with self._engine_lock:
+            while not client.results:
                 self._collect_one()
 
     def _collect_one(self) -> None:
-        seat = self._under_way.popleft()
+        client = self._submitted.popleft()
         try:
-            seat.results.append(self.engine.collect())
-        except Exception as error:  # noqa: BLE001 - raised where it is collected, whoever came upon it
-            seat.results.append(error)
+            client.results.append(self.engine.collect())
+        except Exception as error:  # noqa: BLE001 - its own client raises it
+            client.results.append(error)
 
 
-class Seat:
-    """An engine to its pipeline; not to be closed, as it is for others too."""
+class EngineClient:
+    """The engine of one pipeline, backed by an engine that it shares with others.
+
+    `submit` must be called inside `turn`. `close` ends this client only: the owner closes the shared engine.
+    """
 
     def __init__(self, shared: SharedEngine) -> None:
         self.results: deque[Pixels | Exception] = deque()
-        self._shared = shared
         self.turn = shared.turn
+        self._shared = shared
+        self._is_closed = False
 
     @property
     def spec(self) -> EngineSpec:
@@ -83,6 +90,10 @@ class Seat:
     @property
     def backend(self) -> str:
         return self._shared.engine.backend
+
+    @property
+    def provider(self) -> str:
+        return self._shared.engine.provider
 
     @property
     def slots(self) -> int:
@@ -94,6 +105,8 @@ class Seat:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
+        if self._is_closed:
+            raise closed_error(self.spec)
         self._shared.submit(self, batch)
 
     def collect(self) -> Pixels:
@@ -104,4 +117,4 @@ class Seat:
         return result
 
     def close(self) -> None:
-        """Nothing: whoever opened the engine closes it."""
+        self._is_closed = True

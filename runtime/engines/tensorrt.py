@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from runtime.engines.base import Mode, closed, require_accepted
-from runtime.engines.cuda import Buffer, Cuda, Device, open_cuda
-from runtime.engines.nvidia import messages, package
-from runtime.errors import DeblurError, EngineError, OutOfMemoryError, UnfitPlanError
+from runtime.engines.base import Mode, closed_error, require_supported_size
+from runtime.engines.cuda import Cuda, Device
+from runtime.engines.cuda_drivers import open_cuda
+from runtime.engines.nvidia import create_logger, import_tensorrt
+from runtime.engines.tensorrt_slot import TensorRtSlot
+from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.files import partial_name
 from runtime.frame import Pixels
-from runtime.sidecar import Sidecar, read_sidecar
+from runtime.sidecar import Flavour, Sidecar, read_sidecar
 
 _SLOTS: dict[Mode, int] = {"latency": 1, "throughput": 3}
-"""Three: copies to and from the device while a third frame is computed."""
+"""Number of slots; with three, one batch is uploaded and one downloaded while a third is computed."""
 
 
 class TensorRtEngine:
     """A plan with its sidecar, on the first GPU.
 
-    `mode="throughput"` has three slots, so that three batches can be under way: `submit` them,
-    and `collect` them in the same order. Raises EngineError, without touching the plan, if it is
-    not what its sidecar says or not for this machine; UnfitPlanError where building it again helps.
+    It has one slot with `mode="latency"` and three with `mode="throughput"`. `infer` splits a batch that is larger
+    than the plan allows; `submit` does not. Raises EngineError if the plan cannot be used on this machine, and its
+    subclass UnfitPlanError if building it again helps. A plan whose SHA-256 differs from its sidecar is never given
+    to TensorRT.
     """
 
     def __init__(self, path: Path, *, mode: Mode = "latency") -> None:
@@ -37,22 +39,24 @@ class TensorRtEngine:
         except OSError as error:
             raise EngineError(f"plan cannot be read ({error.strerror})", path, hint="check the path") from error
         sidecar = read_sidecar(path, content)
-        trt = package(sidecar.flavour)
+        trt = import_tensorrt(sidecar.flavour)
         _require_version(path, sidecar, trt.__version__)
         try:
             self._cuda: Cuda = open_cuda()
         except EngineError as error:
             raise EngineError(error.what, path, hint=f"run {sidecar.onnx} instead, or {error.hint}") from error
         self.spec = sidecar.engine
-        self._batch = sidecar.batch[1]
+        self.provider: Flavour = sidecar.flavour
+        self._max_batch = sidecar.batch[1]
         self._name = f"{sidecar.flavour} {sidecar.version} on {self._cuda.device.name}"
-        self._log = messages(trt)
-        self._slots: list[_Slot] = []
-        self._busy: deque[_Slot] = deque()
+        self._log = create_logger(trt)
+        self._slots: list[TensorRtSlot] = []
+        self._busy: deque[TensorRtSlot] = deque()
+        """Slots with a submitted batch, in the order of submission."""
         self._cache: _RuntimeCache | None = None
         self._is_open = True
-        self._in_use = Lock()
-        """Held while memory is in use: a run that failed closes the engine from another thread."""
+        self._lock = Lock()
+        """Held while GPU memory is in use, because `close` may come from another thread after a run has failed."""
         try:
             _require_device(path, sidecar, self._cuda.device)
             with self._cuda.active():
@@ -63,16 +67,15 @@ class TensorRtEngine:
                 _require_loaded(path, sidecar, self._engine, self._log)
                 if sidecar.flavour == "tensorrt-rtx":
                     self._cache = _RuntimeCache(trt, self._engine, path.with_name(path.name + ".cache"))
-                names = _names(trt, self._engine)
+                names = _tensor_names(trt, self._engine)
                 for _ in range(_SLOTS[mode]):
-                    self._slots.append(_Slot(self._cuda, self._context(), names, self._log))
+                    self._slots.append(TensorRtSlot(self._cuda, self._create_context(), names, self._log))
         except BaseException:
             self.close()
             raise
 
     @property
     def slots(self) -> int:
-        """How many batches can be under way."""
         return len(self._slots)
 
     @property
@@ -83,17 +86,17 @@ class TensorRtEngine:
 
     @property
     def device_memory_bytes(self) -> int:
-        """Scratch memory of the contexts and the frames' buffers; weights not counted."""
-        names = ("device_memory_size_v2", "device_memory_size")  # the first since TensorRT 10.1
+        """Bytes of GPU memory for the contexts' scratch space and the frames, without the weights."""
+        names = ("device_memory_size_v2", "device_memory_size")  # TensorRT has the first since 10.1
         scratch: int = next((getattr(self._engine, name) for name in names if hasattr(self._engine, name)), 0)
-        return len(self._slots) * scratch + sum(slot.bytes for slot in self._slots)
+        return len(self._slots) * scratch + sum(slot.buffer_bytes for slot in self._slots)
 
     def compute_ms(self, batch: Pixels, *, count: int) -> list[float]:
-        """How long each of `count` runs on this batch took on the GPU by its own clock, copies left out."""
+        """Return the milliseconds of `count` computations of a batch by the clock of the GPU, without copies."""
         self.infer(batch)  # prepares the first slot
-        with self._in_use:
+        with self._lock:
             if not self._is_open:
-                raise closed(self.spec)
+                raise closed_error(self.spec)
             with self._cuda.active():
                 return self._slots[0].compute_ms(count)
 
@@ -101,15 +104,15 @@ class TensorRtEngine:
         if self._busy:
             raise EngineError("collect what was submitted first", self.spec.name, hint="this is a bug; report it")
         try:
-            return self._in_parts(batch)
+            return self._infer_in_parts(batch)
         except BaseException:
-            while self._busy:  # so that the next frame finds the engine as it was
+            while self._busy:  # the next frame needs free slots
                 with suppress(Exception):
                     self.collect()
             raise
 
-    def _in_parts(self, batch: Pixels) -> Pixels:
-        parts = [batch[start : start + self._batch] for start in range(0, len(batch), self._batch)]
+    def _infer_in_parts(self, batch: Pixels) -> Pixels:
+        parts = [batch[start : start + self._max_batch] for start in range(0, len(batch), self._max_batch)]
         results = []
         for part in parts:
             if len(self._busy) == len(self._slots):
@@ -120,50 +123,45 @@ class TensorRtEngine:
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def submit(self, batch: Pixels) -> None:
-        """Start work on uint8[N, H, W, 3] BGR, N within the plan's range; raises as `infer` does.
-
-        At most `slots` batches may be under way.
-        """
-        with self._in_use:
+        with self._lock:
             if not self._is_open:
-                raise closed(self.spec)
-            require_accepted(self.spec, batch)
+                raise closed_error(self.spec)
+            require_supported_size(self.spec, batch)
             slot = next(slot for slot in self._slots if slot not in self._busy)
             with self._cuda.active():
-                self._log.kept.clear()
+                self._log.records.clear()
                 slot.start(batch)
             self._busy.append(slot)
 
     def collect(self) -> Pixels:
-        """The result of the batch that was submitted first."""
-        with self._in_use:
+        with self._lock:
             if not self._is_open:
-                raise closed(self.spec)
+                raise closed_error(self.spec)
             slot = self._busy.popleft()
             with self._cuda.active():
                 return slot.finish()
 
     def close(self) -> None:
-        with self._in_use, ExitStack() as last:
+        with self._lock, ExitStack() as cleanup:
             if not self._is_open:
                 return
             self._is_open = False
-            last.callback(self._cuda.close)
-            last.enter_context(self._cuda.active())
-            last.callback(self._forget)
+            cleanup.callback(self._cuda.close)
+            cleanup.enter_context(self._cuda.active())
+            cleanup.callback(self._release_objects)
             for slot in self._slots:
                 slot.close()
             if self._cache:
                 self._cache.save()
 
-    def _forget(self) -> None:
-        """Contexts first, then the engine, then what it came from."""
+    def _release_objects(self) -> None:
+        """Release the contexts, then the engine, then the runtime: TensorRT needs this order."""
         self._busy.clear()
         self._slots.clear()
         self._cache = self._engine = None
         self._runtime = None
 
-    def _context(self) -> Any:
+    def _create_context(self) -> Any:
         context = self._engine.create_execution_context(*([self._cache.config] if self._cache else []))
         if context is None:
             raise OutOfMemoryError(
@@ -174,120 +172,30 @@ class TensorRtEngine:
         return context
 
 
-class _Slot:
-    """A context with its own stream and buffers, and what it does for one batch as a CUDA graph."""
-
-    def __init__(self, cuda: Cuda, context: Any, names: tuple[str, str], log: Any) -> None:
-        self.graph: Any | None = None
-        self._cuda, self._context, self._names, self._log = cuda, context, names, log
-        self._stream = cuda.stream()
-        self._buffers: list[Buffer] = []
-        self._shape: tuple[int, ...] = ()
-        self._size = 0
-
-    @property
-    def bytes(self) -> int:
-        return sum(len(buffer.host) for buffer in self._buffers)
-
-    def start(self, batch: Pixels) -> None:
-        if batch.shape != self._shape:
-            self._prepare(batch.shape)
-        self._buffers[0].host[: self._size] = batch.reshape(-1)
-        if self.graph is not None:
-            self._cuda.launch(self.graph, self._stream)
-        else:
-            self._queue()
-
-    def finish(self) -> Pixels:
-        self._cuda.wait(self._stream)
-        return np.array(self._buffers[1].host[: self._size].reshape(self._shape))
-
-    def compute_ms(self, count: int) -> list[float]:
-        """Of the shape that it is prepared for, as one graph where frames are. The copy before it keeps the GPU
-        busy while the work is queued, so that its start does not wait for the CPU.
-        """
-        graph = None if self.graph is None else self._cuda.capture(self._stream, self._execute)
-        work = self._execute if graph is None else partial(self._cuda.launch, graph, self._stream)
-        times = []
-        try:
-            for _ in range(count):
-                self._cuda.upload(self._buffers[0], self._size, self._stream)
-                times.append(self._cuda.elapsed_ms(self._stream, work))
-        finally:
-            if graph is not None:
-                self._cuda.drop_graph(graph)
-        return times
-
-    def close(self) -> None:
-        """Release everything, whatever state it is in and whatever fails of it."""
-        with suppress(DeblurError):
-            self._cuda.wait(self._stream)
-        self._context = None
-        releases = [self._forget_graph, *(buffer.free for buffer in self._buffers)]
-        releases.append(partial(self._cuda.drop_stream, self._stream))
-        self._buffers = []
-        for release in releases:
-            with suppress(DeblurError):
-                release()
-
-    def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Buffers, addresses and graph for another shape: run once as it is, then captured."""
-        self._forget_graph()
-        self._shape = ()
-        self._size = int(np.prod(shape))
-        if len(self._buffers) < 2 or len(self._buffers[0].host) < self._size:
-            while self._buffers:
-                self._buffers.pop().free()
-            for _ in range(2):
-                self._buffers.append(self._cuda.buffer(self._size))
-        accepted = self._context.set_input_shape(self._names[0], tuple(shape))
-        for name, buffer in zip(self._names, self._buffers, strict=True):
-            accepted = accepted and self._context.set_tensor_address(name, buffer.device)
-        if not accepted:
-            raise EngineError(f"plan refuses frames of shape {shape} ({self._log.reason()})", hint="build it for them")
-        self._queue()
-        self._cuda.wait(self._stream)
-        self.graph = self._cuda.capture(self._stream, self._queue)
-        self._shape = shape
-
-    def _queue(self) -> None:
-        self._cuda.upload(self._buffers[0], self._size, self._stream)
-        self._execute()
-        self._cuda.download(self._buffers[1], self._size, self._stream)
-
-    def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._stream):
-            raise EngineError(f"plan failed on a frame ({self._log.reason()})", hint="build it again")
-
-    def _forget_graph(self) -> None:
-        if self.graph is not None:
-            self._cuda.drop_graph(self.graph)
-            self.graph = None
-
-
 class _RuntimeCache:
-    """What TensorRT-RTX compiled for this GPU, kept beside the plan so that it starts at once the next time."""
+    """Kernels that TensorRT-RTX compiled for this GPU, stored next to the plan for a faster next start."""
 
     def __init__(self, trt: Any, engine: Any, path: Path) -> None:
         self._path = path
         self.config = engine.create_runtime_config()
-        # Kernels for the very sizes in use are made before the first frame, not while frames wait.
+        # EAGER compiles the kernels for a size before its first frame, instead of while later frames wait.
         self.config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self._cache = self.config.create_runtime_cache()
-        self._before = path.read_bytes() if path.exists() else b""
-        if self._before:
-            self._cache.deserialize(self._before)  # one of another GPU or version is passed over
+        self._stored = path.read_bytes() if path.exists() else b""
+        if self._stored:
+            self._cache.deserialize(self._stored)  # TensorRT-RTX ignores a cache of another GPU or version
         self.config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        made = bytes(self._cache.serialize())
-        if made == self._before:
+        """Write the cache if it has changed."""
+        content = bytes(self._cache.serialize())
+        if content == self._stored:
             return
         try:
-            partial_name(self._path).write_bytes(made)
+            partial_name(self._path).write_bytes(content)
             partial_name(self._path).replace(self._path)
         except OSError:
-            pass  # the folder may be read-only; the cache is made again
+            pass  # the folder may be read-only; the next start compiles again
 
 
 def _require_version(path: Path, sidecar: Sidecar, version: str) -> None:
@@ -295,7 +203,7 @@ def _require_version(path: Path, sidecar: Sidecar, version: str) -> None:
         raise UnfitPlanError(
             f"plan was built by {sidecar.flavour} {sidecar.version}, here is {version}",
             path,
-            rebuild=sidecar.rebuild(path),
+            rebuild=sidecar.rebuild_arguments(path),
         )
 
 
@@ -305,20 +213,22 @@ def _require_device(path: Path, sidecar: Sidecar, device: Device) -> None:
             f"plan is for compute capability {', '.join(sidecar.compute_capabilities)}, "
             f"{device.name} has {device.compute_capability}",
             path,
-            rebuild=sidecar.rebuild(path, compute_capability=device.compute_capability),
+            rebuild=sidecar.rebuild_arguments(path, compute_capability=device.compute_capability),
         )
 
 
 def _require_loaded(path: Path, sidecar: Sidecar, engine: Any, log: Any) -> None:
     if engine is None and "memory" in log.reason().lower():
-        raise OutOfMemoryError(f"not enough memory to load the plan ({log.reason()})", path, hint="free some")
+        raise OutOfMemoryError(
+            f"not enough memory to load the plan ({log.reason()})", path, hint="close other programs that use the GPU"
+        )
     if engine is None:
         what = f"{sidecar.flavour} cannot load the plan ({log.reason()})"
-        raise UnfitPlanError(what, path, rebuild=sidecar.rebuild(path))
+        raise UnfitPlanError(what, path, rebuild=sidecar.rebuild_arguments(path))
 
 
-def _names(trt: Any, engine: Any) -> tuple[str, str]:
-    """Of the input and the output."""
+def _tensor_names(trt: Any, engine: Any) -> tuple[str, str]:
+    """Return the names of the input and the output; raises EngineError if there are several."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if name not in inputs]

@@ -1,4 +1,4 @@
-"""Frames in overlapping tiles, for engines that do not take them whole."""
+"""Frames of any size in overlapping tiles, for engines that do not accept them whole."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
 
 OVERLAP_PX = 32
-LEAST_TILE_PX = 64
-_LARGEST = 65_535
+"""Default overlap of neighbouring tiles in pixels."""
+MIN_TILE_PX = 64
+"""Smallest width and height of a tile that a user may ask for, in pixels."""
+_MAX_SIDE_PX = 65_535
 _GRID_PX = 32
-"""What networks divide the frame by: 4 (`edge`), 32 (`resnet_unet`)."""
+"""Tiles start at multiples of this: networks divide the frame by 4 (`edge`) or 32 (`resnet_unet`), and each tile then
+has the same grid as the whole frame."""
 
 
 class TiledEngine:
-    """An engine for frames of any size.
+    """An engine that accepts frames of any size.
 
-    A frame that the engine takes goes to it whole, unless `tile` (width, height) is given.
-    Others are cut into tiles that overlap by at least `overlap_px`, and what comes back is blended
-    across the overlap with weights that rise and fall linearly; a frame smaller than the engine's
-    least is continued by its last row and column. Where memory does not suffice for a whole frame,
-    tiles of half its size are tried once, which `say` is told.
+    A frame within the range of `engine` goes to it whole, unless `tile` (width, height) is given. Any other frame is
+    cut into tiles that overlap by at least `overlap_px`. The results are blended across the overlap with weights that
+    rise and fall linearly. A frame smaller than the smallest size of the engine is extended by repeating its last row
+    and column.
+
+    If memory does not suffice for a whole frame, this engine changes to tiles of half its size, once, and reports the
+    change with `say`. Raises UsageError if `tile` or `overlap_px` is out of range.
     """
 
     def __init__(
@@ -41,9 +46,9 @@ class TiledEngine:
     ) -> None:
         require_tile(tile, overlap_px)
         self._engine, self._tile, self._overlap_px, self._say = engine, tile, overlap_px, say
-        self._range = engine.spec
-        self._under_way: deque[tuple[Pixels, Pixels | None]] = deque()
-        """A batch and its result, or None where the engine itself has it."""
+        self._engine_spec = engine.spec
+        self._submitted: deque[tuple[Pixels, Pixels | None]] = deque()
+        """Submitted batches with their results; None while the result is still in the engine."""
 
     def __enter__(self) -> TiledEngine:  # noqa: PYI034 - Self is new in Python 3.11
         return self
@@ -64,7 +69,7 @@ class TiledEngine:
 
     @property
     def spec(self) -> EngineSpec:
-        return dataclasses.replace(self._range, width=(1, _LARGEST), height=(1, _LARGEST))
+        return dataclasses.replace(self._engine_spec, width=(1, _MAX_SIDE_PX), height=(1, _MAX_SIDE_PX))
 
     @property
     def backend(self) -> str:
@@ -72,7 +77,7 @@ class TiledEngine:
 
     @property
     def provider(self) -> str:
-        return str(getattr(self._engine, "provider", ""))
+        return self._engine.provider
 
     @property
     def slots(self) -> int:
@@ -84,108 +89,113 @@ class TiledEngine:
 
     def submit(self, batch: Pixels) -> None:
         height, width = batch.shape[1:3]
-        if self._takes(width, height):
+        if self._fits_whole(width, height):
             try:
                 self._engine.submit(batch)
             except OutOfMemoryError as error:
-                self._halve(batch, error)
+                self._use_smaller_tiles(batch, error)
             else:
-                self._under_way.append((batch, None))
+                self._submitted.append((batch, None))
                 return
-        for index, (each, result) in enumerate(self._under_way):  # for tiles it must have nothing under way
-            self._under_way[index] = (each, self._collected(each) if result is None else result)
-        self._under_way.append((batch, self._in_tiles(batch)))
+        # Tiles need `infer`, which the engine allows only when no batch is submitted to it.
+        for index, (earlier, result) in enumerate(self._submitted):
+            self._submitted[index] = (earlier, self._collect_from_engine(earlier) if result is None else result)
+        self._submitted.append((batch, self._infer_in_tiles(batch)))
 
     def collect(self) -> Pixels:
-        batch, result = self._under_way.popleft()
-        return self._collected(batch) if result is None else result
-
-    def _collected(self, batch: Pixels) -> Pixels:
-        try:
-            return self._engine.collect()
-        except OutOfMemoryError as error:  # of an engine on the CPU, which may infer while others are under way
-            self._halve(batch, error)
-            return self._in_tiles(batch)
-
-    def _halve(self, batch: Pixels, error: OutOfMemoryError) -> None:
-        """Take frames in tiles of half this one's size from now on, once; or raise the error that led here."""
-        height, width = batch.shape[1:3]
-        if not self._takes(width, height):
-            return  # a frame before it has led here already
-        if self._tile or min(width, height) < 4 * LEAST_TILE_PX:
-            raise error
-        self._tile = (width // 2, height // 2)
-        self._say(f"warning: not enough memory for {width}x{height}, taken in tiles of half that size")
+        batch, result = self._submitted.popleft()
+        return self._collect_from_engine(batch) if result is None else result
 
     def close(self) -> None:
         self._engine.close()
 
-    def _takes(self, width: int, height: int) -> bool:
-        """Whether a frame goes to the engine whole."""
-        fits = not self._tile or (width <= self._tile[0] and height <= self._tile[1])
-        return fits and self._range.accepts(width=width, height=height)
+    def _collect_from_engine(self, batch: Pixels) -> Pixels:
+        try:
+            return self._engine.collect()
+        except OutOfMemoryError as error:
+            # Only CPU engines raise this in `collect`, and they may `infer` while other batches are submitted.
+            self._use_smaller_tiles(batch, error)
+            return self._infer_in_tiles(batch)
 
-    def _in_tiles(self, batch: Pixels) -> Pixels:
-        """All tiles have one size, as engines prepare for each size anew."""
+    def _use_smaller_tiles(self, batch: Pixels, error: OutOfMemoryError) -> None:
+        """Change to tiles of half the size of this batch's frames; raise `error` if that is not possible."""
         height, width = batch.shape[1:3]
-        wanted = self._tile[::-1] if self._tile else (_LARGEST, _LARGEST)
+        if not self._fits_whole(width, height):
+            return  # an earlier frame has caused the change
+        if self._tile or min(width, height) < 4 * MIN_TILE_PX:
+            raise error
+        self._tile = (width // 2, height // 2)
+        self._say(f"warning: not enough memory for {width}x{height}, taken in tiles of half that size")
+
+    def _fits_whole(self, width: int, height: int) -> bool:
+        """Return whether a frame goes to the engine without tiles."""
+        fits_tile = not self._tile or (width <= self._tile[0] and height <= self._tile[1])
+        return fits_tile and self._engine_spec.accepts(width=width, height=height)
+
+    def _infer_in_tiles(self, batch: Pixels) -> Pixels:
+        """Restore a batch in tiles of one size, because engines prepare for each size anew."""
+        height, width = batch.shape[1:3]
+        wanted = self._tile[::-1] if self._tile else (_MAX_SIDE_PX, _MAX_SIDE_PX)
         rows, columns = (
-            _Cut.of(length, side, limits, self._overlap_px)
+            TileLayout.create(length, side, limits, self._overlap_px)
             for length, side, limits in zip(
-                (height, width), wanted, (self._range.height, self._range.width), strict=True
+                (height, width), wanted, (self._engine_spec.height, self._engine_spec.width), strict=True
             )
         )
-        missing = ((0, 0), (0, rows.length - height), (0, columns.length - width), (0, 0))
-        padded = np.pad(batch, missing, mode="edge")
-        weights = np.outer(rows.ramp(self._overlap_px), columns.ramp(self._overlap_px))[:, :, np.newaxis]
-        total = np.zeros((*padded.shape[1:3], 1), np.float32)
+        padding = ((0, 0), (0, rows.length - height), (0, columns.length - width), (0, 0))
+        padded = np.pad(batch, padding, mode="edge")
+        weights = np.outer(rows.weights(self._overlap_px), columns.weights(self._overlap_px))[:, :, np.newaxis]
+        weight_sum = np.zeros((*padded.shape[1:3], 1), np.float32)
         blended = np.zeros(padded.shape, np.float32)
         for top in rows.starts:
             for left in columns.starts:
                 part = np.s_[:, top : top + rows.side, left : left + columns.side]
                 blended[part] += weights * self._engine.infer(np.ascontiguousarray(padded[part]))
-                total[part[1:]] += weights
-        result: Pixels = np.rint(blended / total).astype(np.uint8)
+                weight_sum[part[1:]] += weights
+        result: Pixels = np.rint(blended / weight_sum).astype(np.uint8)
         return result[:, :height, :width]
 
 
 def require_tile(tile: Size | None, overlap_px: int) -> None:
     """Raise UsageError if tiles of this width and height in pixels are too small for the overlap."""
-    if overlap_px < 0 or (tile and (min(tile) < LEAST_TILE_PX or 2 * overlap_px > min(tile))):
+    if overlap_px < 0 or (tile and (min(tile) < MIN_TILE_PX or 2 * overlap_px > min(tile))):
         raise UsageError(
-            f"tiles must be at least {LEAST_TILE_PX} pixels wide and high, and twice the overlap, "
+            f"tiles must be at least {MIN_TILE_PX} pixels wide and high, and twice the overlap, "
             f"got {tile} and {overlap_px}",
             hint="give a larger --tile or a smaller --overlap",
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cut:
-    """How one side of a frame is cut into tiles."""
+class TileLayout:
+    """Positions of the tiles along one side of a frame, in pixels."""
 
     length: int
-    """Of the frame, continued by its last row or column where tiles go beyond it."""
+    """Side of the frame; longer than the frame itself if the last tile ends beyond it."""
     side: int
-    """Of every tile."""
+    """Side of every tile."""
     starts: list[int]
-    """Multiples of `_GRID_PX`: networks that work at a fraction of the resolution then see the same
-    grid as in the whole frame."""
+    """First row or column of each tile, a multiple of `_GRID_PX` where tiles are large enough for that."""
 
     @classmethod
-    def of(cls, length: int, wanted: int, limits: tuple[int, int], overlap: int) -> _Cut:
-        """`wanted`: pixels of a tile; `limits`: what the engine takes."""
-        least, most = limits
-        if least <= length <= min(wanted, most):
+    def create(cls, length: int, wanted: int, limits: tuple[int, int], overlap: int) -> TileLayout:
+        """Return the layout for a side of `length` pixels.
+
+        `wanted`: side of a tile; `limits`: smallest and largest side that the engine accepts; `overlap`: smallest
+        overlap of neighbouring tiles.
+        """
+        smallest, largest = limits
+        if smallest <= length <= min(wanted, largest):
             return cls(length, length, [0])
-        side = min(max(wanted, least), most)
+        side = min(max(wanted, smallest), largest)
         grid = _GRID_PX if side - overlap >= _GRID_PX else 1
         step = max(1, (side - overlap) // grid) * grid
         count = 1 + max(0, -(-(length - side) // step))
-        if count > 1:  # no further beyond the frame than it takes
+        if count > 1:  # the smallest step that still covers the frame: the last tile ends least beyond it
             step = -(-(length - side) // ((count - 1) * grid)) * grid
         return cls(side + (count - 1) * step, side, [index * step for index in range(count)])
 
-    def ramp(self, overlap: int) -> NDArray[np.float32]:
-        """Weights across a tile: rising over the overlap, then one, then falling; nowhere zero."""
+    def weights(self, overlap: int) -> NDArray[np.float32]:
+        """Return the blending weights across a tile, float32[side] in (0, 1]: rising over the overlap, 1, falling."""
         distance = np.minimum(np.arange(self.side), np.arange(self.side)[::-1]) + 1
         return np.minimum(1, distance / (overlap + 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""An engine that is replaced between two frames when its file is."""
+"""An engine that is replaced between two frames when its file is replaced."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from runtime.sidecar import sidecar_path
 from runtime.spec import EngineSpec
 
 POLL_S = 0.5
-"""A new file must look the same twice, so long apart, before it is opened."""
-_State = tuple[tuple[int, int, int], ...]
+"""Seconds between two looks at the file; a new file is opened when two looks in a row find it the same."""
+_FileState = tuple[tuple[int, int, int], ...]
+"""Inode, time of modification in ns, and size in bytes of an engine file and of its sidecar."""
 
 
 class WatchedEngine:
-    """Opens `path` again, beside the engine in use, when the file or its sidecar is replaced.
+    """An engine that opens `path` again when the file or its sidecar is replaced, while the old engine works on.
 
-    The new engine works on a frame of the last shape before it takes over, so that the frame
-    after the change waits no longer than any other. One that cannot be opened or fails is told
-    to `say`, and the old one goes on.
+    The new engine first restores an empty frame of the last shape, so that the first real frame is not slower than
+    others. Then it takes over at the next `submit`. If it cannot be opened or fails on that frame, the old engine
+    stays and `say` gets a warning. `open_engine` opens the file; `close` closes the old and the new engine.
     """
 
-    def __init__(self, path: Path, open_it: Callable[[], Engine], *, say: Callable[[str], None]) -> None:
-        self._path, self._open, self._say = path, open_it, say
-        self._state = _state(path)
-        self._engine = open_it()
+    def __init__(self, path: Path, open_engine: Callable[[], Engine], *, say: Callable[[str], None]) -> None:
+        self._path, self._open_engine, self._say = path, open_engine, say
+        self._handled_state = _read_state(path)
+        self._engine = open_engine()
         self._next: Engine | None = None
         self._replaced: list[Engine] = []
+        """Old engines, which the watching thread closes."""
         self._shape: tuple[int, ...] = ()
         self._ready: deque[Pixels] = deque()
-        self._under_way = 0
-        self._changing = Lock()
-        self._ended = Event()
+        """Results that were collected from the old engine when the new one took over."""
+        self._submitted = 0
+        """Batches that the current engine has."""
+        self._next_lock = Lock()
+        self._stopping = Event()
         self._watcher = Thread(target=self._watch, name="watch-engine", daemon=True)
         self._watcher.start()
 
@@ -51,6 +55,10 @@ class WatchedEngine:
         return self._engine.backend
 
     @property
+    def provider(self) -> str:
+        return self._engine.provider
+
+    @property
     def slots(self) -> int:
         return self._engine.slots
 
@@ -59,80 +67,81 @@ class WatchedEngine:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
-        self._take_over()
+        self._switch_engine()
         self._shape = batch.shape
         self._engine.submit(batch)
-        self._under_way += 1
+        self._submitted += 1
 
     def collect(self) -> Pixels:
         if self._ready:
             return self._ready.popleft()
-        self._under_way -= 1
+        self._submitted -= 1
         return self._engine.collect()
 
     def close(self) -> None:
-        self._ended.set()
+        self._stopping.set()
         self._watcher.join()
         for engine in (self._engine, self._next, *self._replaced):
             if engine is not None:
                 engine.close()
 
-    def _take_over(self) -> None:
-        """Change to the new engine, if there is one, when the old one has given all that it was given."""
-        with self._changing:
-            fresh, self._next = self._next, None
-        if fresh is None:
+    def _switch_engine(self) -> None:
+        """Change to the new engine, if there is one, after all results of the old one are collected."""
+        with self._next_lock:
+            new_engine, self._next = self._next, None
+        if new_engine is None:
             return
-        while self._under_way:
-            self._under_way -= 1
+        while self._submitted:
+            self._submitted -= 1
             self._ready.append(self._engine.collect())
         self._replaced.append(self._engine)
-        self._engine = fresh
+        self._engine = new_engine
         self._say(f"engine replaced: {self._engine.spec.name}, {self._engine.backend}")
 
     def _watch(self) -> None:
-        seen = self._state
-        while not self._ended.wait(POLL_S):
+        """Look at the file until the engine is closed, and open each new version."""
+        state = self._handled_state
+        while not self._stopping.wait(POLL_S):
             while self._replaced:
-                with suppress(Exception):  # it has done its work
+                with suppress(Exception):  # all its results are collected: an error here harms nobody
                     self._replaced.pop().close()
-            before, seen = seen, _state(self._path)
-            if seen == self._state or seen != before:
+            previous_state, state = state, _read_state(self._path)
+            if state == self._handled_state or state != previous_state:
                 continue
-            self._state = seen
+            self._handled_state = state
             try:
-                fresh = self._open()
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the old one goes on
+                new_engine = self._open_engine()
+            except Exception as error:  # noqa: BLE001 - the old engine stays, whatever is wrong with the new one
                 self._say(f"warning: the new engine is not used: {error}")
                 continue
-            self._offer(fresh)
+            self._offer(new_engine)
 
-    def _offer(self, fresh: Engine) -> None:
-        """Let a new engine warm up, and have it take over at the next frame."""
+    def _offer(self, new_engine: Engine) -> None:
+        """Warm up a new engine, and let it take over at the next `submit`."""
         try:
             if self._shape:
-                for _ in range(fresh.slots):
-                    fresh.submit(np.zeros(self._shape, np.uint8))
-                for _ in range(fresh.slots):
-                    fresh.collect()
+                for _ in range(new_engine.slots):
+                    new_engine.submit(np.zeros(self._shape, np.uint8))
+                for _ in range(new_engine.slots):
+                    new_engine.collect()
         except Exception as error:  # noqa: BLE001 - as above
             self._say(f"warning: the new engine is not used: {error}")
-            fresh.close()
+            new_engine.close()
             return
-        with self._changing:
-            unused, self._next = self._next, fresh
+        with self._next_lock:
+            unused, self._next = self._next, new_engine
         if unused is not None:
             unused.close()
 
 
-def _state(path: Path) -> _State:
-    """What tells a file from the one that was there before."""
+def _read_state(path: Path) -> _FileState:
+    """Return the state of an engine file and its sidecar, which changes when one of them is replaced."""
     state = []
-    for each in (path, sidecar_path(path)):
+    for file in (path, sidecar_path(path)):
         try:
-            found = each.stat()
+            status = file.stat()
         except OSError:
             state.append((0, 0, 0))
         else:
-            state.append((found.st_ino, found.st_mtime_ns, found.st_size))
+            state.append((status.st_ino, status.st_mtime_ns, status.st_size))
     return tuple(state)

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from runtime.engines import DEFAULT_SIZE, Engine, open_engine
-from runtime.engines.trial import trial_frame
+from runtime.engines.timing import trial_frame
 from runtime.errors import DeblurError, InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels
 from runtime.image_files import is_image

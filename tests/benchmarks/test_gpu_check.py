@@ -12,7 +12,7 @@ from benchmarks.gpu_check import __main__ as gpu_check
 from runtime.engines import BUNDLED
 from runtime.sidecar import Sidecar, sidecar_path
 from tests.conftest import without_gpu
-from tests.standin import HostCuda, put_in_place, write_plan
+from tests.standin import HostCuda, install_stand_in, write_plan
 
 
 @without_gpu
@@ -25,7 +25,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with a GPU, and a folder with one engine."""
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     (tmp_path / "plans").mkdir()
 
     def build(content: bytes, spec: object, config: object, *, name: str, **_: Any) -> tuple[bytes, Sidecar]:

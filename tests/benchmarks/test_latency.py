@@ -22,7 +22,7 @@ from runtime.engines import open_engine
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource
 from tests.conftest import picture
-from tests.standin import put_in_place, write_plan
+from tests.standin import install_stand_in, write_plan
 from tests.virtual import KnownEngine
 
 QUICK = ["--size", "64x48", "--min-queries", "8", "--min-duration", "0.05", "--warm-up", "0"]
@@ -96,7 +96,7 @@ def test_frames_are_the_clips_and_of_the_size_that_is_asked(clip: Path) -> None:
 
 
 def test_a_gpu_tells_what_it_computes(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     engine = open_engine(write_plan(invert, tmp_path))
     told = compute(engine, Job(names=["p"], frames=frames("synthetic", (64, 48)), load=Load(min_queries=5)))
     assert told["n"] == 5

@@ -145,7 +145,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its builder ends the process there; a stand-in shows that it is not called."""
-    monkeypatch.setattr("export.plan.builder.package", lambda flavour: object())
+    monkeypatch.setattr("export.plan.builder.import_tensorrt", lambda flavour: object())
     assert main([str(FP32), "--out", str(tmp_path / "a.plan")]) == 4
     assert "no NVIDIA driver is installed here" in capsys.readouterr().err
 
@@ -211,7 +211,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         BuilderFlag=SimpleNamespace(GPU_FALLBACK="fallback", INT8="int8"),
         IInt8EntropyCalibrator2=Base,
     )
-    monkeypatch.setattr("export.plan.builder.package", lambda flavour: module)
+    monkeypatch.setattr("export.plan.builder.import_tensorrt", lambda flavour: module)
     monkeypatch.setattr("export.plan.builder.probe", lambda: Device("Orin", "8.7", integrated=True, driver="12.6"))
     return settings
 
@@ -229,7 +229,7 @@ def test_tensorrt_is_told_everything(builder: Recorder, tmp_path: Path) -> None:
     assert cache.read_bytes() == b"measured"
     assert sidecar.compute_capabilities == ("8.7",)
     assert (sidecar.version, sidecar.dla_core, sidecar.kernels) == ("10.3.0", 1, None)
-    rebuilt = sidecar.rebuild(tmp_path / "x.plan")
+    rebuilt = sidecar.rebuild_arguments(tmp_path / "x.plan")
     assert rebuilt[-8:] == ["--size", "8x4", "--batch", "2", "--dla", "1", "--workspace-mib", "3"]
 
 
@@ -262,7 +262,7 @@ def test_calibration_gets_frames_and_its_plan_claims_nothing(
     assert [frame.shape for frame in taken] == [(4, 8, 3)] * 3
     assert calibrator.read_calibration_cache() is None
     assert (sidecar.engine.precision, sidecar.engine.loss_db) == ("unknown", None)
-    assert sidecar.rebuild(Path("x.plan"))[-4:] == ["--calibrator", "entropy", "--calib", "FRAMES"]
+    assert sidecar.rebuild_arguments(Path("x.plan"))[-4:] == ["--calibrator", "entropy", "--calib", "FRAMES"]
 
 
 def test_on_tensorrt_11_it_says_why_there_are_no_calibrators(builder: Recorder) -> None:

@@ -109,7 +109,7 @@ def test_servers_that_are_not_there_or_fail_are_told(
 ) -> None:
     address, service = server
     for engine, words in [
-        ("triton://127.0.0.1:1/model", "no such model on a server there"),
+        ("triton://127.0.0.1:1/model", "the server does not answer"),
         (f"triton://{address}/another", "unknown model another"),
         (f"triton://{address}", "not the address of a model"),
     ]:

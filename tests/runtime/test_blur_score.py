@@ -15,7 +15,7 @@ from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import ROOT, write_engine
 from tests.runtime.test_pipeline import Kept
-from tests.standin import put_in_place, write_plan
+from tests.standin import install_stand_in, write_plan
 
 HELD_OUT = ROOT / "calib_data" / "held_out"
 
@@ -50,7 +50,7 @@ def test_sharp_frames_pass_untouched_and_in_order(
 ) -> None:
     from runtime.engines.tensorrt import TensorRtEngine
 
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     sink = Kept()
     engine = TensorRtEngine(write_plan(invert, tmp_path), mode=mode)
     pipeline = Pipeline(

@@ -1,4 +1,4 @@
-"""The fastest engine of a folder that is good enough."""
+"""Choice of the fastest engine in a folder that keeps its budget."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engines.base import Engine, OneAtATime
-from runtime.engines.choice import choose, unfit
-from runtime.engines.trial import median_ms, trial_frame
+from runtime.engines.base import Engine, SynchronousEngine
+from runtime.engines.choice import choose_engine, rejection_reason
+from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
@@ -21,10 +21,10 @@ from tests.conftest import write_engine
 GOOD = EngineSpec(name="good", precision="int8", loss_db=0.1, budget_db=0.3)
 
 
-class Paced(OneAtATime):
-    """An engine that takes so long, and knows whether it was closed."""
+class PacedEngine(SynchronousEngine):
+    """Engine with a known time per frame, which records whether it was closed."""
 
-    backend = "test"
+    backend, provider = "test", "cpu"
 
     def __init__(self, milliseconds: float, spec: EngineSpec) -> None:
         super().__init__()
@@ -42,26 +42,26 @@ class Paced(OneAtATime):
         self.closed = True
 
 
-class Shelf:
-    """A folder of engines by name; what is not one is refused."""
+class EngineFolder:
+    """Folder of engines given as name=(milliseconds, spec); the engine `broken` cannot be opened."""
 
     def __init__(self, folder: Path, **engines: tuple[float, EngineSpec]) -> None:
-        self.folder, self.kinds, self.opened = folder, engines, []
+        self.folder, self.engines, self.opened = folder, engines, []
         for name in engines:
             (folder / f"{name}.onnx").touch()
 
     def open(self, path: Path) -> Engine:
         if path.stem == "broken":
             raise EngineError("not an engine", path, hint="")
-        self.opened.append(Paced(*self.kinds[path.stem]))
+        self.opened.append(PacedEngine(*self.engines[path.stem]))
         return self.opened[-1]
 
     def choose(self, **more: object) -> tuple[Engine, str]:
-        return choose(self.folder, self.open, size=(64, 48), **more)
+        return choose_engine(self.folder, self.open, size=(64, 48), **more)
 
 
 @pytest.fixture(autouse=True)
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("runtime.engines.choice.TRIAL_S", 0.1)
     return tmp_path / "cache" / "deblur" / "engines.json"
@@ -73,13 +73,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "engines"
 
 
-def test_the_fastest_within_its_budget_is_taken(folder: Path) -> None:
+def test_fastest_engine_within_its_budget_is_chosen(folder: Path) -> None:
     poor, fails = dataclasses.replace(GOOD, loss_db=0.5), dataclasses.replace(GOOD, name="fails")
-    shelf = Shelf(
+    engines = EngineFolder(
         folder, slow=(30, GOOD), fast=(10, GOOD), fastest_but_poor=(1, poor), broken=(1, GOOD), fails=(1, fails)
     )
-    engine, why = shelf.choose()
-    assert [each.spec for each in shelf.opened if not each.closed] == [engine.spec]
+    engine, why = engines.choose()
+    assert [candidate.spec for candidate in engines.opened if not candidate.closed] == [engine.spec]
     assert not engine.closed
     assert why.index("fast.onnx") < why.index("slow.onnx")
     assert "fastest_but_poor.onnx: loses 0.50 dB, its budget is 0.30" in why
@@ -87,29 +87,29 @@ def test_the_fastest_within_its_budget_is_taken(folder: Path) -> None:
     assert "fails.onnx: engine failed on a frame" in why
 
 
-def test_the_choice_is_remembered_until_something_changes(folder: Path, memory: Path) -> None:
-    shelf = Shelf(folder, slow=(20, GOOD), fast=(5, GOOD))
-    shelf.choose()
-    assert len(shelf.opened) == 2
-    assert list(json.loads(memory.read_text()).values()) == ["fast.onnx"]
-    _, why = shelf.choose()
-    assert len(shelf.opened) == 3
-    assert "fast.onnx, the fastest here when it was last tried" in why
-    shelf.choose(settings=["other"])
-    assert len(shelf.opened) == 5
+def test_choice_is_cached_until_something_changes(folder: Path, cache: Path) -> None:
+    engines = EngineFolder(folder, slow=(20, GOOD), fast=(5, GOOD))
+    engines.choose()
+    assert len(engines.opened) == 2
+    assert list(json.loads(cache.read_text()).values()) == ["fast.onnx"]
+    _, why = engines.choose()
+    assert len(engines.opened) == 3
+    assert "fast.onnx, the fastest in the last trial here" in why
+    engines.choose(settings=["other"])
+    assert len(engines.opened) == 5
     (folder / "slow.onnx").write_bytes(b"another")
-    shelf.choose()
-    assert len(shelf.opened) == 7
-    memory.write_text("junk")
-    shelf.choose()
-    assert len(shelf.opened) == 9
-    assert json.loads(memory.read_text())
+    engines.choose()
+    assert len(engines.opened) == 7
+    cache.write_text("junk")
+    engines.choose()
+    assert len(engines.opened) == 9
+    assert json.loads(cache.read_text())
 
 
-def test_a_memory_that_cannot_be_written_does_no_harm(folder: Path, memory: Path) -> None:
-    memory.parent.parent.write_text("a file where a folder should be")
-    shelf = Shelf(folder, fast=(5, GOOD))
-    assert shelf.choose()[0].spec == GOOD
+def test_cache_that_cannot_be_written_is_no_error(folder: Path, cache: Path) -> None:
+    cache.parent.parent.write_text("a file where a folder should be")
+    engines = EngineFolder(folder, fast=(5, GOOD))
+    assert engines.choose()[0].spec == GOOD
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ def test_a_memory_that_cannot_be_written_does_no_harm(folder: Path, memory: Path
     [
         ({}, ""),
         ({"precision": "fp32", "loss_db": None, "budget_db": None}, ""),
-        ({"loss_db": None}, "what it loses was not measured"),
-        ({"precision": "unknown", "budget_db": None}, "what it loses was not measured"),
+        ({"loss_db": None}, "its loss in dB was not measured"),
+        ({"precision": "unknown", "budget_db": None}, "its loss in dB was not measured"),
         ({"loss_db": 0.31}, "loses 0.31 dB, its budget is 0.30"),
-        ({"width": (128, 256)}, "not for frames of 64x48"),
+        ({"width": (128, 256)}, "does not accept frames of 64x48"),
     ],
 )
-def test_what_is_good_enough(changes: dict[str, object], words: str) -> None:
-    assert unfit(dataclasses.replace(GOOD, **changes), (64, 48)) == words
+def test_rejection_reason(changes: dict[str, object], words: str) -> None:
+    assert rejection_reason(dataclasses.replace(GOOD, **changes), (64, 48)) == words
 
 
-def test_by_the_command_line(clip: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_through_the_command_line(clip: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--engine", str(folder), "--source", str(clip), "--out", "null", "--provider", "cpu", "--guard", "off"]
     write_engine(folder / "unmeasured.onnx")
     assert main(arguments) == 4
-    assert "no engine that can be used (unmeasured.onnx: what it loses was not measured)" in capsys.readouterr().err
+    assert "no engine that can be used (unmeasured.onnx: its loss in dB was not measured)" in capsys.readouterr().err
     from runtime.engines import BUNDLED
 
     (folder / "bundled.onnx").write_bytes(BUNDLED.read_bytes())
@@ -141,23 +141,23 @@ def test_by_the_command_line(clip: Path, folder: Path, capsys: pytest.CaptureFix
     assert "--watch-engine watches one engine" in capsys.readouterr().err
 
 
-def test_an_engine_is_not_blamed_for_the_threads_of_the_one_before() -> None:
-    """As those of ONNX Runtime, they spin for 30 ms after a frame; whoever runs meanwhile takes twice as long."""
+def test_spinning_threads_of_one_engine_do_not_slow_the_next_measurement() -> None:
+    """Threads spin for 30 ms after a frame, as those of ONNX Runtime; an engine that runs meanwhile is half as fast."""
     until = 0.0
 
-    class Spinning(Paced):
+    class Spinning(PacedEngine):
         def infer(self, batch: Pixels) -> Pixels:
             nonlocal until
             super().infer(batch)
             until = time.perf_counter() + 0.03
             return batch
 
-    class Disturbed(Paced):
+    class Disturbed(PacedEngine):
         def infer(self, batch: Pixels) -> Pixels:
             if time.perf_counter() < until:
                 super().infer(batch)
             return super().infer(batch)
 
     spinning, disturbed = Spinning(6, GOOD), Disturbed(4, GOOD)
-    times = median_ms([spinning, disturbed], trial_frame((64, 48)))
+    times = median_ms_per_frame([spinning, disturbed], trial_frame((64, 48)))
     assert times[1] < times[0]

@@ -1,7 +1,7 @@
-"""The adapters to PyCUDA and cuda-bindings, driven through stand-ins for the two packages.
+"""The implementations with PyCUDA and cuda-bindings, tested with stand-ins for the two packages.
 
-The names, argument orders and results are those of cuda-bindings 13.5 and PyCUDA 2026.1; whether a real GPU does
-what they say is for tests/runtime/test_gpu.py.
+Names, argument orders and results are those of cuda-bindings 13.5 and PyCUDA 2026.1. A real GPU is tested in
+tests/runtime/test_gpu.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.engines import cuda as module
-from runtime.engines.cuda import Cuda, Device, _Bindings, _PyCuda
+from runtime.engines import cuda_drivers as module
+from runtime.engines.cuda import Cuda, Device
+from runtime.engines.cuda_drivers import CudaBindings, PyCuda
 from runtime.errors import EngineError, OutOfMemoryError
 
 
@@ -26,30 +27,30 @@ class Status(int):
 
 
 class BindingsDriver:
-    """`cuda.bindings.driver` on host memory: streams do everything at once, except what they capture."""
+    """Stand-in for `cuda.bindings.driver` in host memory: work runs when it is queued, unless a stream captures it."""
 
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
     CU_MEMHOSTALLOC_DEVICEMAP = 2
 
-    def __init__(self, *, room: int = 1 << 20) -> None:
+    def __init__(self, *, memory_bytes: int = 1 << 20) -> None:
         self.memory: dict[int, Any] = {}
         self.pushed = self.retained = 0
         self.capturing: list[Any] | None = None
         self.graphs = 0
-        self.room = room
+        self.memory_bytes = memory_bytes
         self.broken = False
         self.events: dict[int, int] = {}
-        """The time of each that exists; every recording takes a millisecond of it."""
+        """Time of each existing event in milliseconds; every recording takes one millisecond."""
         self.now = 0
 
-    def _allocated(self, size: int) -> tuple[Any, ...]:
-        if sum(len(each) for each in self.memory.values()) + size > self.room:
+    def _allocate(self, size: int) -> tuple[Any, ...]:
+        if sum(len(block) for block in self.memory.values()) + size > self.memory_bytes:
             return Status(2), None
-        made = (ctypes.c_uint8 * size)()
-        self.memory[ctypes.addressof(made)] = made
-        return Status(0), ctypes.addressof(made)
+        block = (ctypes.c_uint8 * size)()
+        self.memory[ctypes.addressof(block)] = block
+        return Status(0), ctypes.addressof(block)
 
-    def _freed(self, address: int) -> tuple[Any]:
+    def _free(self, address: int) -> tuple[Any]:
         del self.memory[int(address)]
         return (Status(0),)
 
@@ -71,17 +72,17 @@ class BindingsDriver:
         return Status(0), "context"
 
     def cuMemAlloc(self, size: int) -> tuple[Any, ...]:
-        return self._allocated(size)
+        return self._allocate(size)
 
     def cuMemFree(self, address: int) -> tuple[Any]:
-        return self._freed(address)
+        return self._free(address)
 
     def cuMemHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
         assert flags in {0, self.CU_MEMHOSTALLOC_DEVICEMAP}
-        return self._allocated(size)
+        return self._allocate(size)
 
     def cuMemFreeHost(self, address: int) -> tuple[Any]:
-        return self._freed(address)
+        return self._free(address)
 
     def cuMemHostGetDevicePointer(self, address: int, flags: int) -> tuple[Any, ...]:
         return Status(0), address
@@ -112,9 +113,8 @@ class BindingsDriver:
         return (Status(0),)
 
     def cuStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
-        done, self.capturing = self.capturing, None
+        self.captured, self.capturing = self.capturing, None
         self.graphs += 1
-        self.captured = done
         return Status(0), 22
 
     def cuGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ class BindingsDriver:
 
 
 class PyCudaDriver:
-    """`pycuda.driver` over the same."""
+    """Stand-in for `pycuda.driver`, which uses the one for cuda-bindings."""
 
     class Error(Exception): ...
 
@@ -211,14 +211,14 @@ class PyCudaDriver:
         return SimpleNamespace(retain_primary_context=self.Context)
 
     def _take(self, size: int) -> int:
-        status, address = self.bindings._allocated(size)
+        status, address = self.bindings._allocate(size)
         if status:
             raise self.MemoryError("out of memory")
         return address
 
     def pagelocked_empty(self, shape: int, dtype: type, mem_flags: int = 0) -> Any:
         address = self._take(shape)
-        base = SimpleNamespace(free=lambda: self.bindings._freed(address), get_device_pointer=lambda: address)
+        base = SimpleNamespace(free=lambda: self.bindings._free(address), get_device_pointer=lambda: address)
         array = np.ctypeslib.as_array((ctypes.c_uint8 * shape).from_address(address)).view(WithBase)
         array.allocation = base
         return array
@@ -228,7 +228,7 @@ class PyCudaDriver:
 
         class Allocation(int):
             def free(self_) -> None:  # noqa: N805
-                self.bindings._freed(address)
+                self.bindings._free(address)
 
         return Allocation(address)
 
@@ -240,7 +240,7 @@ class PyCudaDriver:
 
 
 class WithBase(np.ndarray):
-    """PyCUDA's arrays have the allocation as their base."""
+    """Array whose `base` is its allocation, as PyCUDA's arrays have it."""
 
     @property
     def base(self) -> Any:
@@ -256,32 +256,32 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def opened(
-    kind: str, monkeypatch: pytest.MonkeyPatch, *, integrated: bool = False, room: int = 1 << 20
+def open_with_stand_in(
+    kind: str, monkeypatch: pytest.MonkeyPatch, *, integrated: bool = False, memory_bytes: int = 1 << 20
 ) -> tuple[Cuda, BindingsDriver]:
-    driver = BindingsDriver(room=room)
-    found = {"cuda.bindings.driver": driver, "pycuda.driver": PyCudaDriver(driver)}
+    driver = BindingsDriver(memory_bytes=memory_bytes)
+    modules = {"cuda.bindings.driver": driver, "pycuda.driver": PyCudaDriver(driver)}
     if kind == "bindings":
-        del found["pycuda.driver"]
+        del modules["pycuda.driver"]
 
-    def importing(name: str) -> Any:
-        if name not in found:
+    def import_module(name: str) -> Any:
+        if name not in modules:
             raise ImportError(name)
-        return found[name]
+        return modules[name]
 
-    monkeypatch.setattr(module, "importlib", SimpleNamespace(import_module=importing))
+    monkeypatch.setattr(module, "importlib", SimpleNamespace(import_module=import_module))
     monkeypatch.setattr(module, "probe", lambda index: device(integrated=integrated))
     cuda = module.open_cuda()
-    assert isinstance(cuda, _PyCuda if kind == "pycuda" else _Bindings)
+    assert isinstance(cuda, PyCuda if kind == "pycuda" else CudaBindings)
     return cuda, driver
 
 
 @pytest.mark.parametrize("integrated", [False, True])
-def test_bytes_there_and_back(kind: str, integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, driver = opened(kind, monkeypatch, integrated=integrated)
+def test_upload_and_download(kind: str, integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch, integrated=integrated)
     with cuda.active():
         assert driver.pushed == 1
-        buffer, stream = cuda.buffer(64), cuda.stream()
+        buffer, stream = cuda.allocate(64), cuda.create_stream()
         buffer.host[:] = 7
         cuda.upload(buffer, 64, stream)
         on_device = (ctypes.c_uint8 * 64).from_address(buffer.device)
@@ -292,28 +292,28 @@ def test_bytes_there_and_back(kind: str, integrated: bool, monkeypatch: pytest.M
         assert bytes(buffer.host) == bytes([9] * 32 + [7] * 32)
         assert len(driver.memory) == (1 if integrated else 2)
         buffer.free()
-        cuda.drop_stream(stream)
+        cuda.destroy_stream(stream)
     cuda.close()
     assert (driver.pushed, driver.retained, driver.memory) == (0, 0, {})
 
 
-def test_a_graph_does_again_what_was_captured(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, driver = opened(kind, monkeypatch)
+def test_graph_runs_the_captured_work(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch)
     with cuda.active():
-        buffer, stream = cuda.buffer(8), cuda.stream()
+        buffer, stream = cuda.allocate(8), cuda.create_stream()
         graph = cuda.capture(stream, lambda: cuda.upload(buffer, 8, stream))
         buffer.host[:] = 5
         assert bytes((ctypes.c_uint8 * 8).from_address(buffer.device)) == bytes(8)
         cuda.launch(graph, stream)
         assert bytes((ctypes.c_uint8 * 8).from_address(buffer.device)) == bytes([5] * 8)
-        cuda.drop_graph(graph)
+        cuda.destroy_graph(graph)
     assert driver.graphs == 0
 
 
-def test_work_is_timed_by_the_device(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, driver = opened(kind, monkeypatch)
+def test_elapsed_time_is_from_the_clock_of_the_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch)
     with cuda.active():
-        stream = cuda.stream()
+        stream = cuda.create_stream()
 
         def work() -> None:
             driver.now += 6
@@ -325,33 +325,33 @@ def test_work_is_timed_by_the_device(kind: str, monkeypatch: pytest.MonkeyPatch)
     assert driver.events == {}
 
 
-@pytest.mark.parametrize("error", [EngineError("not capturable", hint=""), RuntimeError("of another library")])
-def test_what_cannot_be_captured_leaves_nothing(kind: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, driver = opened(kind, monkeypatch)
+@pytest.mark.parametrize("error", [EngineError("not capturable", hint=""), RuntimeError("error of another library")])
+def test_failed_capture_releases_its_graph(kind: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch)
 
     def fail() -> None:
         raise error
 
     with cuda.active():
-        assert cuda.capture(cuda.stream(), fail) is None
+        assert cuda.capture(cuda.create_stream(), fail) is None
     assert driver.graphs == 0
 
 
-def test_too_little_memory_and_a_broken_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, driver = opened(kind, monkeypatch, room=150)
+def test_out_of_memory_and_a_broken_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch, memory_bytes=150)
     with pytest.raises(OutOfMemoryError), cuda.active():
-        cuda.buffer(100)  # the second half of it does not fit
+        cuda.allocate(100)  # the host part fits, the device part does not
     assert driver.pushed == 0
     if kind == "bindings":
         assert driver.memory == {}
     driver.broken = True
     with pytest.raises(EngineError, match="the GPU failed"), cuda.active():
-        cuda.wait(cuda.stream())
+        cuda.wait(cuda.create_stream())
     with suppress(EngineError):
         cuda.close()
 
 
-def test_without_either_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 

@@ -1,4 +1,4 @@
-"""What is refused before an engine runs; what engines do stands in test_engines.py."""
+"""ONNX files that are refused before they run. Tests of engines that run are in test_engine_conformance.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.engines import open_engine
+from runtime.engines import open_backend
 from runtime.errors import EngineError
 from runtime.spec import METADATA_KEY
 from tests.conftest import write_engine
 
 
 def test_engine_without_metadata_runs(invert: Path) -> None:
-    engine = open_engine(invert)
+    engine = open_backend(invert)
     frame = np.arange(36, dtype=np.uint8).reshape(1, 3, 4, 3)
     assert np.array_equal(engine.infer(frame), 255 - frame)
     assert engine.spec.name == "invert"
@@ -47,17 +47,17 @@ def damaged(folder: Path, invert: Path, kind: str) -> Path:
 def test_damaged_engines_are_refused_in_one_line(tmp_path: Path, invert: Path, kind: str) -> None:
     path = damaged(tmp_path, invert, kind)
     with pytest.raises(EngineError) as refusal:
-        open_engine(path)
+        open_backend(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_missing_provider_is_refused_not_replaced(invert: Path) -> None:
+def test_unavailable_provider_is_refused_and_not_replaced(invert: Path) -> None:
     with pytest.raises(EngineError, match="provider tensorrt is not in this build"):
-        open_engine(invert, provider="tensorrt")
+        open_backend(invert, provider="tensorrt")
 
 
-def test_weights_outside_the_engines_folder_are_not_read(tmp_path: Path) -> None:
+def test_weights_outside_the_folder_of_the_engine_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     outside = helper.make_tensor("c", TensorProto.UINT8, [1], bytes(1), raw=True)
@@ -71,20 +71,20 @@ def test_weights_outside_the_engines_folder_are_not_read(tmp_path: Path) -> None
     path.write_bytes(model.SerializeToString())
     for provider in ("cpu", "openvino"):
         with pytest.raises(EngineError, match="not an engine that ONNX Runtime can load"):
-            open_engine(path, provider=provider)
+            open_backend(path, provider=provider)
 
 
 def test_flipped_bits_are_refused_or_harmless(tmp_path: Path, invert: Path) -> None:
-    """Never a crash or another error: an ONNX file has no checksum, but it must load and fit the contract."""
+    """An ONNX file has no checksum: a flipped bit gives an EngineError or an engine that runs, and never a crash."""
     whole = bytearray(invert.read_bytes())
     path = tmp_path / "flipped.onnx"
     refused = 0
-    for place in range(0, len(whole), 3):
-        whole[place] ^= 0x10
+    for position in range(0, len(whole), 3):
+        whole[position] ^= 0x10
         path.write_bytes(whole)
-        whole[place] ^= 0x10
+        whole[position] ^= 0x10
         try:
-            engine = open_engine(path, provider="cpu")
+            engine = open_backend(path, provider="cpu")
             assert engine.infer(np.zeros((1, 4, 5, 3), np.uint8)).dtype == np.uint8
         except EngineError:
             refused += 1

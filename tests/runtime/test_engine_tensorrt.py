@@ -1,4 +1,4 @@
-"""Plans: what is refused before TensorRT is touched, and the logic around it, with stand-ins that compute."""
+"""TensorRT plans: refusals before TensorRT is called, and the engine around it, with stand-ins that compute."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.sidecar import Sidecar, read_sidecar, sidecar_path
 from runtime.video import main
 from tests.conftest import ROOT, picture, without_gpu
-from tests.standin import HostCuda, put_in_place, write_plan
+from tests.standin import HostCuda, install_stand_in, write_plan
 
 
 def frame(seed: int = 0, *, width: int = 24, height: int = 16) -> np.ndarray:
     return picture(width, height, seed=seed)[None]
 
 
-# What is refused
+# Plans that are refused
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def refusal(plan: Path) -> EngineError:
 
 @pytest.mark.parametrize("kind", ["truncated", "bit flipped", "junk"])
 def test_a_damaged_plan_is_never_loaded(plan: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.engines.tensorrt.package", lambda _: pytest.fail("it was touched"))
+    monkeypatch.setattr("runtime.engines.tensorrt.import_tensorrt", lambda _: pytest.fail("TensorRT was called"))
     whole = plan.read_bytes()
     flipped = bytes([whole[0] ^ 1]) + whole[1:]
     plan.write_bytes({"truncated": whole[:99], "bit flipped": flipped, "junk": b"junk" * 99}[kind])
@@ -58,18 +58,18 @@ def test_a_damaged_plan_is_never_loaded(plan: Path, kind: str, monkeypatch: pyte
     assert error.rebuild[:4] == ["-m", "export.plan", str(plan.with_name("invert.onnx")), "--out"]
 
 
-def test_no_plan_and_no_sidecar(plan: Path) -> None:
+def test_missing_plan_and_missing_sidecar(plan: Path) -> None:
     sidecar_path(plan).unlink()
-    assert "plan has no sidecar beside it" in str(refusal(plan))
+    assert "plan has no sidecar file" in str(refusal(plan))
     plan.write_bytes(b"")
     assert "engine is empty" in str(refusal(plan))
     plan.unlink()
     assert "no such engine" in str(refusal(plan))
     plan.mkdir()
-    assert "is a folder" in str(refusal(plan))
+    assert "engine is a folder" in str(refusal(plan))
 
 
-def test_a_plan_that_may_not_be_read(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_without_read_permission(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
@@ -77,17 +77,17 @@ def test_a_plan_that_may_not_be_read(plan: Path, monkeypatch: pytest.MonkeyPatch
     assert "plan cannot be read (Permission denied)" in str(refusal(plan))
 
 
-def test_metadata_of_another_tool_in_front_is_recognised(plan: Path) -> None:
+def test_metadata_of_another_tool_in_front_of_the_plan_is_detected(plan: Path) -> None:
     text = json.dumps({"stride": 32, "task": "detect"}).encode()
     plan.write_bytes(len(text).to_bytes(4, "little") + text + plan.read_bytes())
     assert "metadata of another tool in front" in str(refusal(plan))
 
 
 @pytest.mark.parametrize("name", ["", "../elsewhere.onnx", "a/b.onnx"])
-def test_a_sidecar_names_a_file_beside_the_plan(plan: Path, name: str) -> None:
+def test_sidecar_must_name_a_file_in_the_folder_of_the_plan(plan: Path, name: str) -> None:
     values = json.loads(sidecar_path(plan).read_text())
     sidecar_path(plan).write_text(json.dumps(values | {"onnx": name}))
-    assert "onnx must be the name of a file beside the plan" in str(refusal(plan))
+    assert "onnx must be the name of a file in the folder of the plan" in str(refusal(plan))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"engine": {}}', '{"engine": {"name": "a", "height": [9, 1]}}', "\0"])
@@ -96,39 +96,41 @@ def test_a_damaged_sidecar(plan: Path, text: str) -> None:
     assert "sidecar cannot be read" in str(refusal(plan))
 
 
-def test_a_sidecar_of_a_later_version_is_understood(plan: Path) -> None:
+def test_unknown_fields_of_a_sidecar_are_ignored(plan: Path) -> None:
     values = json.loads(sidecar_path(plan).read_text())
     sidecar_path(plan).write_text(json.dumps(values | {"new": 1, "engine": values["engine"] | {"new": 1}}))
     assert read_sidecar(plan, plan.read_bytes()).flavour == "tensorrt-rtx"
 
 
-def test_another_version_names_both_and_the_command(
+def test_wrong_tensorrt_version_names_both_versions_and_the_command(
     invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     text = str(refusal(write_plan(invert, tmp_path, version="1.5.0")))
     assert "built by tensorrt-rtx 1.5.0, here is 1.7.1.116" in text
     assert f"python -m export.plan {tmp_path}/invert.onnx --out {tmp_path}/invert.plan --target tensorrt-rtx" in text
 
 
-def test_another_gpu_names_both(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch)
+def test_wrong_gpu_names_both_compute_capabilities(
+    invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins = install_stand_in(monkeypatch)
     size = {"opt_size": (320, 180), "workspace_mib": 99}
     text = str(refusal(write_plan(invert, tmp_path, compute_capabilities=("8.6", "12.0"), **size)))
     assert "--opt-size 320x180" in text
     assert text.endswith("--batch 4 --workspace-mib 99 --compute-capability 8.9")
     assert "plan is for compute capability 8.6, 12.0, stand-in has 8.9" in text
-    assert made[0][0].closed
+    assert stand_ins[0][0].closed
 
 
-def test_what_tensorrt_says_is_the_error(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch)
-    plan.write_bytes(b"a plan of nobody")
+def test_error_message_of_tensorrt_is_shown(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
+    plan.write_bytes(b"not a plan")
     values = Sidecar.from_json(sidecar_path(plan).read_text())
     whole = dataclasses.replace(values, plan_sha256=hashlib.sha256(plan.read_bytes()).hexdigest())
     sidecar_path(plan).write_text(whole.to_json())
     assert "cannot load the plan (magic tag does not match" in str(refusal(plan))
-    assert made[0][0].closed
+    assert stand_ins[0][0].closed
 
 
 def test_a_package_that_is_not_installed(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,22 +139,22 @@ def test_a_package_that_is_not_installed(plan: Path, monkeypatch: pytest.MonkeyP
 
 
 @without_gpu
-def test_without_a_driver_the_onnx_file_is_named(plan: Path) -> None:
+def test_without_a_driver_the_hint_names_the_onnx_file(plan: Path) -> None:
     text = str(refusal(plan))
     assert "no NVIDIA driver is installed here" in text
     assert "run invert.onnx instead" in text
 
 
-# What runs
+# Plans that run
 
 
-def test_a_graph_is_captured_once_a_shape(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch)
+def test_graph_is_captured_once_per_shape(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan)
-    cuda, trt = made[0]
+    cuda, trt = stand_ins[0]
     for seed in range(5):
         assert np.array_equal(engine.infer(frame(seed)), 255 - frame(seed))
-    assert trt.executions == 2  # warm, captured; then the graph alone
+    assert trt.executions == 2  # one warm-up and one capture; then only the graph is launched
     assert cuda.launched == 5
     assert "CUDA graph" in engine.backend
     larger = frame(1, width=40, height=33)
@@ -164,20 +166,18 @@ def test_a_graph_is_captured_once_a_shape(plan: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-def test_what_the_gpu_computes_is_timed_without_copies(
-    plan: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=graphs))
+def test_compute_time_is_measured_without_copies(plan: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(graphs=graphs))
     with contextlib.closing(open_backend(plan)) as engine:
         assert isinstance(engine, TensorRtEngine)
         times = engine.compute_ms(frame(), count=5)
         assert len(times) == 5
         assert min(times) > 0
-        cuda, trt = made[0]
+        cuda, trt = stand_ins[0]
         copies, executions, launched = cuda.copies, trt.executions, cuda.launched
         engine.compute_ms(frame(), count=5)
-        assert cuda.copies - copies == (5 if graphs else 2 + 5)  # a frame there and back, then only there
-        assert trt.executions - executions == (1 if graphs else 1 + 5)  # one is captured
+        assert cuda.copies - copies == (5 if graphs else 2 + 5)  # one frame up and down, then five uploads
+        assert trt.executions - executions == (1 if graphs else 1 + 5)  # with graphs, the one that is captured
         assert cuda.launched - launched == (1 + 5 if graphs else 0)
         assert np.array_equal(engine.infer(frame(1)), 255 - frame(1))
     with pytest.raises(EngineError, match="closed"):
@@ -185,39 +185,39 @@ def test_what_the_gpu_computes_is_timed_without_copies(
 
 
 def test_without_graphs_every_frame_is_queued(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(graphs=False))
     engine = TensorRtEngine(plan)
     for seed in range(3):
         assert np.array_equal(engine.infer(frame(seed)), 255 - frame(seed))
-    assert made[0][0].launched == 0
+    assert stand_ins[0][0].launched == 0
     assert "CUDA graph" not in engine.backend
 
 
 def test_an_integrated_gpu_copies_nothing(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch, lambda: HostCuda(integrated=True))
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(integrated=True))
     engine = TensorRtEngine(plan)
     assert np.array_equal(engine.infer(frame()), 255 - frame())
-    assert made[0][0].copies == 0
+    assert stand_ins[0][0].copies == 0
 
 
-def test_a_part_that_fails_leaves_the_engine_usable(
+def test_engine_works_after_a_failed_part_of_a_batch(
     invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(graphs=False))
     engine = TensorRtEngine(write_plan(invert, tmp_path, batch=1), mode="throughput")
     engine.infer(frame())
-    made[0][1].fail_at = made[0][1].executions + 5
+    stand_ins[0][1].fail_at = stand_ins[0][1].executions + 5
     with pytest.raises(EngineError, match="plan failed on a frame"):
         engine.infer(np.concatenate([frame(seed) for seed in range(7)]))
     assert np.array_equal(engine.infer(frame(1)), 255 - frame(1))
     engine.close()
 
 
-def test_it_is_not_closed_while_a_frame_is_in_it(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that failed elsewhere closes the engine from its own thread."""
-    made = put_in_place(monkeypatch)
+def test_close_waits_for_a_frame_in_work(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed run, `close` comes from another thread than the frame."""
+    stand_ins = install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan)
-    cuda = made[0][0]
+    cuda = stand_ins[0][0]
     inside, go_on = threading.Event(), threading.Event()
     wait = cuda.wait
 
@@ -246,8 +246,8 @@ def test_it_is_not_closed_while_a_frame_is_in_it(plan: Path, monkeypatch: pytest
     assert cuda.closed
 
 
-def test_several_batches_under_way_come_back_in_order(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(monkeypatch)
+def test_three_slots_keep_the_order_and_refuse_infer_while_busy(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan, mode="throughput")
     assert engine.slots == 3
     for seed in range(3):
@@ -257,13 +257,13 @@ def test_several_batches_under_way_come_back_in_order(plan: Path, monkeypatch: p
         engine.submit(frame(seed + 3))
     with pytest.raises(EngineError, match="collect what was submitted first"):
         engine.infer(frame())
-    engine.close()  # with work under way
+    engine.close()  # with submitted batches
 
 
-def test_a_batch_beyond_the_plans_is_worked_on_in_parts(
+def test_batch_larger_than_the_plan_allows_is_split(
     invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     batch = np.concatenate([frame(seed) for seed in range(7)])
     for mode in ("latency", "throughput"):
         engine = TensorRtEngine(write_plan(invert, tmp_path, batch=2), mode=mode)
@@ -272,13 +272,11 @@ def test_a_batch_beyond_the_plans_is_worked_on_in_parts(
 
 
 @pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
-def test_a_failure_in_the_middle_leaves_nothing_behind(
-    plan: Path, fail_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The warm run, the capture, and frames after them fail; later frames work again."""
-    made = put_in_place(monkeypatch, lambda: HostCuda(graphs=False))
+def test_engine_works_after_a_failed_execution(plan: Path, fail_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warm-up, the capture or a later frame fails; the frames after it work."""
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(graphs=False))
     engine = TensorRtEngine(plan)
-    cuda, trt = made[0]
+    cuda, trt = stand_ins[0]
     trt.fail_at = fail_at
     failures = 0
     for seed in range(4):
@@ -287,33 +285,33 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(
         except EngineError as error:
             assert "plan failed on a frame" in str(error)
             failures += 1
-    assert failures == (fail_at != 2)  # what cannot be captured runs as it is
+    assert failures == (fail_at != 2)  # a failed capture is no failed frame: it runs without a graph
     engine.close()
     assert cuda.closed
 
 
-def test_a_shape_that_the_plan_refuses(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch)
+def test_shape_that_the_plan_refuses(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan)
-    made[0][1].refuse_shapes = True
+    stand_ins[0][1].refuse_shapes = True
     with pytest.raises(EngineError, match="plan refuses frames of shape"):
         engine.infer(frame())
     engine.close()
 
 
-def test_too_little_memory_is_told_and_released(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch, lambda: HostCuda(memory_bytes=4000))
+def test_out_of_memory_is_raised_and_memory_released(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(memory_bytes=4000))
     engine = TensorRtEngine(plan)
     assert np.array_equal(engine.infer(frame()), 255 - frame())
     with pytest.raises(OutOfMemoryError):
         engine.infer(frame(width=64, height=64))
     assert np.array_equal(engine.infer(frame()), 255 - frame())
     engine.close()
-    assert made[0][0].closed
+    assert stand_ins[0][0].closed
 
 
 @pytest.mark.parametrize(("memory_bytes", "code"), [(640 * 360 * 3, 0), (10_000, 7)])
-def test_too_little_memory_through_the_command_line(
+def test_out_of_memory_through_the_command_line(
     memory_bytes: int,
     code: int,
     plan: Path,
@@ -321,8 +319,8 @@ def test_too_little_memory_through_the_command_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half the size is tried once; what is still too much ends with 7."""
-    put_in_place(monkeypatch, lambda: HostCuda(memory_bytes=memory_bytes))
+    """Tiles of half the size are tried once; if memory still does not suffice, the exit code is 7."""
+    install_stand_in(monkeypatch, lambda: HostCuda(memory_bytes=memory_bytes))
     source, out = tmp_path / "source.png", tmp_path / "out.png"
     cv2.imwrite(str(source), picture(640, 360))
     assert main(["--engine", str(plan), "--source", str(source), "--out", str(out), "--guard", "off"]) == code
@@ -335,62 +333,60 @@ def test_too_little_memory_through_the_command_line(
 
 
 def test_memory_is_reported(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(monkeypatch)
+    install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan, mode="throughput")
     engine.infer(frame())
     assert engine.device_memory_bytes == 3 * (1 << 20) + 2 * frame().size
     assert engine.backend == "tensorrt-rtx 1.7.1.116 on stand-in, 3 slots, CUDA graph, 3 MiB"
 
 
-def test_what_rtx_compiled_is_kept_beside_the_plan(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put_in_place(monkeypatch)
+def test_runtime_cache_is_stored_next_to_the_plan(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
     cache = plan.with_name("invert.plan.cache")
     TensorRtEngine(plan).close()
     assert cache.read_bytes() == b"compiled"
     TensorRtEngine(plan).close()
-    assert made[1][1].cache == b"compiled"
+    assert stand_ins[1][1].cache == b"compiled"
 
 
-# Building again
+# Plans that are built again
 
 
-def test_rebuild_builds_a_plan_that_fits_and_goes_on(
-    invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_in_place(monkeypatch)
+def test_rebuild_builds_a_plan_and_opens_it(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_stand_in(monkeypatch)
     plan = write_plan(invert, tmp_path, version="1.5.0")
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append(command)
+        commands.append(command)
         write_plan(invert, tmp_path)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr("runtime.engines.subprocess.run", run)
     engine = open_backend(plan, rebuild=True)
     assert np.array_equal(engine.infer(frame()), 255 - frame())
-    assert asked == [[sys.executable, *Sidecar.from_json(sidecar_path(plan).read_text()).rebuild(plan)]]
-    open_backend(plan, rebuild=True)  # which fits now
-    assert len(asked) == 1
+    assert commands == [[sys.executable, *Sidecar.from_json(sidecar_path(plan).read_text()).rebuild_arguments(plan)]]
+    open_backend(plan, rebuild=True)  # the new plan fits: nothing is built
+    assert len(commands) == 1
 
 
 @without_gpu
-def test_the_command_that_is_named_is_one_that_works(tmp_path: Path) -> None:
-    """What a refusal tells to type, typed: by the real builder, from a plan that was truncated."""
+def test_command_in_the_hint_builds_a_plan(tmp_path: Path) -> None:
+    """The hint for a truncated plan is run as it is, with the real builder."""
     onnx = tmp_path / "edge-s_fp32.onnx"
     shutil.copy(BUNDLED.with_name(onnx.name), onnx)
     plan = write_plan(onnx, tmp_path)
     plan.write_bytes(plan.read_bytes()[:1000])
     with pytest.raises(UnfitPlanError) as caught:
         open_backend(plan)
-    limits = ["--max-size", "640x360", "--opt-size", "320x180"]  # of a machine that is not this one
+    limits = ["--max-size", "640x360", "--opt-size", "320x180"]  # a smaller range than in the spec, for a short test
     subprocess.run([sys.executable, *caught.value.rebuild, *limits], cwd=ROOT, check=True)
     assert read_sidecar(plan, plan.read_bytes()).version == version("tensorrt-rtx")
     assert "no NVIDIA driver" in str(refusal(plan))
 
 
-def test_a_rebuild_that_fails_is_told(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_rebuild_is_an_engine_error(plan: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plan.write_bytes(b"junk")
     with pytest.raises(EngineError, match="and building it again failed"):
         open_backend(plan, rebuild=True)
-    assert "error: " in capfd.readouterr().err  # invert.onnx is not beside it
+    assert "error: " in capfd.readouterr().err  # of the builder: there is no invert.onnx

@@ -1,4 +1,4 @@
-"""On a real GPU: what the stand-ins say, said by the thing itself. Skipped without one."""
+"""Tests of plans and providers on a real GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import psutil
 import pytest
 
-from runtime.engines import BUNDLED, open_engine
-from runtime.engines.cuda import open_cuda, probe
+from runtime.engines import BUNDLED, open_backend
+from runtime.engines.cuda import probe
+from runtime.engines.cuda_drivers import open_cuda
 from runtime.engines.tensorrt import Mode
 from runtime.errors import EngineError
 from runtime.metrics import psnr_db
 from tests.conftest import picture
 
 pytestmark = pytest.mark.gpu
-LEAST_DB = {"fp32": 55.0, "fp16": 45.0}
+MIN_DB = {"fp32": 55.0, "fp16": 45.0}
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
@@ -31,17 +32,17 @@ def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
-def test_the_driver_answers() -> None:
+def test_driver_describes_the_gpu() -> None:
     device = probe()
     assert float(device.compute_capability) >= 5
-    with pytest.raises(EngineError, match="number 99 was wanted"):
+    with pytest.raises(EngineError, match="number 99 was requested"):
         probe(99)
 
 
 def test_memory_copies_and_graphs() -> None:
     cuda = open_cuda()
     with cuda.active():
-        buffer, stream = cuda.buffer(1000), cuda.stream()
+        buffer, stream = cuda.allocate(1000), cuda.create_stream()
         buffer.host[:] = 7
         cuda.upload(buffer, 1000, stream)
         cuda.wait(stream)
@@ -56,30 +57,30 @@ def test_memory_copies_and_graphs() -> None:
             work()
         else:
             cuda.launch(graph, stream)
-            cuda.drop_graph(graph)
+            cuda.destroy_graph(graph)
         cuda.wait(stream)
         assert (buffer.host == 7).all()
         buffer.free()
-        cuda.drop_stream(stream)
+        cuda.destroy_stream(stream)
     cuda.close()
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize(("width", "height"), [(320, 180), (333, 217), (16, 16), (640, 480)])
-def test_a_plan_gives_what_the_cpu_gives(plan: Path, mode: Mode, width: int, height: int) -> None:
+def test_plan_gives_the_result_of_the_cpu(plan: Path, mode: Mode, width: int, height: int) -> None:
     frames = [picture(width, height, seed=seed)[None] for seed in range(5)]
-    reference = open_engine(BUNDLED.with_name(f"{plan.stem}.onnx"), provider="cpu")
-    engine = open_engine(plan, mode=mode)
-    least_db = LEAST_DB[engine.spec.precision]
+    reference = open_backend(BUNDLED.with_name(f"{plan.stem}.onnx"), provider="cpu")
+    engine = open_backend(plan, mode=mode)
+    min_db = MIN_DB[engine.spec.precision]
     for frame in frames:
-        assert psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) > least_db
-    both = engine.infer(np.concatenate(frames[:3]))
-    assert psnr_db(both[2], reference.infer(frames[2])[0]) > least_db
+        assert psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) > min_db
+    batch_result = engine.infer(np.concatenate(frames[:3]))
+    assert psnr_db(batch_result[2], reference.infer(frames[2])[0]) > min_db
     engine.close()
 
 
-def test_frames_and_memory(plan: Path) -> None:
-    engine = open_engine(plan)
+def test_a_thousand_frames_do_not_increase_memory(plan: Path) -> None:
+    engine = open_backend(plan)
     frame = picture(320, 180)[None]
     for _ in range(100):
         engine.infer(frame)
@@ -101,7 +102,7 @@ def test_onnx_runtimes_gpu_providers(provider: str) -> None:
         pytest.skip(f"ONNX Runtime was built without {provider}")
     path = BUNDLED.with_name("edge-s_fp32.onnx")
     frame = picture(333, 217)[None]
-    expected = open_engine(path, provider="cpu").infer(frame)
-    engine = open_engine(path, provider=provider)
+    expected = open_backend(path, provider="cpu").infer(frame)
+    engine = open_backend(path, provider=provider)
     for _ in range(3):
         assert psnr_db(engine.infer(frame)[0], expected[0]) > 55

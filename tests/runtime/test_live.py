@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.errors import SourceLostError, UsageError
 from runtime.frame import Pixels
 from runtime.options import RunOptions
@@ -163,14 +163,14 @@ class Steady:
     def close(self) -> None: ...
 
 
-class Busy(OneAtATime):
+class Busy(SynchronousEngine):
     """An engine that takes its time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
 
-    spec, backend = EngineSpec(name="busy"), "test"
+    spec, backend, provider = EngineSpec(name="busy"), "test", "cpu"
 
     def infer(self, batch: Pixels) -> Pixels:
         time.sleep(self.seconds)

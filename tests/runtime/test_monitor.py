@@ -22,7 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.engines import open_engine
-from runtime.engines.base import Engine, OneAtATime
+from runtime.engines.base import Engine, SynchronousEngine
 from runtime.errors import OutputError, SourceLostError
 from runtime.frame import Frame, Pixels
 from runtime.monitor import Address, StatusServer, Stream
@@ -78,10 +78,10 @@ class Fed:
         self._go.set()
 
 
-class Stuck(OneAtATime):
+class Stuck(SynchronousEngine):
     """An engine that stays in its library until it is let go."""
 
-    spec, backend = EngineSpec(name="stuck"), "test"
+    spec, backend, provider = EngineSpec(name="stuck"), "test", "cpu"
 
     def __init__(self) -> None:
         super().__init__()
@@ -520,8 +520,8 @@ def test_a_real_live_source_and_its_drops(stack, invert) -> None:
 
         def close(self) -> None: ...
 
-    class Lame(OneAtATime):
-        spec, backend = EngineSpec(name="lame"), "test"
+    class Lame(SynchronousEngine):
+        spec, backend, provider = EngineSpec(name="lame"), "test", "cpu"
 
         def infer(self, batch: Pixels) -> Pixels:
             time.sleep(0.1)

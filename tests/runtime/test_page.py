@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.engines import open_engine
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.frame import Pixels
 from runtime.monitor import Address, StatusServer
 from runtime.spec import EngineSpec
@@ -21,8 +21,8 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 -
 from selenium.webdriver.common.by import By  # noqa: E402
 
 
-class Inverted(OneAtATime):
-    spec, backend = EngineSpec(name="inverted"), "test"
+class Inverted(SynchronousEngine):
+    spec, backend, provider = EngineSpec(name="inverted"), "test", "cpu"
 
     def infer(self, batch: Pixels) -> Pixels:
         return 255 - batch

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from runtime.engines import open_engine
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.frame import Frame, Pixels
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
@@ -47,12 +47,12 @@ class Numbers:
         self.closed += 1
 
 
-class Slow(OneAtATime):
+class Slow(SynchronousEngine):
     """An engine that takes its time, and may fail."""
 
     def __init__(self, seconds: float = 0.0, fail_at: int = -1) -> None:
         super().__init__()
-        self.spec, self.backend = EngineSpec(name="slow"), "test"
+        self.spec, self.backend, self.provider = EngineSpec(name="slow"), "test", "cpu"
         self._seconds, self._fail_at, self._seen = seconds, fail_at, 0
 
     def infer(self, batch: Pixels) -> Pixels:

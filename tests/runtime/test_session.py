@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.engines.base import OneAtATime
+from runtime.engines.base import SynchronousEngine
 from runtime.engines.shared import SharedEngine
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
@@ -28,7 +28,7 @@ from tests.runtime.test_pipeline import Kept, Numbers
 OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
 
 
-class Recorded(OneAtATime):
+class Recorded(SynchronousEngine):
     """An engine that notes whose frames it works on (their first pixel), up to `slots` at once."""
 
     spec, backend = EngineSpec(name="recorded"), "test"
@@ -59,8 +59,8 @@ def test_each_pipeline_gets_its_own_frames_in_order(slots: int) -> None:
     sinks = [Kept() for _ in range(4)]
     pipelines = []
     for sink in sinks:
-        seat = shared.seat()
-        pipelines.append(Pipeline(Numbers(60), seat, sink, UNGUARDED, turn=seat.turn))
+        client = shared.create_client()
+        pipelines.append(Pipeline(Numbers(60), client, sink, UNGUARDED, turn=client.turn))
     threads = [threading.Thread(target=pipeline.run) for pipeline in pipelines]
     for thread in threads:
         thread.start()
@@ -77,9 +77,9 @@ def test_turns_are_fair() -> None:
     shared = SharedEngine(engine)
 
     def use(value: int) -> None:
-        seat = shared.seat()
+        client = shared.create_client()
         for _ in range(100):
-            seat.infer(np.full((1, 2, 2, 3), value, np.uint8))
+            client.infer(np.full((1, 2, 2, 3), value, np.uint8))
 
     threads = [threading.Thread(target=use, args=(value,)) for value in (1, 2)]
     for thread in threads:
@@ -93,11 +93,11 @@ def test_turns_are_fair() -> None:
 
 def test_a_failure_concerns_its_own_pipeline() -> None:
     shared = SharedEngine(Recorded(fail_on=70))
-    seats = [shared.seat(), shared.seat()]
+    clients = [shared.create_client(), shared.create_client()]
     good, bad = Kept(), Kept()
     ends = [
-        Pipeline(Numbers(50), seats[0], good, UNGUARDED, turn=seats[0].turn),
-        Pipeline(Numbers(100), seats[1], bad, UNGUARDED, turn=seats[1].turn),
+        Pipeline(Numbers(50), clients[0], good, UNGUARDED, turn=clients[0].turn),
+        Pipeline(Numbers(100), clients[1], bad, UNGUARDED, turn=clients[1].turn),
     ]
     other = threading.Thread(target=ends[0].run)
     other.start()
@@ -114,8 +114,8 @@ def test_live_sources_that_share_a_slow_engine_stay_fresh() -> None:
     pipelines = []
     for _ in range(4):
         source = LiveSource("steady", lambda: Steady(60, 3), Watch(timeout_s=0.5, open_s=1, max_reconnects=0))
-        seat = shared.seat()
-        pipelines.append(Pipeline(source, seat, Kept(), UNGUARDED, turn=seat.turn))
+        client = shared.create_client()
+        pipelines.append(Pipeline(source, client, Kept(), UNGUARDED, turn=client.turn))
 
     def run(pipeline: Pipeline) -> None:
         with pytest.raises(SourceLostError):

@@ -1,4 +1,4 @@
-"""A new engine takes over between two frames: none lost, none late, and a bad one never."""
+"""A replaced engine file: the new engine takes over between two frames, no frame is lost, a bad file is not used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.engines import Engine, open_engine
+from runtime.engines import Engine, open_backend
 from runtime.engines import watched as module
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import picture, write_clip, write_engine
-from tests.standin import put_in_place, write_plan
+from tests.standin import install_stand_in, write_plan
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def path(invert: Path, tmp_path: Path) -> Path:
 
 
 def replace(path: Path, by: Path | bytes) -> None:
-    """As an export does: the new file gets the name when it is whole."""
+    """Replace a file in one step, as an export does."""
     fresh = path.with_suffix(".new")
     fresh.write_bytes(by if isinstance(by, bytes) else by.read_bytes())
     fresh.replace(path)
@@ -53,67 +53,67 @@ def until(condition: Callable[[], bool], engine: Engine, frame: np.ndarray) -> I
 
 
 def opener(path: Path) -> Callable[[], Engine]:
-    return lambda: open_engine(path, provider="cpu")
+    return lambda: open_backend(path, provider="cpu")
 
 
 def test_the_new_engine_takes_over(path: Path, identity: Path) -> None:
-    said: list[str] = []
-    engine = WatchedEngine(path, opener(path), say=said.append)
+    messages: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=messages.append)
     frame = picture(32, 24)[None]
     assert np.array_equal(engine.infer(frame), 255 - frame)
     replace(path, identity)
-    results = list(until(lambda: bool(said), engine, frame))
+    results = list(until(lambda: bool(messages), engine, frame))
     inverted = [np.array_equal(result, 255 - frame) for result in results]
     same = [np.array_equal(result, frame) for result in results]
-    assert inverted == [not each for each in same]
-    assert inverted == sorted(inverted, reverse=True)  # the old ones first
+    assert inverted == [not is_same for is_same in same]
+    assert inverted == sorted(inverted, reverse=True)  # all results of the old engine come first
     assert np.array_equal(engine.infer(frame), frame)
-    assert said[0].startswith("engine replaced: engine, ")
+    assert messages[0].startswith("engine replaced: engine, ")
     engine.close()
     engine.close()
 
 
 @pytest.mark.parametrize("kind", ["junk", "float", "gone"])
-def test_a_bad_new_engine_is_told_and_the_old_one_goes_on(path: Path, tmp_path: Path, kind: str) -> None:
-    said: list[str] = []
-    engine = WatchedEngine(path, opener(path), say=said.append)
+def test_bad_new_engine_gives_a_warning_and_the_old_one_stays(path: Path, tmp_path: Path, kind: str) -> None:
+    messages: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=messages.append)
     frame = picture(32, 24)[None]
     if kind == "gone":
         path.unlink()
     else:
         replace(path, b"junk" if kind == "junk" else write_engine(tmp_path / "f.onnx", kind=TensorProto.FLOAT))
-    for result in until(lambda: bool(said), engine, frame):
+    for result in until(lambda: bool(messages), engine, frame):
         assert np.array_equal(result, 255 - frame)
-    assert said[0].startswith("warning: the new engine is not used: ")
+    assert messages[0].startswith("warning: the new engine is not used: ")
     assert np.array_equal(engine.infer(frame), 255 - frame)
     engine.close()
 
 
-def test_one_that_fails_on_the_frames_in_use_is_not_taken(path: Path, tmp_path: Path) -> None:
+def test_new_engine_that_fails_on_the_current_shape_is_not_used(path: Path, tmp_path: Path) -> None:
     nodes = [
         helper.make_node(
             "Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.UINT8, [1, 7, 1, 3], [0] * 21)
         ),
         helper.make_node("Add", ["x0", "c"], ["y"]),
     ]
-    said: list[str] = []
-    engine = WatchedEngine(path, opener(path), say=said.append)
+    messages: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=messages.append)
     frame = picture(32, 24)[None]
     engine.infer(frame)
     replace(path, write_engine(tmp_path / "bad.onnx", nodes=nodes))
-    for result in until(lambda: bool(said), engine, frame):
+    for result in until(lambda: bool(messages), engine, frame):
         assert np.array_equal(result, 255 - frame)
-    assert "engine failed on a frame of 32x24" in said[0]
+    assert "engine failed on a frame of 32x24" in messages[0]
     engine.close()
 
 
-def test_batches_under_way_are_the_old_engines(
+def test_submitted_batches_are_finished_by_the_old_engine(
     path: Path, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = put_in_place(monkeypatch)
+    stand_ins = install_stand_in(monkeypatch)
     plan = write_plan(path, tmp_path)
-    said: list[str] = []
-    engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=said.append)
+    messages: list[str] = []
+    engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=messages.append)
     frames = [picture(32, 24, seed=seed)[None] for seed in range(4)]
     engine.submit(frames[0])
     engine.submit(frames[1])
@@ -131,14 +131,14 @@ def test_batches_under_way_are_the_old_engines(
     assert np.array_equal(engine.collect(), frames[2])
     assert np.array_equal(engine.collect(), frames[3])
     engine.close()
-    assert all(cuda.closed for cuda, _ in made)
+    assert all(cuda.closed for cuda, _ in stand_ins)
 
 
-def test_a_change_offered_in_the_middle_of_a_submit(
+def test_new_engine_may_come_between_any_two_calls(
     path: Path, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the moment, what the old engine was given comes from the old engine, in order."""
-    put_in_place(monkeypatch)
+    """The results of the old engine come from the old engine and in order, at whatever moment the new one comes."""
+    install_stand_in(monkeypatch)
     plan, fresh = write_plan(path, tmp_path), write_plan(identity, tmp_path / "new")
     engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=lambda _: None)
     frames = [picture(32, 24, seed=seed)[None] for seed in range(6)]
@@ -156,7 +156,7 @@ def test_a_change_offered_in_the_middle_of_a_submit(
 def test_through_the_command_line_no_frame_is_lost(
     path: Path, identity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is replaced while a clip runs: every frame is there, first inverted, then as it was."""
+    """The file is replaced while a clip runs: every frame is written, first inverted, then unchanged."""
     count = 120
     write_clip(tmp_path / "long.mp4", pts=[512 * index for index in range(count)])
     frames_seen = 0

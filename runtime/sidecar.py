@@ -39,11 +39,11 @@ class Sidecar:
     onnx_sha256: str
     plan_sha256: str
     opt_size: tuple[int, int] = (1280, 720)
-    """Width and height that the plan is optimized for."""
+    """Width and height that the plan is optimised for."""
     workspace_mib: int | None = None
     """Limit of scratch memory for the builder, in MiB."""
     calibrator: str | None = None
-    """TensorRT calibrator that quantized the plan while it was built; the loss of such a plan was not measured."""
+    """TensorRT calibrator that quantised the plan while it was built; the loss of such a plan was not measured."""
     dla_core: int | None = None
     """Core of the deep learning accelerator that runs the plan; None for the GPU."""
     kernels: int | None = None

@@ -22,7 +22,7 @@ class OpenVinoEngine(SynchronousEngine):
     OpenVINO compiles the network for each shape of a batch: the result is a sixth faster than one network for all
     shapes, and compiling takes a fraction of a second. The last four shapes stay compiled.
 
-    FP32 and FP16 engines compute in float32. Layers of INT8 engines that are not quantized may run in bfloat16 if
+    FP32 and FP16 engines compute in float32. Layers of INT8 engines that are not quantised may run in bfloat16 if
     the CPU has it. `threads`: of the CPU; 0 for all cores. Raises EngineError if OpenVINO is not installed, the file
     is damaged, or its inputs or outputs differ from the contract.
     """

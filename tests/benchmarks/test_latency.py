@@ -18,7 +18,7 @@ from benchmarks.harness.scenarios import Load
 from benchmarks.latency import end_to_end as through
 from benchmarks.latency.__main__ import drift, main, parse
 from benchmarks.latency.layers import Job, compute, scheduled
-from runtime.engines import open_engine
+from runtime.engines import open_backend
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource
 from tests.conftest import picture
@@ -97,7 +97,7 @@ def test_frames_are_the_clips_and_of_the_size_that_is_asked(clip: Path) -> None:
 
 def test_a_gpu_tells_what_it_computes(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch)
-    engine = open_engine(write_plan(invert, tmp_path))
+    engine = open_backend(write_plan(invert, tmp_path))
     told = compute(engine, Job(names=["p"], frames=frames("synthetic", (64, 48)), load=Load(min_queries=5)))
     assert told["n"] == 5
     engine.close()

@@ -1,7 +1,8 @@
 """Every example in README.md and docs/ runs.
 
 The fenced `sh` and `python` blocks of a page run in order, in one folder that holds `clip.mp4`, `photo.jpg` and
-`photos/`. A block after `<!-- not run: REASON -->` is not run; its commands must still parse.
+`photos/`. A block with `title="NAME"` is written to that file. A block after
+`<!-- not run: REASON -->` is not run; its commands must still parse.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pytest
 from tests.conftest import ROOT, picture, write_clip
 
 _FENCE = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<language>sh|python)\n(?P<code>.*?)^```$",
+    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?"
+    r"^```(?P<language>sh|python)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,13 +39,21 @@ class Block:
     line: int
     reason: str | None
     """Why it is not run; None if it is."""
+    title: str | None
+    """File that it is written to; None for a block that is run."""
 
 
 def find_blocks(page: Path) -> list[Block]:
     """Return the `sh` and `python` blocks of a page in order."""
     text = page.read_text()
     return [
-        Block(match["language"], match["code"], 1 + text.count("\n", 0, match.start("code")), match["reason"])
+        Block(
+            language=match["language"],
+            code=match["code"],
+            line=1 + text.count("\n", 0, match.start("code")),
+            reason=match["reason"],
+            title=match["title"],
+        )
         for match in _FENCE.finditer(text)
     ]
 
@@ -81,6 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(work)
+    monkeypatch.syspath_prepend(work)
     return work
 
 
@@ -90,7 +101,11 @@ def test_examples_run(page: Path, folder: Path) -> None:
     for block in find_blocks(page):
         if block.reason is not None:
             continue
-        if block.language == "python":
+        if block.title:
+            path = folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.code)
+        elif block.language == "python":
             exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)  # noqa: S102 - our own pages
         elif code := "\n".join(_runnable(block.code)):
             result = subprocess.run(

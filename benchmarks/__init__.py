@@ -1,1 +1,1 @@
-"""What an engine costs and what it gives, measured."""
+"""Measurements of the cost and the quality of engines."""

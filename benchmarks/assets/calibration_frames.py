@@ -1,7 +1,7 @@
 """`python -m benchmarks.calib_frames`: make the frames in `calib_data/`.
 
-Crops of public-domain photographs that scikit-image ships, at several scales and brightnesses,
-blurred as in training: to calibrate with, and others, with their truth, to measure on.
+The frames are crops of public-domain photographs of scikit-image, at several scales and brightnesses, blurred as in
+training. Some are for calibration; others, from other photographs and with their ground truth, are for measurements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from train.data.blur import BlurConfig, blurred_pair
 
 FOLDER = Path(calib_data.__file__).parent
 SIDE_PX = 256
-QUALITY = 95
+JPEG_QUALITY = 95
 SEED = 11
 _NASA, _CC0 = "NASA, public domain", "CC0"
 CALIBRATION = {
@@ -34,42 +34,48 @@ CALIBRATION = {
 }
 HELD_OUT = {"chelsea": f"Stefan van der Walt, {_CC0}", "rocket": f"SpaceX, {_CC0}", "camera": f"Lav Varshney, {_CC0}"}
 BRIGHTNESS = (1.0, 0.55, 1.3)
-LENGTHS_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0))
+"""Brightness factor of each variant of a photograph."""
+BLUR_LENGTH_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0))
+"""Range of the blur length of each variant, in pixels."""
 
 
-def photograph(name: str) -> Pixels:
-    """uint8[H, W, 3] BGR."""
+def load_photograph(name: str) -> Pixels:
+    """Return a photograph of scikit-image as uint8[H, W, 3] BGR."""
     photo: Pixels = getattr(data, name)()
     return cv2.cvtColor(photo, cv2.COLOR_GRAY2BGR if photo.ndim == 2 else cv2.COLOR_RGB2BGR)
 
 
-def pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """A blurred and a sharp crop of 256x256, the more blurred and the darker or brighter by its variant."""
-    config = BlurConfig(length_px=LENGTHS_PX[variant], object_share=0.5, object_px=(20.0, 60.0))
-    around_px = SIDE_PX + 2 * config.margin_px
-    scale = max(around_px / min(photo.shape[:2]), rng.uniform(0.6, 1.0))
+def make_pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Return a blurred and a sharp crop, uint8[256, 256, 3] BGR each.
+
+    `variant`: index into BRIGHTNESS and BLUR_LENGTH_PX.
+    """
+    config = BlurConfig(length_px=BLUR_LENGTH_PX[variant], object_share=0.5, object_px=(20.0, 60.0))
+    crop_px = SIDE_PX + 2 * config.margin_px
+    scale = max(crop_px / min(photo.shape[:2]), rng.uniform(0.6, 1.0))
     size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
     photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     photo = np.clip(photo * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
-    top, left = (int(rng.integers(0, max(1, side - around_px + 1))) for side in photo.shape[:2])
-    return blurred_pair(photo[top : top + around_px, left : left + around_px], config=config, rng=rng)
+    top, left = (int(rng.integers(0, max(1, side - crop_px + 1))) for side in photo.shape[:2])
+    return blurred_pair(photo[top : top + crop_px, left : left + crop_px], config=config, rng=rng)
 
 
 def main() -> None:
+    """Write all frames and their manifest."""
     rng = np.random.default_rng(SEED)
     entries = []
     for photos, part in ((CALIBRATION, "calibration"), (HELD_OUT, "held_out")):
         for name, origin in photos.items():
             for variant in range(len(BRIGHTNESS)):
-                blurred, sharp = pair(photograph(name), variant=variant, rng=rng)
-                pictures = {"blur": blurred, "sharp": sharp} if part == "held_out" else {"": blurred}
-                for kind, picture in pictures.items():
+                blurred, sharp = make_pair(load_photograph(name), variant=variant, rng=rng)
+                images = {"blur": blurred, "sharp": sharp} if part == "held_out" else {"": blurred}
+                for kind, image in images.items():
                     path = FOLDER / part / kind / f"{name}_{variant}.jpg"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-                    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY, *sampling])
+                    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling])
                     digest = hashlib.sha256(path.read_bytes()).hexdigest()
                     facts = {"file": path.relative_to(FOLDER).as_posix(), "sha256": digest}
                     entries.append(facts | {"origin": f"scikit-image data.{name}", "licence": origin})
     (FOLDER / "manifest.json").write_text(json.dumps(entries, indent=1) + "\n")
-    print(f"{FOLDER}: {len(entries)} pictures")
+    print(f"{FOLDER}: {len(entries)} images")

@@ -1,1 +1,1 @@
-"""A check of the GPU path on an NVIDIA machine."""
+"""Check of the GPU path on an NVIDIA machine."""

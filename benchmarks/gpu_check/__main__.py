@@ -1,7 +1,7 @@
-"""`make gpu-check`: does this NVIDIA machine build, run and keep what the engines promise? One page to paste.
+"""`make gpu-check`: build, run and compare plans on an NVIDIA machine, and print one page with a verdict.
 
-Builds plans from ONNX engines, runs the tests that need a GPU, compares every plan with ONNX
-Runtime on the CPU frame by frame, and measures latency and throughput.
+Builds plans from ONNX engines, runs the tests that need a GPU, compares the output of every plan with that of ONNX
+Runtime on the CPU, and measures latency and throughput.
 """
 
 from __future__ import annotations
@@ -21,57 +21,73 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
-from benchmarks.harness.scenarios import Load, offline, single_stream, warm_up
+from benchmarks.harness.markdown import format_table
+from benchmarks.harness.metrics import capped_psnr_db
+from benchmarks.harness.scenarios import Load, run_offline, run_single_stream, warm_up
 from benchmarks.harness.statistics import percentile
 from export.plan.builder import PlanConfig, plan_from_onnx, summary
-from runtime.cli import report_error
+from runtime.cli import run_cli
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import Device, probe
 from runtime.engines.nvidia import import_tensorrt
 from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
-from runtime.metrics import psnr_db
 from runtime.sidecar import Flavour, sidecar_path
 from runtime.sources import open_source
 
 ROOT = Path(__file__).parents[2]
-LEAST_DB = {"fp32": 55.0, "fp16": 45.0}
-"""Agreement of a plan's worst frame with the same ONNX on the CPU. Elsewhere 35: INT8 kernels round differently."""
+MIN_DB = {"fp32": 55.0, "fp16": 45.0}
+"""Smallest accepted PSNR in dB between a plan and the same ONNX engine on the CPU, on the worst frame."""
+MIN_INT8_DB = 35.0
+"""The same for other precisions: INT8 kernels of GPU and CPU round differently."""
 FRAMES = 24
-QUERIES = 128
-"""At least, so that the 99th percentile is not the slowest of all."""
+MIN_QUERIES = 128
+"""Minimum number of measured frames: with fewer, the 99th percentile would be the maximum."""
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
+_COLUMNS = (
+    "engine",
+    "plan",
+    "worst frame against the CPU (dB)",
+    "required (dB)",
+    "p50 (ms)",
+    "p99 (ms)",
+    "throughput, all slots (frames/s)",
+)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What became of one engine."""
+class EngineResult:
+    """Result of one engine."""
 
     name: str
-    built: str
+    plan: str
+    """Summary of the plan, or the error that prevented it."""
     worst_db: float = 0.0
-    least_db: float = 99.0
+    min_db: float = 99.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     throughput_fps: float = 0.0
 
     @property
-    def passed(self) -> bool:
-        return self.worst_db >= self.least_db
+    def is_accurate(self) -> bool:
+        """Whether the plan agrees with the CPU."""
+        return self.worst_db >= self.min_db
 
 
-def flavour_here() -> Flavour:
-    """TensorRT where it is installed, else TensorRT-RTX; raises EngineError if neither is."""
-    for each in _FLAVOURS:
+def detect_flavour() -> Flavour:
+    """Return TensorRT if it is installed, else TensorRT-RTX; raise EngineError if neither is."""
+    for flavour in _FLAVOURS:
         with contextlib.suppress(EngineError):
-            import_tensorrt(each)
-            return each
+            import_tensorrt(flavour)
+            return flavour
     raise EngineError("neither tensorrt nor tensorrt-rtx can be imported", hint="pip install 'deblur-toolkit[rtx]'")
 
 
-def check(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, duration_s: float) -> Row:
-    """Build a plan of one ONNX engine for the size of `frames`, uint8[1, H, W, 3] BGR, and try it."""
+def check_engine(
+    onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, duration_s: float
+) -> EngineResult:
+    """Build a plan of one ONNX engine for the size of `frames`, uint8[1, H, W, 3] BGR, compare it and time it."""
     height, width = frames[0].shape[1:3]
     size = (width, height)
     config = PlanConfig(flavour=flavour, min_size=size, opt_size=size, max_size=size)
@@ -82,102 +98,131 @@ def check(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, d
     sidecar_path(path).write_text(sidecar.to_json())
     reference = open_backend(onnx, provider="cpu")
     with contextlib.closing(open_backend(path)) as engine:
-        agreement = [psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) for frame in frames]
+        agreement_db = [capped_psnr_db(engine.infer(frame)[0], reference.infer(frame)[0]) for frame in frames]
         reference.close()
-        warm_up(engine, frames, least_s=0)
-        (times_ms,) = single_stream([engine], frames, Load(min_queries=QUERIES, min_duration_s=duration_s))
-    return Row(
+        warm_up(engine, frames, min_s=0)
+        load = Load(min_queries=MIN_QUERIES, min_duration_s=duration_s)
+        (times_ms,) = run_single_stream([engine], frames, load)
+    return EngineResult(
         name=onnx.stem,
-        built=summary(sidecar),
-        worst_db=min(*agreement, 99.0),
-        least_db=LEAST_DB.get(sidecar.engine.precision, 35.0),
+        plan=summary(sidecar),
+        worst_db=min(agreement_db),
+        min_db=MIN_DB.get(sidecar.engine.precision, MIN_INT8_DB),
         p50_ms=percentile(times_ms, 50),
         p99_ms=percentile(times_ms, 99),
-        throughput_fps=throughput(path, frames, duration_s=duration_s),
+        throughput_fps=measure_throughput_fps(path, frames, duration_s=duration_s),
     )
 
 
-def checked(onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, duration_s: float) -> Row:
-    """As `check`; an engine that does not build or run is a row that says so."""
+def check_engine_safely(
+    onnx: Path, folder: Path, frames: list[Pixels], *, flavour: Flavour, duration_s: float
+) -> EngineResult:
+    """Call `check_engine`; an engine that does not build or run becomes a result with its error."""
     try:
-        return check(onnx, folder, frames, flavour=flavour, duration_s=duration_s)
+        return check_engine(onnx, folder, frames, flavour=flavour, duration_s=duration_s)
     except DeblurError as error:
-        return Row(name=onnx.stem, built=str(error))
+        return EngineResult(name=onnx.stem, plan=str(error))
 
 
-def throughput(plan: Path, frames: list[Pixels], *, duration_s: float) -> float:
-    """Frames a second with all slots busy, copies included."""
+def measure_throughput_fps(plan: Path, frames: list[Pixels], *, duration_s: float) -> float:
+    """Return the frames per second of a plan with all slots busy, copies included."""
     with contextlib.closing(open_backend(plan, mode="throughput")) as engine:
-        done, seconds = offline(engine, frames, duration_s=duration_s)
-        return done / seconds
+        return run_offline(engine, frames, duration_s=duration_s).fps
 
 
-def page(device: Device, flavour: Flavour, rows: list[Row], tests: str) -> str:
-    """The verdict, in Markdown."""
-    failed = [row.name for row in rows if not row.passed] + ([] if tests.startswith("passed") else ["the tests"])
+def format_page(device: Device, flavour: Flavour, results: list[EngineResult], tests: str) -> str:
+    """Return the page in Markdown; its first line is the verdict, `# PASS` or `# FAIL: ...`."""
+    failures = [result.name for result in results if not result.is_accurate]
+    failures += [] if tests.startswith("passed") else ["the tests"]
     kind = "integrated" if device.integrated else "discrete"
     lines = [
-        f"# {'FAIL: ' + ', '.join(failed) if failed else 'PASS'}",
+        f"# {'FAIL: ' + ', '.join(failures) if failures else 'PASS'}",
         "",
         f"- {device.name}, compute capability {device.compute_capability}, {kind}, driver for CUDA {device.driver}",
-        f"- {flavour} {import_tensorrt(flavour).__version__}; {', '.join(_versions())}",
+        f"- {flavour} {import_tensorrt(flavour).__version__}; {', '.join(_list_versions())}",
         f"- {platform.platform()}, Python {platform.python_version()}",
         f"- `pytest -m gpu`: {tests}",
         "",
-        "| engine | built | worst frame against the CPU, dB | p50 ms | p99 ms | frames a second, 3 slots |",
-        "|---|---|---|---|---|---|",
+        format_table(_COLUMNS, map(_format_row, results)),
     ]
-    return "\n".join([*lines, *map(_line, rows)])
+    return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
-    return (
-        f"| {row.name} | {row.built} | {row.worst_db:.1f} (at least {row.least_db:.0f}) "
-        f"| {row.p50_ms:.2f} | {row.p99_ms:.2f} | {row.throughput_fps:.0f} |"
-    )
+def _format_row(result: EngineResult) -> list[str]:
+    agreement = [f"{result.worst_db:.1f}", f"{result.min_db:.0f}"]
+    times = [f"{result.p50_ms:.2f}", f"{result.p99_ms:.2f}", f"{result.throughput_fps:.0f}"]
+    return [result.name, result.plan, *agreement, *times]
 
 
-def _versions() -> Iterator[str]:
+def _list_versions() -> Iterator[str]:
     for name in ("onnxruntime", "numpy", "pycuda", "cuda-bindings"):
         with contextlib.suppress(PackageNotFoundError):
             yield f"{name} {version(name)}"
 
 
 def run_tests() -> str:
-    """The tests that need a GPU; their last line."""
+    """Run the tests that need a GPU; return `passed: ` or `failed: ` and the last line of pytest."""
     if find_spec("pytest") is None:
         return "failed: pytest is not installed"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/runtime/test_gpu.py"]
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = subprocess.run(  # noqa: S603 - a fixed command
         command, cwd=ROOT, env=os.environ | {"DEBLUR_REQUIRE_GPU": "1"}, capture_output=True, text=True, check=False
     )
-    last = (done.stdout.strip().splitlines() or ["pytest did not run"])[-1]
-    return f"{'passed' if done.returncode == 0 else 'failed'}: {last}"
+    last_line = (done.stdout.strip().splitlines() or ["pytest did not run"])[-1]
+    return f"{'passed' if done.returncode == 0 else 'failed'}: {last_line}"
+
+
+def check_all(engines: Path, out: Path, *, duration_s: float) -> str:
+    """Check all GPU engines of a folder and run the tests; write the page to `out` and return it.
+
+    Raises EngineError without a GPU, without TensorRT, or without engines.
+    """
+    source = zip(open_source(str(DEMO_BLURRED)), range(FRAMES), strict=False)
+    frames = [frame.pixels[np.newaxis] for frame, _ in source]
+    device, flavour = probe(), detect_flavour()
+    paths = [path for path in sorted(engines.glob("*.onnx")) if inspect(path).precision != "int8_cpu"]
+    if not paths:
+        raise EngineError("no engines for a GPU", engines, hint="give --engines a folder of .onnx files")
+    out.mkdir(parents=True, exist_ok=True)
+    results = [check_engine_safely(path, out, frames, flavour=flavour, duration_s=duration_s) for path in paths]
+    page = format_page(device, flavour, results, run_tests())
+    (out / "verdict.md").write_text(page + "\n")
+    return page
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m benchmarks.gpu_check`; return 0 if everything passed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--engines", type=Path, default=BUNDLED.parent, metavar="DIR", help="ONNX engines (default: the bundled ones)")
-    add("--out", type=Path, default=ROOT / "out" / "gpu-check", metavar="DIR", help="plans and verdict.md")
-    add("--duration", type=float, default=5.0, metavar="S", help="seconds of measuring, twice an engine (default: 5)")
+    add(
+        "--engines",
+        type=Path,
+        default=BUNDLED.parent,
+        metavar="DIR",
+        help="folder of ONNX engines (default: the bundled engines)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=ROOT / "out" / "gpu-check",
+        metavar="DIR",
+        help="folder for plans and verdict.md (default: out/gpu-check)",
+    )
+    add(
+        "--duration",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds of each of the two measurements of an engine (default: 5)",
+    )
     options = parser.parse_args(arguments)
-    try:
-        frames = [
-            frame.pixels[np.newaxis] for frame, _ in zip(open_source(str(DEMO_BLURRED)), range(FRAMES), strict=False)
-        ]
-        device, flavour = probe(), flavour_here()
-        found = [path for path in sorted(options.engines.glob("*.onnx")) if inspect(path).precision != "int8_cpu"]
-        if not found:
-            raise EngineError("no engines for a GPU", options.engines, hint="give --engines a folder of .onnx files")
-        options.out.mkdir(parents=True, exist_ok=True)
-        rows = [checked(path, options.out, frames, flavour=flavour, duration_s=options.duration) for path in found]
-    except DeblurError as error:
-        return report_error(error, debug=False)
-    text = page(device, flavour, rows, run_tests())
-    (options.out / "verdict.md").write_text(text + "\n")
-    print(text)
-    return 0 if text.startswith("# PASS") else 1
+
+    def command(_: object) -> int:
+        page = check_all(options.engines, options.out, duration_s=options.duration)
+        print(page)
+        return 0 if page.startswith("# PASS") else 1
+
+    return run_cli(command)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Parts that all benchmarks share: scenarios, statistics, the clock, system facts, result files."""
+"""Shared parts of all benchmarks: scenarios, statistics, clock, system information, and result files."""

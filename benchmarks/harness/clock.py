@@ -1,4 +1,4 @@
-"""The clock that everything is measured with, and whether it can be trusted."""
+"""The clock of all measurements, and checks of its resolution, its direction and its speed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ import numpy as np
 
 from runtime.errors import NumbersError
 
-COARSEST = 0.01
-"""Ticks longer than this share of what is measured are refused."""
-LARGEST_SKEW = 1e-3
-"""By which it may run faster or slower than the machine's other counter. NTP slews by 0.5e-3 at most."""
+MAX_TICK_SHARE = 0.01
+"""Longest tick of the clock that is accepted, as a share of the shortest measured duration."""
+MAX_SKEW = 1e-3
+"""Largest accepted relative difference of speed from the reference counter. NTP adjusts by at most 0.5e-3."""
 _READINGS = 2000
-_MOST_READINGS = 2_000_000
+_MAX_READINGS = 2_000_000
 
 
 class Clock(Protocol):
-    """Nanoseconds since some moment; `reference_ns` is a counter that nothing adjusts."""
+    """Source of time in nanoseconds since an arbitrary moment."""
 
-    def now_ns(self) -> int: ...
+    def now_ns(self) -> int:
+        """Return the time of the clock that measurements use."""
+        ...
 
-    def reference_ns(self) -> int: ...
+    def reference_ns(self) -> int:
+        """Return the time of a counter that no time synchronization adjusts."""
+        ...
 
-    def sleep(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
 
 
 class WallClock:
-    """`time.perf_counter_ns`, beside the raw counter of the hardware where the system shows it."""
+    """`time.perf_counter_ns`, with the raw hardware counter as the reference where the system has one."""
 
     def now_ns(self) -> int:
         return time.perf_counter_ns()
@@ -44,17 +50,20 @@ class WallClock:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockFacts:
-    """What one clock can tell apart, and what a reading costs: each duration holds the cost of one."""
+    """Resolution of a clock and the duration of one reading. Every measured duration includes one reading."""
 
     resolution_ns: int
     cost_ns: int
 
 
-def examine(clock: Clock) -> ClockFacts:
-    """The least step and the mean cost of reading; raises NumbersError if it stands still or runs backwards."""
-    began, last, steps, count = clock.now_ns(), 0, set[int](), 0
+def examine_clock(clock: Clock) -> ClockFacts:
+    """Measure the smallest step of a clock and the mean duration of a reading.
+
+    Raises NumbersError if the clock stands still or runs backwards.
+    """
+    began, steps, count = clock.now_ns(), set[int](), 0
     last = began
-    while count < _READINGS or (len(steps) < 2 and count < _MOST_READINGS):
+    while count < _READINGS or (len(steps) < 2 and count < _MAX_READINGS):
         now = clock.now_ns()
         if now < last:
             raise NumbersError("the clock runs backwards", hint="measure on a machine with a monotonic clock")
@@ -66,30 +75,31 @@ def examine(clock: Clock) -> ClockFacts:
     return ClockFacts(resolution_ns=min(steps), cost_ns=round((last - began) / count))
 
 
-def require_fine(facts: ClockFacts, shortest_ms: float) -> None:
-    """Raise NumbersError if durations as short as this are only a few ticks of the clock."""
-    ticks = facts.resolution_ns > 4 * facts.cost_ns  # shorter steps are what a reading takes
-    if ticks and facts.resolution_ns / 1e6 > COARSEST * shortest_ms:
+def require_fine_clock(facts: ClockFacts, shortest_ms: float) -> None:
+    """Raise NumbersError if a duration of `shortest_ms` is only a few ticks of the clock."""
+    is_tick = facts.resolution_ns > 4 * facts.cost_ns  # a shorter step is the duration of a reading, not a tick
+    if is_tick and facts.resolution_ns / 1e6 > MAX_TICK_SHARE * shortest_ms:
         raise NumbersError(
             f"the clock ticks every {facts.resolution_ns / 1e6:g} ms, too coarse for {shortest_ms:.3g} ms",
-            hint="measure larger frames, or on another system",
+            hint="measure larger frames, or measure on another system",
         )
 
 
-class Skew:
-    """How fast the clock runs against the reference, from when this was made."""
+class ClockSkew:
+    """Difference of speed between a clock and its reference counter, measured from construction on."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began = clock.now_ns(), clock.reference_ns()
 
-    def checked(self) -> float:
-        """Relative difference so far, positive where the clock is fast; raises NumbersError beyond LARGEST_SKEW."""
+    def measure(self) -> float:
+        """Return the relative difference so far, positive if the clock is fast; raise NumbersError beyond MAX_SKEW."""
         elapsed = np.subtract((self._clock.now_ns(), self._clock.reference_ns()), self._began)
         skew = float(elapsed[0] / elapsed[1] - 1) if elapsed[1] > 0 else 0.0
-        if abs(skew) > LARGEST_SKEW and elapsed[1] > 1e9:  # shorter, the readings themselves differ as much
+        # Within less than a second, the two readings themselves may be that far apart.
+        if abs(skew) > MAX_SKEW and elapsed[1] > 1e9:
             raise NumbersError(
                 f"the clock runs {abs(skew):.2%} {'fast' if skew > 0 else 'slow'}",
-                hint="let the machine's time settle, and measure again",
+                hint="wait until time synchronization has settled, and measure again",
             )
         return skew

@@ -1,4 +1,4 @@
-"""What the benchmarks run: engines by name, frames by name, all on equal terms."""
+"""Engines and frames by name, opened the same way for every benchmark."""
 
 from __future__ import annotations
 
@@ -14,53 +14,56 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
-from runtime.engines import PROVIDERS, Engine, Mode, open_backend, resolve_engine
+from runtime.engines import PROVIDERS, Engine, Mode, resolve_engine, open_backend
 from runtime.errors import UsageError
-from runtime.frame import Pixels, Size
+from runtime.frame import Frame, Pixels, Size
 from runtime.sources import open_source
 
-FRAMES = 32
-"""Distinct frames that are put to engines in turn; more would measure how fast memory is filled."""
+MAX_FRAMES = 32
+"""Number of distinct frames of a run. Engines get them in a cycle; more would measure how fast memory is read."""
+_SYNTHETIC_FRAMES = 8
 
 
-def opened(name: str, *, threads: int = 0, mode: Mode = "latency") -> Engine:
-    """`FILE` or `FILE@PROVIDER`, where FILE may be the name of a bundled engine.
+def open_named_engine(name: str, *, threads: int = 0, mode: Mode = "latency") -> Engine:
+    """Open `FILE` or `FILE@PROVIDER`, where FILE may also be the name of a bundled engine.
 
-    Raises UsageError for a provider that is not known, and as `open_backend` does.
+    Raises UsageError for an unknown provider, and the errors of `open_backend`.
     """
-    path, _, provider = name.partition("@")
-    wanted = next((each for each in PROVIDERS if each == (provider or "auto")), None)
-    if wanted is None:
-        raise UsageError(f"no such provider: {provider}", hint=f"use one of {', '.join(PROVIDERS)}")
-    return open_backend(resolve_engine(path), provider=wanted, threads=threads, mode=mode)
+    path, _, suffix = name.partition("@")
+    provider = next((known for known in PROVIDERS if known == (suffix or "auto")), None)
+    if provider is None:
+        raise UsageError(f"no such provider: {suffix}", hint=f"use one of {', '.join(PROVIDERS)}")
+    return open_backend(resolve_engine(path), provider=provider, threads=threads, mode=mode)
 
 
-def resolved(name: str, engine: Engine) -> str:
-    """The name that opens the same again without a trial: `auto` may choose otherwise the next time."""
+def pin_provider(name: str, engine: Engine) -> str:
+    """Return the name that opens the same engine again. `auto` runs a trial, which may choose another provider."""
     provider = getattr(engine, "provider", None)
     return name if provider is None else f"{name.partition('@')[0]}@{provider}"
 
 
-def labels(names: list[str]) -> list[str]:
-    """What tables call engines: `FILE@PROVIDER`, with its folder where files in two are called alike."""
+def label_engines(names: list[str]) -> list[str]:
+    """Return unique labels for tables: `FILE@PROVIDER`, with the folder where two files have the same name."""
     files = [Path(name.partition("@")[0]) for name in names]
-    alike = Counter(path.name for path in set(files))
-    short = ["/".join(path.parts[-2:] if alike[path.name] > 1 else path.parts[-1:]) for path in files]
-    return numbered([label + "".join(name.partition("@")[1:]) for label, name in zip(short, names, strict=True)])
+    count_by_name = Counter(path.name for path in set(files))
+    short = ["/".join(path.parts[-2:] if count_by_name[path.name] > 1 else path.parts[-1:]) for path in files]
+    return number_duplicates(
+        [label + "".join(name.partition("@")[1:]) for label, name in zip(short, names, strict=True)]
+    )
 
 
-def numbered(names: list[str]) -> list[str]:
-    """The same names, but `NAME #2`, `NAME #3` where one comes again."""
-    seen: Counter[str] = Counter()
-    told = []
+def number_duplicates(names: list[str]) -> list[str]:
+    """Return the names with ` #2`, ` #3` appended to the second and third occurrence of the same name."""
+    count_by_name: Counter[str] = Counter()
+    labels = []
     for name in names:
-        seen[name] += 1
-        told.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return told
+        count_by_name[name] += 1
+        labels.append(name if count_by_name[name] == 1 else f"{name} #{count_by_name[name]}")
+    return labels
 
 
-def facts(name: str, engine: Engine) -> dict[str, Any]:
-    """Which engine this is: its file by its hash, not by its name alone."""
+def describe_engine(name: str, engine: Engine) -> dict[str, Any]:
+    """Return the identity of an engine for a result file: the SHA-256 of its file, precision, backend and slots."""
     content = resolve_engine(name.partition("@")[0]).read_bytes()
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -70,22 +73,28 @@ def facts(name: str, engine: Engine) -> dict[str, Any]:
     }
 
 
-def frames(source: str, size: Size, *, count: int = FRAMES) -> list[Pixels]:
-    """uint8[1, H, W, 3] BGR each: of `synthetic` noise, of the demo `clip`, or of a video or pictures, resized.
+def load_frames(source: str, size: Size, *, count: int = MAX_FRAMES) -> list[Pixels]:
+    """Return up to `count` frames, uint8[1, H, W, 3] BGR each, resized to `size` (width, height).
 
+    `source`: `synthetic` for noise, `clip` for the demo clip, or the path of a video or of a folder of images.
     Raises InputError if the source cannot be read.
     """
     width, height = size
     if source == "synthetic":
-        noise = np.random.default_rng(0)
-        return [noise.integers(0, 256, (1, height, width, 3), dtype=np.uint8) for _ in range(min(count, 8))]
-    with closing(open_source(str(DEMO_BLURRED) if source == "clip" else source)) as opened_source:
-        return list(itertools.islice(_resized(iter(opened_source), size), count))
+        random = np.random.default_rng(0)
+        shape = (1, height, width, 3)
+        return [random.integers(0, 256, shape, dtype=np.uint8) for _ in range(min(count, _SYNTHETIC_FRAMES))]
+    with closing(open_source(str(DEMO_BLURRED) if source == "clip" else source)) as clip:
+        return list(itertools.islice(_resize(iter(clip), size), count))
 
 
-def _resized(taken: Iterator[Any], size: Size) -> Iterator[Pixels]:
-    for frame in taken:
-        same = frame.size == size
-        yield np.ascontiguousarray(
-            frame.pixels if same else cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
-        )[np.newaxis]
+def anonymize_source(source: str) -> str:
+    """Return the source as a result file may state it: `clip`, `synthetic`, or `other` for a path of the user."""
+    return source if source in ("clip", "synthetic") else "other"
+
+
+def _resize(frames: Iterator[Frame], size: Size) -> Iterator[Pixels]:
+    for frame in frames:
+        has_size = frame.size == size
+        pixels = frame.pixels if has_size else cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
+        yield np.ascontiguousarray(pixels)[np.newaxis]

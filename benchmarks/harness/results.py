@@ -1,4 +1,4 @@
-"""Result files: one envelope, one strict shape for each kind (schema.json), and nothing that tells whose machine."""
+"""Result files: one envelope, one strict schema for each kind (schema.json), and nothing that identifies a user."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.harness.system_info import facts
+from benchmarks.harness.system_info import describe_machine
 from runtime.errors import InputError, OutputError, UsageError
 from runtime.files import unwritable, write_json
 
 SCHEMA = 1
-"""Version of the files; it grows when a field changes its meaning or goes away."""
+"""Version of the result files; it grows when a field changes its meaning or is removed."""
 Kind = Literal["latency", "quality", "peers", "scaling"]
 RESULTS = Path(__file__).parents[1] / "results"
 """Published results: a folder for each device, named after `machine.device`."""
 
 
-def prepare(path: Path | None) -> None:
-    """Fail before hours of measuring, not after: raises UsageError or OutputError if results could not be written."""
+def require_writable(path: Path | None) -> None:
+    """Check before a long measurement that its results can be written; None means that no file is wanted.
+
+    Creates the folder of the file. Raises UsageError if jsonschema is not installed, OutputError if the folder
+    cannot be created.
+    """
     if path is None:
         return
-    _validator()
+    _load_validator()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,60 +44,60 @@ def write_results(
     command: str,
     machine: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checked result file; the file holds all of it or what it held before.
+    """Validate results and write them as one file. If that fails, an existing file keeps its content.
 
-    `command`: as `command_line` gives it. `machine`: `benchmarks.machine.facts()` of before the run, taken now
-    if left out. Raises OutputError if the results do not fit the schema or cannot be written, UsageError if
-    jsonschema is not installed.
+    `command`: from `format_command`. `machine`: from `describe_machine`, taken before the run; None takes it now.
+    Raises OutputError if the results do not match the schema or cannot be written, UsageError if jsonschema is not
+    installed.
     """
     document = {
         "schema": SCHEMA,
         "kind": kind,
         "command": command,
         "made_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": dict(machine if machine is not None else facts()),
+        "machine": dict(machine if machine is not None else describe_machine()),
         "results": dict(results),
     }
     try:
-        document = json.loads(json.dumps(document, allow_nan=False))  # tuples are lists in files
+        document = json.loads(json.dumps(document, allow_nan=False))  # converts tuples to lists
     except ValueError as error:
         raise OutputError(f"results are not JSON ({error})", path, hint="this is a bug; report it") from error
-    if wrong := complaint(document):
-        raise OutputError(f"results do not fit the schema ({wrong})", path, hint="this is a bug; report it")
+    if mismatch := find_schema_error(document):
+        raise OutputError(f"results do not match the schema ({mismatch})", path, hint="this is a bug; report it")
     write_json(path, document)
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """A result file's envelope; raises InputError if it is not one."""
+    """Return the envelope and results of a file; raise InputError if it is not a result file of this version."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"not a result file ({error})", path, hint="give one that the benchmarks wrote") from error
-    if wrong := complaint(document):
-        raise InputError(f"not a result file of this version ({wrong})", path, hint="measure again")
+        raise InputError(f"not a result file ({error})", path, hint="give a file that a benchmark wrote") from error
+    if mismatch := find_schema_error(document):
+        raise InputError(f"not a result file of this version ({mismatch})", path, hint="measure again")
     assert isinstance(document, dict)
     return document
 
 
-def complaint(document: object) -> str:
-    """What of a document does not fit the schema, in one line; empty if all does."""
-    from jsonschema.exceptions import best_match  # noqa: PLC0415 - only who writes or reads files needs it
+def find_schema_error(document: object) -> str:
+    """Return the most relevant mismatch of a document with the schema in one line; empty if it matches."""
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 - needed only to write or read files
 
-    error = best_match(_validator().iter_errors(document))
+    error = best_match(_load_validator().iter_errors(document))
     return "" if error is None else f"{error.json_path}: {' '.join(error.message.split())[:300]}"
 
 
-def command_line(module: str, arguments: Sequence[str] | None = None) -> str:
-    """What was typed, as it may be published: `python -m MODULE ...` with no place of this machine in it.
+def format_command(module: str, arguments: Sequence[str] | None = None) -> str:
+    """Return `python -m MODULE ...` as it may be published, without absolute paths and addresses.
 
-    `arguments`: None for those of this process. Paths under the working directory become relative to it, of others
-    the name is kept; of addresses only the scheme.
+    `arguments`: None for those of this process. A path under the working directory becomes relative to it, any other
+    absolute path is reduced to its file name, and an address to its scheme.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", module, *("=".join(map(_shown, text.split("="))) for text in given)])
+    words = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["python", "-m", module, *("=".join(map(_anonymize, word.split("="))) for word in words)])
 
 
-def _shown(text: str) -> str:
+def _anonymize(text: str) -> str:
     if "://" in text:
         return text.partition("://")[0] + "://"
     path = Path(text.lstrip("@"))
@@ -102,9 +106,9 @@ def _shown(text: str) -> str:
     return path.name if path.is_absolute() or ".." in path.parts else text
 
 
-def _validator() -> Any:
+def _load_validator() -> Any:
     try:
-        from jsonschema import Draft202012Validator  # noqa: PLC0415 - as above
+        from jsonschema import Draft202012Validator  # noqa: PLC0415 - needed only to write or read files
     except ImportError as error:
         hint = "pip install 'deblur-toolkit[bench]', or leave out --json"
         raise UsageError("result files need jsonschema, which is not installed", hint=hint) from error

@@ -1,15 +1,17 @@
-"""The shapes in which frames are put to engines: one after the other, at fixed times, all slots busy.
+"""Load scenarios with the names of MLPerf Inference: single stream, server, and offline.
 
-The shapes are those of MLPerf Inference (Reddi et al. 2020: single-stream, server, offline); what they give here is
-no MLPerf result.
+A query is one frame for one engine. Single stream sends a query when the previous one is done, server sends queries
+at fixed times, offline keeps all slots of the engine busy (Reddi et al. 2020). Unlike MLPerf's, the server scenario
+has a constant rate, not random arrivals. No figure of these benchmarks is an MLPerf result.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,104 +21,120 @@ from runtime.engines.base import Engine
 from runtime.frame import Pixels
 
 BLOCK = 4
-"""Queries of one engine, at least, before the next has its turn."""
-BLOCK_S = 0.05
-"""And for about so long, so that fast engines do not spend their time with pauses."""
-_LONGEST_BLOCK = 1000
-_PILOT = 3
+"""Smallest number of queries that one engine answers before the next engine gets its block."""
+_BLOCK_S = 0.05
+"""Approximate duration of a block in seconds. Without it, fast engines would spend most of the run in pauses."""
+_MAX_BLOCK = 1000
+_PILOT_QUERIES = 3
 PAUSE_S = 0.03
-"""Before a block where engines take turns: threads of the one before spin for a while after their last frame."""
-_WINDOW = 5
-_STEADY = 0.95
-"""Warm is an engine whose last few queries took no less than this share of the few before them."""
-_LONGEST_WARM_UP_S = 60.0
-_WALL = WallClock()
+"""Seconds of rest before each block of interleaved engines: threads of the previous engine keep spinning for a while
+after their last frame."""
+THROUGHPUT_ROUNDS = 3
+"""Number of rounds in which interleaved engines are measured for throughput."""
+_WARM_UP_WINDOW = 5
+_STEADY_SHARE = 0.95
+"""An engine is warm when the median of its last window is at least this share of that of the window before."""
+_MAX_WARM_UP_S = 60.0
+_WALL_CLOCK = WallClock()
 Query = Callable[[], object]
 """Restores one frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How much is asked of each engine at least: both must be met."""
+    """Minimum amount of work for each engine; all limits must be reached."""
 
     min_queries: int = 128
     min_duration_s: float = 10.0
-    """Of the queries of each engine, pauses not counted."""
+    """Seconds that the queries of each engine take together, without pauses."""
     warm_up_s: float = 1.0
     min_rounds: int = 1
-    """Of turns, where engines are compared."""
+    """Rounds of blocks, where engines are compared."""
 
     def __post_init__(self) -> None:
         if min(self.min_queries, self.min_rounds) < 1 or self.min_duration_s < 0 or self.warm_up_s < 0:
             raise ValueError(f"expected at least one query and round and no negative times, got {self}")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return `load` of schema.json."""
+        return {name: value for name, value in asdict(self).items() if name != "min_rounds"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """What was left out before measuring."""
+    """Queries before the measurement, which are not part of its results."""
 
     queries: int
     seconds: float
     first_ms: float
-    """The very first frame: kernels are chosen, memory is taken."""
+    """Milliseconds of the very first frame, in which libraries choose kernels and allocate memory."""
     steady: bool
     """Whether queries had stopped getting faster."""
 
 
-def warm_up(engine: Engine, frames: Sequence[Pixels], *, least_s: float, clock: Clock = _WALL) -> WarmUp:
-    """Query until so many seconds have passed and queries get no faster, or for a minute."""
-    times: list[float] = []
-    query = asking(engine.infer, frames)
+def warm_up(engine: Engine, frames: Sequence[Pixels], *, min_s: float, clock: Clock = _WALL_CLOCK) -> WarmUp:
+    """Run queries for at least `min_s` seconds and until they get no faster, at most for a minute or `min_s`."""
+    times_ms: list[float] = []
+    query = cycle_frames(engine.infer, frames)
     began = clock.now_ns()
     while True:
-        times += [_timed(query, clock) for _ in range(_WINDOW)]
+        times_ms += [_time_query_ms(query, clock) for _ in range(_WARM_UP_WINDOW)]
         seconds = (clock.now_ns() - began) / 1e9
-        last, before = np.median(times[-_WINDOW:]), np.median(times[-2 * _WINDOW : -_WINDOW] or [np.inf])
-        steady = bool(last >= _STEADY * before)
-        if (seconds >= least_s and steady) or seconds > max(_LONGEST_WARM_UP_S, least_s):
-            return WarmUp(queries=len(times), seconds=round(seconds, 6), first_ms=round(times[0], 4), steady=steady)
+        last = np.median(times_ms[-_WARM_UP_WINDOW:])
+        before = np.median(times_ms[-2 * _WARM_UP_WINDOW : -_WARM_UP_WINDOW] or [np.inf])
+        is_steady = bool(last >= _STEADY_SHARE * before)
+        if (seconds >= min_s and is_steady) or seconds > max(_MAX_WARM_UP_S, min_s):
+            first_ms = round(times_ms[0], 4)
+            return WarmUp(queries=len(times_ms), seconds=round(seconds, 6), first_ms=first_ms, steady=is_steady)
 
 
-def single_stream(
-    engines: Sequence[Engine], frames: Sequence[Pixels], load: Load, *, clock: Clock = _WALL
+def cycle_frames(restore: Callable[[Pixels], Pixels], frames: Sequence[Pixels]) -> Query:
+    """Return a query that restores the next frame of an endless cycle at each call."""
+    cycle = itertools.cycle(frames)
+    return lambda: restore(next(cycle))
+
+
+# Single stream
+
+
+def run_single_stream(
+    engines: Sequence[Engine], frames: Sequence[Pixels], load: Load, *, clock: Clock = _WALL_CLOCK
 ) -> list[NDArray[np.float64]]:
-    """The next query when the one before is done, engines in turn; as `in_turns`. `frames`: uint8[1, H, W, 3] BGR."""
-    return in_turns([asking(engine.infer, frames) for engine in engines], load, clock=clock)
+    """Run the single stream scenario on interleaved engines; see `run_interleaved`.
 
-
-def asking(restore: Callable[[Pixels], Pixels], frames: Sequence[Pixels]) -> Query:
-    """One frame after the other to whatever restores it, for `in_turns`."""
-    turns = itertools.cycle(frames)
-    return lambda: restore(next(turns))
-
-
-def in_turns(
-    queries: Sequence[Query], load: Load, *, blocks: Sequence[int] = (), clock: Clock = _WALL
-) -> list[NDArray[np.float64]]:
-    """Milliseconds, float64[rounds, queries in a block], of each kind of query; `blocks` sets how many these are.
-
-    They take turns in blocks, in the other order every second round (A B, B A), so that a machine that grows
-    slower does so for all of them. Where there are several, a block begins after a pause with a query that is not
-    counted, which wakes the engine's threads.
+    `frames`: uint8[1, H, W, 3] BGR each.
     """
-    sizes = blocks or [_block_size(query, clock) for query in queries]
+    return run_interleaved([cycle_frames(engine.infer, frames) for engine in engines], load, clock=clock)
+
+
+def run_interleaved(
+    queries: Sequence[Query], load: Load, *, block_sizes: Sequence[int] = (), clock: Clock = _WALL_CLOCK
+) -> list[NDArray[np.float64]]:
+    """Return the milliseconds of every query, float64[rounds, block size] for each item of `queries`.
+
+    The items run in alternating blocks, in reverse order every second round (A B, B A), so that a machine that becomes
+    slower does so for all of them. With more than one item, a block begins with a pause of PAUSE_S and one query that
+    is not counted, which wakes the threads of the engine. `block_sizes` sets the number of queries in a block;
+    without it, a few trial queries decide.
+    """
+    sizes = block_sizes or [_choose_block_size(query, clock) for query in queries]
     rounds: list[list[list[float]]] = [[] for _ in queries]
-    while not all(map(partial(_enough, load=load), rounds)):
+    while not all(map(partial(_has_enough, load=load), rounds)):
         order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
         for index in order:
             if len(queries) > 1:
                 clock.sleep(PAUSE_S)
                 queries[index]()
-            rounds[index].append([_timed(queries[index], clock) for _ in range(sizes[index])])
-    return [np.array(each) for each in rounds]
+            rounds[index].append([_time_query_ms(queries[index], clock) for _ in range(sizes[index])])
+    return [np.array(blocks) for blocks in rounds]
 
 
-def _block_size(query: Query, clock: Clock) -> int:
-    pilot_ms = float(np.median([_timed(query, clock) for _ in range(_PILOT)]))
-    return int(np.clip(1e3 * BLOCK_S / max(pilot_ms, 1e-6), BLOCK, _LONGEST_BLOCK))
+def _choose_block_size(query: Query, clock: Clock) -> int:
+    trial_ms = float(np.median([_time_query_ms(query, clock) for _ in range(_PILOT_QUERIES)]))
+    return int(np.clip(1e3 * _BLOCK_S / max(trial_ms, 1e-6), BLOCK, _MAX_BLOCK))
 
 
-def _enough(blocks: Sequence[Sequence[float]], *, load: Load) -> bool:
+def _has_enough(blocks: Sequence[Sequence[float]], *, load: Load) -> bool:
     return (
         len(blocks) >= load.min_rounds
         and sum(map(len, blocks)) >= load.min_queries
@@ -124,85 +142,106 @@ def _enough(blocks: Sequence[Sequence[float]], *, load: Load) -> bool:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scheduled:
-    """Queries at fixed times. Their latency counts from when they were due, not from when they were sent.
+def _time_query_ms(query: Query, clock: Clock) -> float:
+    began = clock.now_ns()
+    query()
+    return (clock.now_ns() - began) / 1e6
 
-    A stall then shows in every query that had to wait for it (Tene: coordinated omission).
+
+# Server
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerRun:
+    """Result of the server scenario. Latency counts from the moment a query was due, not from when it was sent.
+
+    A stall then shows in the latency of every query that had to wait for it (Tene: coordinated omission).
     """
 
     rate_fps: float
     latency_ms: NDArray[np.float64]
-    """From due to done."""
-    from_sent_ms: NDArray[np.float64]
-    """From sent to done: what would be told if the queries that waited were overlooked."""
+    """Milliseconds from due to done."""
+    service_ms: NDArray[np.float64]
+    """Milliseconds from sent to done: the latency that a measurement without waiting times would report."""
     seconds: float
 
     @property
-    def late(self) -> int:
-        """Queries that were not done when the next was due."""
+    def late_queries(self) -> int:
+        """Number of queries that were not done when the next one was due."""
         return int((self.latency_ms > 1e3 / self.rate_fps).sum())
 
     @property
-    def held(self) -> bool:
-        """Whether the last tenth of the queries waited no longer than one period: the queue does not grow."""
-        tail = (self.latency_ms - self.from_sent_ms)[-max(1, len(self.latency_ms) // 10) :]
-        return bool(np.median(tail) <= 1e3 / self.rate_fps)
+    def is_rate_sustained(self) -> bool:
+        """Whether the last tenth of the queries waited no longer than one period, so that the queue does not grow."""
+        waits_ms = (self.latency_ms - self.service_ms)[-max(1, len(self.latency_ms) // 10) :]
+        return bool(np.median(waits_ms) <= 1e3 / self.rate_fps)
 
 
-def at_rate(
-    engine: Engine, frames: Sequence[Pixels], *, rate_fps: float, queries: int, clock: Clock = _WALL
-) -> Scheduled:
-    """One query every 1 / `rate_fps` seconds; those that become due while the engine works wait for it."""
+def run_server(
+    engine: Engine, frames: Sequence[Pixels], *, rate_fps: float, queries: int, clock: Clock = _WALL_CLOCK
+) -> ServerRun:
+    """Run one query every 1 / `rate_fps` seconds; a query that becomes due while the engine works waits for it."""
     period_ns = 1e9 / rate_fps
-    latency, from_sent = [], []
+    latency_ms, service_ms = [], []
     began = clock.now_ns()
     for index, frame in zip(range(queries), itertools.cycle(frames), strict=False):
         due = began + round(index * period_ns)
-        if (ahead := due - clock.now_ns()) > 0:
-            clock.sleep(ahead / 1e9)
+        if (wait_ns := due - clock.now_ns()) > 0:
+            clock.sleep(wait_ns / 1e9)
         sent = clock.now_ns()
         engine.infer(frame)
         done = clock.now_ns()
-        latency.append((done - due) / 1e6)
-        from_sent.append((done - sent) / 1e6)
-    return Scheduled(
+        latency_ms.append((done - due) / 1e6)
+        service_ms.append((done - sent) / 1e6)
+    return ServerRun(
         rate_fps=rate_fps,
-        latency_ms=np.array(latency),
-        from_sent_ms=np.array(from_sent),
+        latency_ms=np.array(latency_ms),
+        service_ms=np.array(service_ms),
         seconds=(clock.now_ns() - began) / 1e9,
     )
 
 
-def offline(engine: Engine, frames: Sequence[Pixels], *, duration_s: float, clock: Clock = _WALL) -> tuple[int, float]:
-    """How many frames in how many seconds with all slots busy, from the first submitted to the last collected."""
-    turns = itertools.cycle(frames)
-    for _ in _through(engine, itertools.islice(turns, engine.slots)):  # each is prepared by its first frame
+# Offline
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineRun:
+    """Result of the offline scenario, from the first frame submitted to the last result collected."""
+
+    frames: int
+    seconds: float
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of wall time."""
+        return self.frames / self.seconds
+
+
+def run_offline(
+    engine: Engine, frames: Sequence[Pixels], *, duration_s: float, clock: Clock = _WALL_CLOCK
+) -> OfflineRun:
+    """Keep all slots of an engine busy for `duration_s` seconds."""
+    cycle = itertools.cycle(frames)
+    for _ in _keep_slots_busy(engine, itertools.islice(cycle, engine.slots)):  # the first frame prepares a slot
         pass
     began = clock.now_ns()
-    done = sum(1 for _ in _through(engine, _for_so_long(turns, began + round(1e9 * duration_s), clock)))
-    return done, (clock.now_ns() - began) / 1e9
+    done = sum(1 for _ in _keep_slots_busy(engine, _take_until(cycle, began + round(1e9 * duration_s), clock)))
+    return OfflineRun(frames=done, seconds=(clock.now_ns() - began) / 1e9)
 
 
-def _through(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:
-    under_way = 0
+def _keep_slots_busy(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:
+    in_flight = 0
     for frame in frames:
         engine.submit(frame)
-        under_way += 1
-        if under_way == engine.slots:
+        in_flight += 1
+        if in_flight == engine.slots:
             yield engine.collect()
-            under_way -= 1
-    for _ in range(under_way):
+            in_flight -= 1
+    for _ in range(in_flight):
         yield engine.collect()
 
 
-def _for_so_long(frames: Iterator[Pixels], end_ns: int, clock: Clock) -> Iterator[Pixels]:
+def _take_until(frames: Iterator[Pixels], end_ns: int, clock: Clock) -> Iterator[Pixels]:
     yield next(frames)
     while clock.now_ns() < end_ns:
         yield next(frames)
-
-
-def _timed(query: Query, clock: Clock) -> float:
-    began = clock.now_ns()
-    query()
-    return (clock.now_ns() - began) / 1e6

@@ -1,4 +1,4 @@
-"""What many durations say: percentiles, spread, and whether one engine is slower than another."""
+"""Statistics of durations: percentiles, spread, slowdowns with confidence intervals, and line fits."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_EFFECT = 0.03
-"""A difference smaller than this is of no interest: other things about a machine change a figure as much."""
-LEAST_ROUNDS = 10
-"""With fewer no verdict is given: the bootstrap of a median is too narrow then."""
+MIN_EFFECT = 0.03
+"""Smallest relative difference that counts as a finding: unrelated changes of a machine move a figure as much."""
+MIN_ROUNDS = 10
+"""Smallest number of rounds for a verdict: with fewer, the bootstrap interval of a median is too narrow."""
 _RESAMPLES = 2000
 Verdict = Literal["slower", "faster", "alike", "undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Durations in milliseconds. A percentile is the smallest value that so many per cent do not exceed.
+    """Distribution of durations in milliseconds. Percentiles are nearest-rank (see `percentile`).
 
-    It is None where it would be nothing but the maximum, as the 99th of fewer than 101 values is.
+    A percentile is None if it would only repeat the maximum, such as the 99th of fewer than 101 values.
     """
 
     n: int
@@ -33,16 +33,16 @@ class Summary:
     p99_ms: float | None
     max_ms: float
     mad_ms: float
-    """Median of the absolute deviations from the median."""
+    """Median absolute deviation from the median."""
     iqr_ms: float
-    """From the first to the third quartile."""
+    """Interquartile range."""
 
 
-def summary(durations_ms: Sequence[float] | NDArray[np.float64]) -> Summary:
-    """Of any number of durations, at least one, to the tenth of a microsecond."""
+def summarize(durations_ms: Sequence[float] | NDArray[np.float64]) -> Summary:
+    """Summarize one or more durations of any array shape, rounded to a tenth of a microsecond."""
     values = np.sort(np.asarray(durations_ms, np.float64).ravel())
-    p50, p25, p75 = (percentile(values, share) for share in (50, 25, 75))
-    tails = {f"p{share}_ms": _beyond(values, share) for share in (90, 95, 99)}
+    p50, p25, p75 = (percentile(values, percent) for percent in (50, 25, 75))
+    tails = {f"p{percent}_ms": _tail_percentile(values, percent) for percent in (90, 95, 99)}
     rounded = {name: None if value is None else round(value, 4) for name, value in tails.items()}
     return Summary(
         n=len(values),
@@ -56,21 +56,24 @@ def summary(durations_ms: Sequence[float] | NDArray[np.float64]) -> Summary:
     )
 
 
-def percentile(values: NDArray[np.float64], share: float) -> float:
-    """The smallest value that `share` per cent do not exceed (nearest rank: one that occurred, none made up)."""
-    return float(np.percentile(values, share, method="inverted_cdf"))
+def percentile(values: NDArray[np.float64], percent: float) -> float:
+    """Return the nearest-rank percentile: the smallest value that at least `percent` per cent do not exceed.
+
+    It is a value that occurred, never an interpolated one.
+    """
+    return float(np.percentile(values, percent, method="inverted_cdf"))
 
 
-def _beyond(values: NDArray[np.float64], share: int) -> float | None:
-    return percentile(values, share) if len(values) * (100 - share) > 100 else None
+def _tail_percentile(values: NDArray[np.float64], percent: int) -> float | None:
+    return percentile(values, percent) if len(values) * (100 - percent) > 100 else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """How many times longer one engine takes than another, with a 95 % interval.
+class Slowdown:
+    """Time of one engine divided by the time of a baseline, with a 95 % confidence interval.
 
-    `slower` or `faster`: the interval excludes 1 and the ratio is beyond LEAST_EFFECT. `alike`: the whole interval
-    is within it. Otherwise `undecided`: more rounds are needed.
+    Verdict `slower` or `faster`: the interval excludes 1 and the ratio differs from 1 by MIN_EFFECT or more. `alike`:
+    the whole interval is within MIN_EFFECT of 1. Otherwise `undecided`: more rounds are needed.
     """
 
     ratio: float
@@ -80,57 +83,60 @@ class Ratio:
     verdict: Verdict
 
 
-def ratio(one_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int = 0) -> Ratio:
-    """Compare float64[rounds, queries] of two engines that ran in turn.
+def compare(times_ms: NDArray[np.float64], baseline_ms: NDArray[np.float64], *, seed: int = 0) -> Slowdown:
+    """Compare two interleaved engines by their times, float64[rounds, queries] each.
 
-    The median over rounds of the ratio of the medians within a round: what slows the machine for longer than a
-    round slows both. The interval is a percentile bootstrap over rounds (Efron 1979).
+    The slowdown is the median over rounds of the ratio of the two medians within a round: a disturbance that lasts
+    longer than a round affects both engines. The interval is a percentile bootstrap over rounds (Efron 1979).
     """
-    by_round = np.median(one_ms, axis=1) / np.median(other_ms, axis=1)
-    picks = np.random.default_rng(seed).integers(0, len(by_round), (_RESAMPLES, len(by_round)))
-    low, high = (float(end) for end in np.percentile(np.median(by_round[picks], axis=1), [2.5, 97.5]))
-    found = float(np.median(by_round))
-    return Ratio(
-        ratio=round(found, 4),
+    ratios = np.median(times_ms, axis=1) / np.median(baseline_ms, axis=1)
+    resamples = np.random.default_rng(seed).integers(0, len(ratios), (_RESAMPLES, len(ratios)))
+    low, high = (float(end) for end in np.percentile(np.median(ratios[resamples], axis=1), [2.5, 97.5]))
+    ratio = float(np.median(ratios))
+    return Slowdown(
+        ratio=round(ratio, 4),
         low=round(low, 4),
         high=round(high, 4),
-        rounds=len(by_round),
-        verdict=_verdict(found, low, high) if len(by_round) >= LEAST_ROUNDS else "undecided",
+        rounds=len(ratios),
+        verdict=_decide(ratio, low, high) if len(ratios) >= MIN_ROUNDS else "undecided",
     )
 
 
-def _verdict(found: float, low: float, high: float) -> Verdict:
-    most = 1 + LEAST_EFFECT
-    if low > 1 and found >= most:
+def _decide(ratio: float, low: float, high: float) -> Verdict:
+    threshold = 1 + MIN_EFFECT
+    if low > 1 and ratio >= threshold:
         return "slower"
-    if high < 1 and found <= 1 / most:
+    if high < 1 and ratio <= 1 / threshold:
         return "faster"
-    return "alike" if low > 1 / most and high < most else "undecided"
+    return "alike" if low > 1 / threshold and high < threshold else "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """`fixed_ms + ms_per_megapixel * megapixels`, and how well that describes what was measured."""
+class LineFit:
+    """Model `fixed_ms + ms_per_megapixel * megapixels`, and how well it matches the measurements."""
 
     fixed_ms: float
     ms_per_megapixel: float
     r2: float
-    """Share of the variance that it explains."""
+    """Coefficient of determination: share of the variance that the line explains."""
     worst: float
-    """Largest difference from what was measured, as a share of it."""
+    """Largest deviation of the line from a measurement, as a share of the measurement."""
 
 
-def line(megapixels: Sequence[float], ms: Sequence[float]) -> Line | None:
-    """Least squares of the relative error, so that small frames count as much as large ones; None below three."""
-    if len(ms) < 3:
+def fit_line(megapixels: Sequence[float], times_ms: Sequence[float]) -> LineFit | None:
+    """Fit a line by least squares of the relative error; None with fewer than three points.
+
+    The relative error makes small frames count as much as large ones.
+    """
+    if len(times_ms) < 3:
         return None
-    x, y = np.asarray(megapixels, np.float64), np.asarray(ms, np.float64)
+    x, y = np.asarray(megapixels, np.float64), np.asarray(times_ms, np.float64)
     slope, fixed = np.polyfit(x, y, 1, w=1 / y)
     residual = y - (fixed + slope * x)
-    spread = float(((y - y.mean()) ** 2).sum())
-    return Line(
+    total = float(((y - y.mean()) ** 2).sum())
+    return LineFit(
         fixed_ms=round(float(fixed), 4),
         ms_per_megapixel=round(float(slope), 4),
-        r2=round(1 - float((residual**2).sum()) / spread, 5) if spread else 1.0,
+        r2=round(1 - float((residual**2).sum()) / total, 5) if total else 1.0,
         worst=round(float(np.abs(residual / y).max()), 5),
     )

@@ -1,1 +1,1 @@
-"""Time, memory and energy per frame of engines."""
+"""Latency, throughput, memory and energy of engines."""

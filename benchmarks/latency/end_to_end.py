@@ -1,4 +1,4 @@
-"""The whole way of a frame: decoder, engine and encoder in the pipeline that users run."""
+"""The complete path of a frame: decoder, engine and encoder in the pipeline that users run."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from runtime.sinks.video import VideoSink
 from runtime.sources.base import SourceInfo
 from runtime.sources.video import VideoSource
 
-RATE = Fraction(30)
-"""Of the clip; how fast it is played is decided apart."""
+CLIP_RATE_FPS = Fraction(30)
+"""Frame rate in the header of the clip; the rate at which it is played is set separately."""
 
 
 def write_clip(path: Path, frames: Sequence[Pixels], *, count: int) -> None:
-    """An H.264 clip of so many frames: `frames`, uint8[1, H, W, 3] BGR, forwards and backwards over and over."""
-    there_and_back = [*frames, *frames[-2:0:-1]]
-    info = SourceInfo(name="clip", time_base=1 / RATE, frame_rate=RATE)
-    sink = VideoSink(path, info)
+    """Write an H.264 clip of `count` frames that plays `frames`, uint8[1, H, W, 3] BGR, forwards and backwards."""
+    forwards_and_backwards = [*frames, *frames[-2:0:-1]]
+    time_base = 1 / CLIP_RATE_FPS
+    sink = VideoSink(path, SourceInfo(name="clip", time_base=time_base, frame_rate=CLIP_RATE_FPS))
     try:
-        for index, pixels in zip(range(count), itertools.cycle(there_and_back), strict=False):
-            sink.write(Frame(pixels=pixels[0], pts=index, time_base=1 / RATE, captured_at=perf_counter()))
+        for index, pixels in zip(range(count), itertools.cycle(forwards_and_backwards), strict=False):
+            sink.write(Frame(pixels=pixels[0], pts=index, time_base=time_base, captured_at=perf_counter()))
     except BaseException:
         sink.close(complete=False)
         raise
@@ -39,9 +39,9 @@ def write_clip(path: Path, frames: Sequence[Pixels], *, count: int) -> None:
 
 
 class PacedSource:
-    """A video file that plays at a fixed rate, whether or not frames are taken, as a camera would.
+    """A video file that plays at a fixed rate like a camera, whether or not its frames are taken.
 
-    A frame counts as captured when it was due, so that a decoder that falls behind shows in its latency.
+    The capture time of a frame is the moment at which it was due, so that the latency includes a slow decoder.
     """
 
     dropped = reconnects = 0
@@ -50,7 +50,7 @@ class PacedSource:
     def __init__(self, path: Path, *, rate_fps: float) -> None:
         self._video = VideoSource(path)
         self._period_s = 1 / rate_fps
-        self._closed = False
+        self._is_closed = False
         self.info = replace(self._video.info, is_live=True)
         self.warnings: list[str] = []
 
@@ -60,41 +60,42 @@ class PacedSource:
         for index in itertools.count():
             due = began + index * self._period_s
             sleep(max(0.0, due - perf_counter()))
-            frame = None if self._closed else next(frames, None)
+            frame = None if self._is_closed else next(frames, None)
             if frame is None:
                 return
             yield replace(frame, captured_at=due)
 
     def close(self) -> None:
-        self._closed = True
+        """End the iteration before its next frame."""
+        self._is_closed = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Live:
-    """A run at a fixed rate."""
+class LiveRun:
+    """Result of a live source that plays at a fixed rate."""
 
     rate_fps: float
     latency_ms: NDArray[np.float64]
-    """From when a frame was due until the encoder had taken its result, of the frames that were not dropped."""
+    """Milliseconds from when a frame was due until the encoder accepted its result, without dropped frames."""
     dropped: int
 
 
-def live(engine: Engine, clip: Path, out: Path, *, rate_fps: float) -> Live:
-    """Play a clip through an engine into a video file, at a fixed rate."""
-    latency: list[float] = []
+def play_live(engine: Engine, clip: Path, out: Path, *, rate_fps: float) -> LiveRun:
+    """Play a clip like a camera through an engine into a video file."""
+    latency_ms: list[float] = []
 
     def on_frame(_: Pipeline, frame: Frame, __: Pixels) -> None:
-        latency.append(1e3 * (perf_counter() - frame.captured_at))
+        latency_ms.append(1e3 * (perf_counter() - frame.captured_at))
 
     source = PacedSource(clip, rate_fps=rate_fps)
     pipeline = Pipeline(source, engine, VideoSink(out, source.info))
     pipeline.listeners.append(on_frame)
     pipeline.run()
-    return Live(rate_fps=rate_fps, latency_ms=np.array(latency), dropped=pipeline.frames_dropped)
+    return LiveRun(rate_fps=rate_fps, latency_ms=np.array(latency_ms), dropped=pipeline.frames_dropped)
 
 
-def file_job_fps(engine: Engine, clip: Path, out: Path) -> float:
-    """Frames over wall time of a clip as a file job, from opening it to the closed file."""
+def measure_file_job_fps(engine: Engine, clip: Path, out: Path) -> float:
+    """Restore a clip to a file; return frames per second of wall time, opening and closing the files included."""
     began = perf_counter()
     with closing(VideoSource(clip)) as source:
         pipeline = Pipeline(source, engine, VideoSink(out, source.info))

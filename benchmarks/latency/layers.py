@@ -1,8 +1,10 @@
-"""The layers of what a frame costs, each measured by itself."""
+"""The layers of the cost of a frame, each measured separately: compute, server scenario, throughput, pipeline, memory.
+
+Every function returns the part of `latency` in schema.json that is named after its layer.
+"""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,114 +14,124 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.engines import resolved
-from benchmarks.harness.memory import peak
-from benchmarks.harness.scenarios import Load, at_rate, offline
-from benchmarks.harness.statistics import summary
-from benchmarks.latency import end_to_end as through
-from benchmarks.power.metering import metered
+from benchmarks.harness.engines import pin_provider
+from benchmarks.harness.memory import measure_peak_memory
+from benchmarks.harness.scenarios import THROUGHPUT_ROUNDS, Load, run_offline, run_server
+from benchmarks.harness.statistics import summarize
+from benchmarks.latency.end_to_end import measure_file_job_fps, play_live, write_clip
+from benchmarks.power.metering import monitor_power
+from runtime.cli import say
 from runtime.engines.base import Engine
 from runtime.engines.tensorrt import TensorRtEngine
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 
-ROUNDS = 3
-"""Of throughput: each engine in turn, so often."""
 LIVE_SHARE = 0.6
-"""Of the file job's rate: what a live source is played at, unless a rate is given."""
-_CLIP_FRAMES = (16, 256)
+"""Default rate of the live source, as a share of the rate of the file job."""
+_MIN_CLIP_FRAMES, _MAX_CLIP_FRAMES = 16, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that decides what is run."""
+    """Settings of a run."""
 
     names: list[str]
+    """Engines as `open_named_engine` takes them."""
     frames: list[Pixels]
+    """uint8[1, H, W, 3] BGR each, of one size."""
     load: Load
+    source: str = "other"
+    """Origin of the frames, as a result file states it."""
     rate_fps: float | None = None
-    """Of queries at fixed times, and of the live source."""
+    """Rate of the server scenario and of the live source; None omits the first and chooses the second."""
     threads: int = 0
     pipeline: bool = True
 
+    @property
+    def size(self) -> Size:
+        """Width and height of the frames."""
+        height, width = self.frames[0].shape[1:3]
+        return width, height
 
-def compute(engine: Engine, job: Job) -> dict[str, Any]:
-    """What the device itself says it computed, copies left out."""
+
+def measure_compute(engine: Engine, job: Job) -> dict[str, Any]:
+    """Return the time that the device itself reports for computing, without copies of frames."""
     if not isinstance(engine, TensorRtEngine):
-        on_cpu = getattr(engine, "provider", None) in {"cpu", "openvino"}
-        return {"not_available": "not told apart on a CPU" if on_cpu else "its library does not tell it"}
-    return asdict(summary(engine.compute_ms(job.frames[0], count=job.load.min_queries)))
+        is_on_cpu = getattr(engine, "provider", None) in {"cpu", "openvino"}
+        return {"not_available": "not measured separately on a CPU" if is_on_cpu else "its library does not report it"}
+    return asdict(summarize(engine.compute_ms(job.frames[0], count=job.load.min_queries)))
 
 
-def throughput(job: Job, engines: Sequence[Engine]) -> list[dict[str, Any]]:
-    """Frames over wall time of each engine alone, all slots busy; the power is that of its last round."""
-    duration_s = max(job.load.min_duration_s / ROUNDS, 0.1)
-    rates: list[list[float]] = [[] for _ in engines]
+def measure_throughput(job: Job, engines: Sequence[Engine]) -> list[dict[str, Any]]:
+    """Run the offline scenario on every engine, in interleaved rounds; the power is that of the last round."""
+    duration_s = max(job.load.min_duration_s / THROUGHPUT_ROUNDS, 0.1)
+    rates_fps: list[list[float]] = [[] for _ in engines]
     powers: list[dict[str, Any]] = [{} for _ in engines]
-    for _ in range(ROUNDS):
+    for _ in range(THROUGHPUT_ROUNDS):
         for index, engine in enumerate(engines):
-            with metered() as power:
-                done, seconds = offline(engine, job.frames, duration_s=duration_s)
-            rates[index].append(round(done / seconds, 3))
-            powers[index] = power.result(done)
+            with monitor_power() as monitor:
+                result = run_offline(engine, job.frames, duration_s=duration_s)
+            rates_fps[index].append(round(result.fps, 3))
+            powers[index] = monitor.summarize(result.frames)
     return [
-        {"throughput": {"engine_fps": float(np.median(each)), "rounds_fps": each}, "power": power}
-        for each, power in zip(rates, powers, strict=True)
+        {"throughput": {"engine_fps": float(np.median(rounds_fps)), "rounds_fps": rounds_fps}, "power": power}
+        for rounds_fps, power in zip(rates_fps, powers, strict=True)
     ]
 
 
-def scheduled(job: Job, engine: Engine) -> dict[str, Any]:
-    """Queries at fixed times, their latency from when they were due."""
+def measure_server(job: Job, engine: Engine) -> dict[str, Any]:
+    """Run the server scenario at the rate of the job."""
     assert job.rate_fps
-    say(f"queries at fixed times, {job.rate_fps:g} a second")
-    engine.infer(job.frames[0])  # wakes its threads
+    say(f"server scenario: {job.rate_fps:g} queries per second")
+    engine.infer(job.frames[0])  # wakes the threads of the engine
     queries = max(job.load.min_queries, round(job.load.min_duration_s * job.rate_fps))
-    told = at_rate(engine, job.frames, rate_fps=job.rate_fps, queries=queries)
+    run = run_server(engine, job.frames, rate_fps=job.rate_fps, queries=queries)
     return {
         "rate_fps": job.rate_fps,
-        "latency": asdict(summary(told.latency_ms)),
-        "from_sent": asdict(summary(told.from_sent_ms)),
-        "late": told.late,
-        "held": told.held,
+        "latency": asdict(summarize(run.latency_ms)),
+        "from_sent": asdict(summarize(run.service_ms)),
+        "late": run.late_queries,
+        "held": run.is_rate_sustained,
     }
 
 
-def pipelines(job: Job, engines: Sequence[Engine], rounds: Sequence[NDArray[np.float64]]) -> list[dict[str, Any]]:
-    """File jobs of all engines in turn, then a live source for each."""
-    slowest_ms = max(float(np.median(each)) for each in rounds)
-    low, high = _CLIP_FRAMES
-    count = int(np.clip(1e3 * job.load.min_duration_s / ROUNDS / slowest_ms, low, high))
+def measure_pipelines(
+    job: Job, engines: Sequence[Engine], times_ms: Sequence[NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """Run interleaved file jobs of all engines, then a live source for each engine.
+
+    `times_ms`: single stream times of each engine, which decide the length of the clip.
+    """
+    slowest_ms = max(float(np.median(times)) for times in times_ms)
+    frames = 1e3 * job.load.min_duration_s / THROUGHPUT_ROUNDS / slowest_ms
+    count = int(np.clip(frames, _MIN_CLIP_FRAMES, _MAX_CLIP_FRAMES))
+    results = []
     with tempfile.TemporaryDirectory(prefix="deblur-") as folder:
         clip, out = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
-        through.write_clip(clip, job.frames, count=count)
+        write_clip(clip, job.frames, count=count)
         say(f"file job: {count} frames through decoder, engine and encoder")
-        rates = [[round(through.file_job_fps(engine, clip, out), 3) for engine in engines] for _ in range(ROUNDS)]
-        told = []
-        for index, engine in enumerate(engines):
-            fps = float(np.median([each[index] for each in rates]))
-            rate = job.rate_fps or round(LIVE_SHARE * fps, 2)
-            say(f"live source at {rate:g} frames a second")
-            live = through.live(engine, clip, out, rate_fps=rate)
-            told.append(
+        rates_fps = [
+            [round(measure_file_job_fps(engine, clip, out), 3) for engine in engines] for _ in range(THROUGHPUT_ROUNDS)
+        ]
+        for engine, rounds_fps in zip(engines, zip(*rates_fps, strict=True), strict=True):
+            file_fps = float(np.median(rounds_fps))
+            live_fps = job.rate_fps or round(LIVE_SHARE * file_fps, 2)
+            say(f"live source: {live_fps:g} frames per second")
+            live = play_live(engine, clip, out, rate_fps=live_fps)
+            results.append(
                 {
                     "frames": count,
-                    "file_fps": fps,
-                    "rounds_fps": [each[index] for each in rates],
+                    "file_fps": file_fps,
+                    "rounds_fps": list(rounds_fps),
                     "live": {
-                        "rate_fps": rate,
+                        "rate_fps": live_fps,
                         "dropped": live.dropped,
-                        "latency": asdict(summary(live.latency_ms)) if len(live.latency_ms) else None,
+                        "latency": asdict(summarize(live.latency_ms)) if len(live.latency_ms) else None,
                     },
                 }
             )
-    return told
+    return results
 
 
-def memory(job: Job, name: str, engine: Engine) -> dict[str, Any]:
-    """Of a process that opens this engine alone."""
-    height, width = job.frames[0].shape[1:3]
-    return peak(resolved(name, engine), size=(width, height), options=[str(job.threads)])
-
-
-def say(line: str) -> None:
-    """What is being done goes to standard error; results are for standard output."""
-    print(line, file=sys.stderr, flush=True)
+def measure_memory(job: Job, name: str, engine: Engine) -> dict[str, Any]:
+    """Measure the peak memory of a separate process that opens only this engine."""
+    return measure_peak_memory(pin_provider(name, engine), size=job.size, options=[str(job.threads)])

@@ -1,135 +1,181 @@
-"""Latency results as Markdown."""
+"""Latency results as Markdown tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-_TAILS = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
+from benchmarks.harness.markdown import format_number, format_table
+
+_PERCENTILES = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
+_COLUMNS = {
+    "single stream": (
+        "engine",
+        "backend",
+        "p50 (ms)",
+        "p90 (ms)",
+        "p95 (ms)",
+        "p99 (ms)",
+        "max (ms)",
+        "MAD (ms)",
+        "queries",
+        "first frame (ms)",
+        "warm-up queries",
+        "warm-up (s)",
+    ),
+    "slowdown": ("engine", "baseline", "slowdown (ratio)", "95 % confidence interval", "rounds", "verdict"),
+    "server": (
+        "engine",
+        "rate (frames/s)",
+        "p50 from due (ms)",
+        "p99 from due (ms)",
+        "max from due (ms)",
+        "p99 from sent (ms)",
+        "late queries",
+        "rate sustained",
+    ),
+    "layers": (
+        "engine",
+        "compute p50 (ms)",
+        "host p50 (ms)",
+        "end to end p50 (ms)",
+        "end to end p99 (ms)",
+        "live rate (frames/s)",
+        "dropped frames",
+        "engine (frames/s)",
+        "pipeline (frames/s)",
+        "pipeline / engine",
+        "host memory peak (MiB)",
+        "host memory before (MiB)",
+        "device memory peak (MiB)",
+        "device memory before (MiB)",
+        "energy (J/frame)",
+    ),
+}
 
 
-def tables(results: Mapping[str, Any]) -> str:
-    """Host latency, its ratios, and the layers beside one another; `results` as `latency` in schema.json."""
+def format_tables(results: Mapping[str, Any]) -> str:
+    """Return single stream latency, slowdowns, server scenario and layers; `results` is `latency` of schema.json."""
     width, height = results["size"]
+    engines = results["engines"]
     parts = [
-        f"{width}x{height}, {results['source']}, milliseconds. A dash: too few queries for it, or not available.",
-        _host(results),
-        _ratios(results) if results["ratios"] else "",
-        _scheduled(results) if any(each["scheduled"] for each in results["engines"]) else "",
-        _layers(results),
-        "\n".join(f"- {line}" for line in [*_method(results), *(f"NOTE: {note}" for note in results["notes"])]),
+        (
+            f"Frames of {width}x{height}, source: {results['source']}. MAD is the median absolute deviation. A dash: "
+            "not available, or too few queries for the percentile."
+        ),
+        "Single stream: the next frame is sent when the previous one is done.",
+        format_table(_COLUMNS["single stream"], map(_single_stream_row, engines)),
     ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _host(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| engine | runs on | p50 | p90 | p95 | p99 | max | MAD | N | first frame | warm-up |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+    if results["ratios"]:
+        parts += [
+            "Slowdown: time of the engine divided by the time of the baseline.",
+            format_table(_COLUMNS["slowdown"], map(_slowdown_row, results["ratios"])),
+        ]
+    if any(engine["scheduled"] for engine in engines):
+        parts += [
+            "Server: frames are due at fixed times.",
+            format_table(_COLUMNS["server"], map(_server_row, engines)),
+        ]
+    parts += [
+        (
+            "Layers: compute on the device, host (frame in memory to result in memory), end to end (decoder, engine and "
+            "encoder with a live source), and throughput."
+        ),
+        format_table(_COLUMNS["layers"], map(_layers_row, engines)),
+        "\n".join(f"- {line}" for line in (*_method(results), *(f"NOTE: {note}" for note in results["notes"]))),
     ]
-    for each in results["engines"]:
-        host, warm = each["host"], each["warm_up"]
-        tails = " | ".join(number(host[name]) for name in _TAILS)
-        lines.append(
-            f"| {each['name']} | {each['backend']} | {tails} | {number(host['mad_ms'])} | {host['n']} "
-            f"| {number(warm['first_ms'])} | {warm['queries']} in {warm['seconds']:.1f} s |"
-        )
-    return "\n".join(lines)
+    return "\n\n".join(parts)
 
 
-def _ratios(results: Mapping[str, Any]) -> str:
-    lines = ["| engine | takes so many times as long | 95 % | rounds | so it is |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {each['engine']} | {each['ratio']:.3f} x {each['over']} | {each['low']:.3f} to {each['high']:.3f} "
-        f"| {each['rounds']} | {each['verdict']} |"
-        for each in results["ratios"]
+def _single_stream_row(engine: Mapping[str, Any]) -> list[str]:
+    host, warm_up = engine["host"], engine["warm_up"]
+    percentiles = [format_number(host[name]) for name in _PERCENTILES]
+    spread = [format_number(host["mad_ms"]), str(host["n"])]
+    warm_up_cells = [format_number(warm_up["first_ms"]), str(warm_up["queries"]), f"{warm_up['seconds']:.1f}"]
+    return [engine["name"], engine["backend"], *percentiles, *spread, *warm_up_cells]
+
+
+def _slowdown_row(slowdown: Mapping[str, Any]) -> list[str]:
+    interval = f"{slowdown['low']:.3f} to {slowdown['high']:.3f}"
+    figures = [f"{slowdown['ratio']:.3f}", interval, str(slowdown["rounds"]), slowdown["verdict"]]
+    return [slowdown["engine"], slowdown["over"], *figures]
+
+
+def _server_row(engine: Mapping[str, Any]) -> list[str]:
+    server = engine["scheduled"]
+    from_due, from_sent = server["latency"], server["from_sent"]
+    return [
+        engine["name"],
+        f"{server['rate_fps']:g}",
+        *(format_number(from_due[name]) for name in ("p50_ms", "p99_ms", "max_ms")),
+        format_number(from_sent["p99_ms"]),
+        f"{server['late']} of {from_due['n']}",
+        "yes" if server["held"] else "no",
     ]
-    return "\n".join(lines)
 
 
-def _scheduled(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| engine, at fixed times | frames/s | p50 from due | p99 | max | p99 from sent | late | held |",
-        "|---|---|---|---|---|---|---|---|",
+def _layers_row(engine: Mapping[str, Any]) -> list[str]:
+    engine_fps, pipeline = engine["throughput"]["engine_fps"], engine["pipeline"]
+    file_fps = pipeline["file_fps"] if pipeline else None
+    return [
+        engine["name"],
+        format_number(engine["compute"].get("p50_ms")),
+        format_number(engine["host"]["p50_ms"]),
+        *_live_cells(pipeline),
+        format_number(engine_fps),
+        format_number(file_fps),
+        f"{file_fps / engine_fps:.0%}" if file_fps else "-",
+        *_memory_cells(engine["memory"]["host"]),
+        *_memory_cells(engine["memory"]["device"]),
+        _energy_cell(engine["power"]),
     ]
-    for each in results["engines"]:
-        told = each["scheduled"]
-        due, sent = told["latency"], told["from_sent"]
-        lines.append(
-            f"| {each['name']} | {told['rate_fps']:g} | {number(due['p50_ms'])} | {number(due['p99_ms'])} "
-            f"| {number(due['max_ms'])} | {number(sent['p99_ms'])} | {told['late']} of {due['n']} "
-            f"| {'yes' if told['held'] else 'no'} |"
-        )
-    return "\n".join(lines)
 
 
-def _layers(results: Mapping[str, Any]) -> str:
-    columns = ("engine", "compute p50", "host p50", "frame-in to frame-out p50, p99", "engine fps", "pipeline fps")
-    columns += ("ratio", "host MiB", "device MiB", "J a frame")
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    for each in results["engines"]:
-        engine_fps = each["throughput"]["engine_fps"]
-        pipeline = each["pipeline"]
-        file_fps = pipeline["file_fps"] if pipeline else None
-        lines.append(
-            f"| {each['name']} | {number(each['compute'].get('p50_ms'))} | {number(each['host']['p50_ms'])} "
-            f"| {_live(pipeline)} | {number(engine_fps)} | {number(file_fps)} "
-            f"| {f'{file_fps / engine_fps:.0%}' if file_fps else '-'} | {_memory(each['memory']['host'])} "
-            f"| {_memory(each['memory']['device'])} | {_joules(each['power'])} |"
-        )
-    return "\n".join(lines)
-
-
-def _live(pipeline: Mapping[str, Any] | None) -> str:
+def _live_cells(pipeline: Mapping[str, Any] | None) -> list[str]:
     if not pipeline or not pipeline["live"]["latency"]:
-        return "-"
+        return ["-"] * 4
     live = pipeline["live"]
-    return (
-        f"{number(live['latency']['p50_ms'])}, {number(live['latency']['p99_ms'])} at {live['rate_fps']:g} frames/s "
-        f"({live['dropped']} dropped)"
+    percentiles = [format_number(live["latency"][name]) for name in ("p50_ms", "p99_ms")]
+    return [*percentiles, f"{live['rate_fps']:g}", str(live["dropped"])]
+
+
+def _memory_cells(memory: Mapping[str, Any]) -> list[str]:
+    if "not_available" in memory:
+        return ["-", "-"]
+    return [f"{memory[name]:.0f}" for name in ("peak_mib", "before_mib")]
+
+
+def _energy_cell(power: Mapping[str, Any]) -> str:
+    meters = power.get("meters", [])
+    return ", ".join(f"{format_number(meter['joules_per_frame'])} ({meter['covers']})" for meter in meters) or "-"
+
+
+def _method(results: Mapping[str, Any]) -> Iterator[str]:
+    clock, rounds = results["clock"], results["turns"]
+    yield (
+        f"clock: {clock['name']}, resolution {clock['resolution_ns']} ns, {clock['cost_ns']} ns for a reading, "
+        f"{1e6 * clock['skew']:+.1f} ppm against the machine's raw counter"
     )
-
-
-def _memory(told: Mapping[str, Any]) -> str:
-    return f"{told['peak_mib']:.0f} ({told['before_mib']:.0f} without)" if "peak_mib" in told else "-"
-
-
-def _joules(power: Mapping[str, Any]) -> str:
-    if "meters" not in power:
-        return "-"
-    return ", ".join(f"{number(each['joules_per_frame'])} {each['covers']}" for each in power["meters"])
-
-
-def _method(results: Mapping[str, Any]) -> list[str]:
-    clock, turns = results["clock"], results["turns"]
-    steps = f"steps of {clock['resolution_ns']} ns, a reading costs {clock['cost_ns']} ns"
-    lines = [f"clock: {clock['name']}, {steps}; {1e6 * clock['skew']:+.1f} ppm against the machine's other counter"]
-    if turns["pause_ms"]:
-        lines.append(
-            f"turns: {turns['rounds']} rounds of {', '.join(map(str, turns['queries']))} queries, each after "
-            f"{turns['pause_ms']:g} ms of rest and one query that is not counted"
+    if rounds["pause_ms"]:
+        yield (
+            f"alternating runs: {rounds['rounds']} rounds of {', '.join(map(str, rounds['queries']))} queries; each "
+            f"block begins after a pause of {rounds['pause_ms']:g} ms and one query that is not counted"
         )
-    lines += _missing(results)
-    if any(each["pipeline"] for each in results["engines"]):
-        lines.append(
-            "frame-in to frame-out ends when the encoder has taken the frame; x264 itself holds some back (look-ahead)"
-        )
-    return lines
+    yield from _missing(results["engines"])
+    if any(engine["pipeline"] for engine in results["engines"]):
+        yield "end to end latency ends when the encoder has accepted the frame; x264 buffers some frames (look-ahead)"
 
 
-def _missing(results: Mapping[str, Any]) -> list[str]:
-    """What is not available and why, once for all engines that it holds for."""
-    found: dict[str, list[str]] = {}
-    for each in results["engines"]:
-        for what, told in (("compute", each["compute"]), ("power", each["power"]), *each["memory"].items()):
-            if "not_available" in told:
-                found.setdefault(f"{what} is not available: {told['not_available']}", []).append(each["name"])
-    every = len(results["engines"])
-    return [line if len(names) == every else f"{line} ({', '.join(names)})" for line, names in found.items()]
-
-
-def number(value: float | None) -> str:
-    """Three figures; a dash for what is not known."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def _missing(engines: list[Mapping[str, Any]]) -> list[str]:
+    """Return one line for each figure that is not available, with its reason and the engines that it concerns."""
+    names_by_reason: dict[str, list[str]] = {}
+    for engine in engines:
+        memory = ((f"{place} memory", value) for place, value in engine["memory"].items())
+        for figure, value in (("compute", engine["compute"]), ("power", engine["power"]), *memory):
+            if "not_available" in value:
+                reason = f"{figure} is not available: {value['not_available']}"
+                names_by_reason.setdefault(reason, []).append(engine["name"])
+    return [
+        reason if len(names) == len(engines) else f"{reason} ({', '.join(names)})"
+        for reason, names in names_by_reason.items()
+    ]

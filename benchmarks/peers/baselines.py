@@ -1,4 +1,7 @@
-"""What runs one and the same network from 8-bit frame to 8-bit frame: what a user would write, and the toolkit."""
+"""Implementations of one network from 8-bit frame to 8-bit frame: baselines that a user would write, and the toolkit.
+
+"Plain export" is `torch.onnx.export` of the network as trained, without the graph rewriting of the toolkit.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.harness.engines import opened
+from benchmarks.harness.engines import open_named_engine
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels, Size
@@ -26,15 +30,18 @@ from runtime.spec import Precision
 from train.models import Generator, planes, restored_planes
 
 Restorer = Callable[[Pixels], Pixels]
-"""uint8[1, H, W, 3] BGR -> the same, restored."""
+"""Restores uint8[1, H, W, 3] BGR; the output has the same shape and type."""
 Role = Literal["peer", "toolkit"]
+"""`peer` marks a baseline."""
+Backend = Literal["torch", "ONNX Runtime", "OpenVINO", "CUDA"]
 REDUCED_DB = 0.10
-"""What a peer in less than single precision may lose: the budget of the toolkit's own FP16."""
-CPU_BACKENDS = (("ONNX Runtime", "cpu"), ("OpenVINO", "openvino"))
+"""Budget in dB of a baseline in less than single precision; the same as of the toolkit's FP16 engines."""
+CPU_BACKENDS: tuple[tuple[Backend, str], ...] = (("ONNX Runtime", "cpu"), ("OpenVINO", "openvino"))
+"""CPU backends of the toolkit, with the provider that selects them."""
 
 
 class UnavailableError(EngineError):
-    """This contender cannot run here."""
+    """An implementation that cannot run on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,38 +51,41 @@ class Network:
     name: str
     generator: Generator
     weights: str
-    """Where they come from."""
+    """Origin of the weights."""
     engines: dict[Precision, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """One way to run a network; `budget_db` is what it may lose, None if it has to give the same picture."""
+class Implementation:
+    """One way to run a network: a baseline or an engine of the toolkit."""
 
     name: str
     network: str
     role: Role
     precision: Literal["float", "reduced", "int8"]
-    backend: Literal["torch", "ONNX Runtime", "OpenVINO", "CUDA"]
+    backend: Backend
     make: Callable[[], Restorer]
-    """Raises UnavailableError, or whatever a library raises, where it cannot run."""
+    """Builds it; raises UnavailableError, or an error of a library, if it cannot run."""
     budget_db: float | None = None
+    """PSNR in dB that it may lose; None if its output has to be that of PyTorch."""
 
     @property
     def label(self) -> str:
         return f"{self.network}, {self.name}"
 
 
-def peers(network: Network, *, size: Size, threads: int) -> list[Contender]:
-    """PyTorch in three ways, and its plain ONNX export on ONNX Runtime and OpenVINO, on the CPU.
+def list_baselines(network: Network, *, size: Size, threads: int) -> list[Implementation]:
+    """List the CPU baselines: PyTorch in three ways, and the plain ONNX export on ONNX Runtime and OpenVINO.
 
-    Before and after the network stand the few lines of PyTorch or NumPy that a user writes.
+    Each includes the few lines of PyTorch or NumPy that a user writes before and after the network.
     """
     generator = network.generator
-    exported = Once(lambda: plain_export(generator, size=size))
+    export = cache(lambda: export_plain(generator, size=size))
 
-    def peer(name: str, backend: Any, make: Callable[[], Restorer], budget_db: float | None = None) -> Contender:
-        return Contender(
+    def baseline(
+        name: str, backend: Backend, make: Callable[[], Restorer], budget_db: float | None = None
+    ) -> Implementation:
+        return Implementation(
             name=name,
             network=network.name,
             role="peer",
@@ -86,150 +96,150 @@ def peers(network: Network, *, size: Size, threads: int) -> list[Contender]:
         )
 
     return [
-        peer("torch eager", "torch", lambda: eager(generator)),
-        peer("torch eager, channels_last", "torch", lambda: channels_last(generator)),
-        peer("torch.compile", "torch", lambda: compiled(generator)),
-        peer("plain export, ONNX Runtime", "ONNX Runtime", lambda: on_onnxruntime(generator, exported(), threads)),
-        peer(
+        baseline("torch eager", "torch", lambda: make_eager(generator)),
+        baseline("torch eager, channels_last", "torch", lambda: make_channels_last(generator)),
+        baseline("torch.compile", "torch", lambda: make_compiled(generator)),
+        baseline("plain export, ONNX Runtime", "ONNX Runtime", lambda: make_onnxruntime(generator, export(), threads)),
+        baseline(
             "plain export, OpenVINO in float32",
             "OpenVINO",
-            lambda: on_openvino(generator, exported(), threads, INFERENCE_PRECISION_HINT="f32"),
+            lambda: make_openvino(generator, export(), threads, INFERENCE_PRECISION_HINT="f32"),
         ),
-        peer(
-            "plain export, OpenVINO's defaults",  # bfloat16, where the CPU has it
+        baseline(
+            "plain export, OpenVINO's defaults",  # bfloat16, if the CPU supports it
             "OpenVINO",
-            lambda: on_openvino(generator, exported(), threads),
+            lambda: make_openvino(generator, export(), threads),
             REDUCED_DB,
         ),
     ]
 
 
-def toolkit(network: Network, *, threads: int) -> list[Contender]:
-    """The toolkit's engines of a network on both CPU backends."""
-    found = []
-    for precision, path in network.engines.items():
-        for backend, provider in CPU_BACKENDS:
-            engine = f"{path}@{provider}"
-            budget_db = None if precision == "fp32" else inspect(path).budget_db or 0.0
-            found.append(
-                Contender(
-                    name=f"{precision}, {backend}",
-                    network=network.name,
-                    role="toolkit",
-                    precision="float" if precision == "fp32" else "int8",
-                    backend=backend,  # type: ignore[arg-type]
-                    make=lambda engine=engine: opened(engine, threads=threads).infer,  # type: ignore[misc]
-                    budget_db=budget_db,
-                )
-            )
-    return found
+def list_toolkit_engines(network: Network, *, threads: int) -> list[Implementation]:
+    """List the toolkit's engines of a network on both CPU backends."""
+
+    def make_restorer(path: Path, provider: str) -> Callable[[], Restorer]:
+        return lambda: open_named_engine(f"{path}@{provider}", threads=threads).infer
+
+    return [
+        Implementation(
+            name=f"{precision}, {backend}",
+            network=network.name,
+            role="toolkit",
+            precision="float" if precision == "fp32" else "int8",
+            backend=backend,
+            make=make_restorer(path, provider),
+            budget_db=None if precision == "fp32" else inspect(path).budget_db or 0.0,
+        )
+        for precision, path in network.engines.items()
+        for backend, provider in CPU_BACKENDS
+    ]
 
 
-def eager(generator: Generator) -> Restorer:
-    """What all others are compared with."""
-    return _in_torch(generator, generator, torch.contiguous_format)
+def make_eager(generator: Generator) -> Restorer:
+    """Run a generator in PyTorch eager mode: the output that all implementations are compared with."""
+    return _wrap_with_torch(generator, generator, torch.contiguous_format)
 
 
-def channels_last(generator: Generator) -> Restorer:
-    return _in_torch(_copy(generator).to(memory_format=torch.channels_last), generator, torch.channels_last)  # type: ignore[call-overload]
+def make_channels_last(generator: Generator) -> Restorer:
+    """Run a copy of a generator in eager mode with the channels_last memory format."""
+    return _wrap_with_torch(_copy_channels_last(generator), generator, torch.channels_last)
 
 
-def compiled(generator: Generator) -> Restorer:
-    """By inductor, which needs a C++ compiler."""
-    network = torch.compile(_copy(generator).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return _in_torch(network, generator, torch.channels_last)
+def make_compiled(generator: Generator) -> Restorer:
+    """Run a generator through torch.compile with its default backend, inductor, which needs a C++ compiler."""
+    return _wrap_with_torch(torch.compile(_copy_channels_last(generator)), generator, torch.channels_last)
 
 
-def plain_export(generator: Generator, *, size: Size) -> bytes:
-    """`torch.onnx.export` for one size, as its documentation shows it."""
+def export_plain(generator: Generator, *, size: Size) -> bytes:
+    """Export a generator with `torch.onnx.export` for one frame size, as the documentation of PyTorch shows it.
+
+    `size`: width and height; the export has them rounded up to the multiple that the generator needs.
+    """
     step = generator.multiple_of
     width, height = (-(-side // step) * step for side in size)
-    buffer = io.BytesIO()
-    # It names every torchvision operator that it cannot find; none is used here.
+    # The exporter warns of every missing torchvision operator; no generator uses one.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(generator, (torch.zeros(1, 3, height, width),), dynamo=True, verbose=False)
     assert program is not None
-    program.save(buffer)
+    buffer = io.BytesIO()
+    program.save(buffer)  # type: ignore[arg-type] # it also takes a buffer
     return buffer.getvalue()
 
 
-def on_onnxruntime(
+def make_onnxruntime(
     generator: Generator, model: bytes, threads: int, *, provider: str = "CPUExecutionProvider"
 ) -> Restorer:
+    """Run a plain export in ONNX Runtime; raise UnavailableError if the execution provider does not start."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
     if session.get_providers()[0] != provider:
-        raise UnavailableError(f"ONNX Runtime could not start {provider}", hint="install what it needs")
+        raise UnavailableError(f"ONNX Runtime could not start {provider}", hint="install the libraries it needs")
     name = session.get_inputs()[0].name
-    return in_numpy(generator, lambda planes: session.run(None, {name: planes})[0])
+    return wrap_with_numpy(generator, lambda values: session.run(None, {name: values})[0])
 
 
-def on_openvino(generator: Generator, model: bytes, threads: int, **settings: str) -> Restorer:
+def make_openvino(generator: Generator, model: bytes, threads: int, **settings: str) -> Restorer:
+    """Run a plain export in OpenVINO with additional settings; raise UnavailableError if it is not installed."""
     try:
-        import openvino  # noqa: PLC0415 - only some users have it
+        import openvino  # noqa: PLC0415 - an optional package
     except ImportError as error:
         raise UnavailableError("OpenVINO is not installed", hint="pip install openvino") from error
     core = openvino.Core()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.onnx"
         path.write_bytes(model)
-        read = core.read_model(path)
-        chosen = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **settings}
-        request = core.compile_model(read, "CPU", chosen).create_infer_request()
-    return in_numpy(generator, lambda planes: request.infer([planes], share_inputs=True)[0])
+        graph = core.read_model(path)
+        all_settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **settings}
+        request = core.compile_model(graph, "CPU", all_settings).create_infer_request()
+    return wrap_with_numpy(generator, lambda values: request.infer([values], share_inputs=True)[0])
 
 
-def planes_of(frames: Pixels, generator: Generator) -> NDArray[np.float32]:
-    """uint8[N, H, W, 3] BGR -> float32[N, 3, H, W] in the network's colours and range, padded to its multiple."""
+def frames_to_nchw(frames: Pixels, generator: Generator) -> NDArray[np.float32]:
+    """Convert uint8[N, H, W, 3] BGR to float32[N, 3, H, W] in the channel order and range of the generator.
+
+    Height and width are padded to the multiple that it needs.
+    """
     low, high = generator.pixel_range
     if generator.channel_order == "RGB":
         frames = frames[..., ::-1]
-    ordered = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32)
-    missing = [(0, -side % generator.multiple_of) for side in ordered.shape[2:]]
-    scaled = ordered * np.float32((high - low) / 255) + np.float32(low)
-    return np.pad(scaled, [(0, 0), (0, 0), *missing], mode="edge") if any(map(any, missing)) else scaled
+    values = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32)
+    padding = [(0, -side % generator.multiple_of) for side in values.shape[2:]]
+    scaled = values * np.float32((high - low) / 255) + np.float32(low)
+    return np.pad(scaled, [(0, 0), (0, 0), *padding], mode="edge") if any(map(any, padding)) else scaled
 
 
-def frames_of(output: NDArray[np.float32], generator: Generator, like: Pixels) -> Pixels:
-    """The inverse of `planes_of`: clipped, rounded, cropped to the size of `like`."""
+def nchw_to_frames(output: NDArray[np.float32], generator: Generator, frames: Pixels) -> Pixels:
+    """Invert `frames_to_nchw`: clip, round, and crop to the size of `frames`."""
     low, high = generator.pixel_range
-    height, width = like.shape[1:3]
+    height, width = frames.shape[1:3]
     codes = (output[:, :, :height, :width] - np.float32(low)) * np.float32(255 / (high - low))
-    frames = np.rint(np.clip(codes, 0, 255)).astype(np.uint8).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(frames[..., ::-1] if generator.channel_order == "RGB" else frames)
+    restored = np.rint(np.clip(codes, 0, 255)).astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(restored[..., ::-1] if generator.channel_order == "RGB" else restored)
 
 
-def in_numpy(generator: Generator, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
-    return lambda frames: frames_of(run(planes_of(frames, generator)), generator, frames)
+def wrap_with_numpy(generator: Generator, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Restorer:
+    """Return a restorer that converts frames with NumPy before and after `run`, which maps NCHW to NCHW."""
+    return lambda frames: nchw_to_frames(run(frames_to_nchw(frames, generator)), generator, frames)
 
 
-def _in_torch(network: nn.Module | Callable[..., Any], generator: Generator, layout: torch.memory_format) -> Restorer:
+def _wrap_with_torch(
+    network: nn.Module | Callable[..., Any], generator: Generator, layout: torch.memory_format
+) -> Restorer:
     def restore(frames: Pixels) -> Pixels:
         with torch.inference_mode():
             before = planes(torch.from_numpy(frames), generator).contiguous(memory_format=layout)
             after: Tensor = restored_planes(network, before, generator)  # type: ignore[arg-type]
             codes = after.mul(255).clamp(0, 255).round().to(torch.uint8)
-            ordered = codes.flip(1) if generator.channel_order == "RGB" else codes
-            return ordered.permute(0, 2, 3, 1).contiguous().numpy()
+            restored = codes.flip(1) if generator.channel_order == "RGB" else codes
+            return restored.permute(0, 2, 3, 1).contiguous().numpy()
 
     return restore
 
 
-def _copy(generator: Generator) -> Generator:
-    """A layout is a property of the weights: each contender has its own."""
-    return copy.deepcopy(generator)
-
-
-class Once:
-    """A value made when it is first asked for."""
-
-    def __init__(self, make: Callable[[], bytes]) -> None:
-        self._make, self._value = make, b""
-
-    def __call__(self) -> bytes:
-        self._value = self._value or self._make()
-        return self._value
+def _copy_channels_last(generator: Generator) -> Generator:
+    """Copy a generator, because the memory format is a property of its weights."""
+    return copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

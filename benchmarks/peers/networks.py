@@ -1,4 +1,4 @@
-"""A network by its name, with the toolkit's engines of it: bundled ones, or exported on the spot as users export."""
+"""Networks by name, with the engines of the toolkit: the bundled ones, or engines exported as users export them."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ from train.checkpoint import CheckpointError, load_generator, publish
 from train.models import create_generator
 
 BUNDLED_RUN = BUNDLED.with_name("edge-s")
-"""The checkpoint that the bundled engines were made from."""
+"""Checkpoint from which the bundled engines were exported."""
 BUNDLED_NETWORK = "edge"
 WORK = Path("out/peers")
-"""Where exports are kept for the next run."""
+"""Default folder in which exported engines are kept for the next run."""
 SEED = 0
+"""Seed of random weights."""
 
 
-def network(name: str, *, checkpoint: Path | None, work: Path = WORK) -> Network:
-    """A generator and its engines.
+def load_network(name: str, *, checkpoint: Path | None, work: Path = WORK) -> Network:
+    """Load a generator and its engines; export the engines that do not exist.
 
-    `checkpoint`: a published run of that generator; without it `edge` is the bundled one, and others get random
-    weights, which take as long. Raises EngineError if they cannot be loaded or exported.
+    `checkpoint`: a published run of that generator. Without it, `edge` has the bundled weights, and other generators
+    get random weights, which take the same time. Raises EngineError if the run cannot be loaded or exported.
     """
     if checkpoint is None and name == BUNDLED_NETWORK:
-        return _bundled()
+        return _load_bundled()
     weights = f"random, seed {SEED}" if checkpoint is None else checkpoint.name
-    run = checkpoint or _random(name, work / f"{name}-random")
+    run = checkpoint or _publish_random_weights(name, work / f"{name}-random")
     try:
         generator, settings = load_generator(run)
     except CheckpointError as error:
         raise EngineError(str(error), hint="give another --checkpoint") from error
     if settings["generator"] != name:
-        raise EngineError(f"this run is of {settings['generator']}, not of {name}", run, hint="give its --generator")
+        hint = f"give --generator {settings['generator']}"
+        raise EngineError(f"this run is of {settings['generator']}, not of {name}", run, hint=hint)
     folder = work / f"{name}-{'random' if checkpoint is None else checkpoint.stem}" / "engines"
-    with redirect_stdout(sys.stderr):  # the export's report; ours is to stand alone
+    with redirect_stdout(sys.stderr):  # the export prints a report, which must not mix with the results
         code = export([str(run), "--out", str(folder), "--precision", "fp32,int8_cpu"])
     if code:
-        raise EngineError("the network could not be exported, see above", run, hint="python -m export says more")
+        raise EngineError("the network could not be exported, see above", run, hint="run python -m export on it")
     engines = {"fp32": folder / "deblur_fp32.onnx", "int8_cpu": folder / "deblur_int8_cpu.onnx"}
     return Network(name=name, generator=generator, weights=weights, engines=engines)  # type: ignore[arg-type]
 
 
-def _bundled() -> Network:
+def _load_bundled() -> Network:
     engines = {"fp32": BUNDLED.with_name("edge-s_fp32.onnx"), "int8_cpu": BUNDLED}
     generator, _ = load_generator(BUNDLED_RUN)
     return Network(name=BUNDLED_NETWORK, generator=generator, weights="bundled", engines=engines)  # type: ignore[arg-type]
 
 
-def _random(name: str, run: Path) -> Path:
-    """A published run of an untrained generator, always the same one."""
+def _publish_random_weights(name: str, run: Path) -> Path:
+    """Write a published run of an untrained generator, the same at every call."""
     torch.manual_seed(SEED)
     run.mkdir(parents=True, exist_ok=True)
     publish(create_generator(name), json.dumps({"generator": name, "options": {}}), run)

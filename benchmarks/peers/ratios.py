@@ -1,4 +1,4 @@
-"""The ratios that a report quotes, each of contenders that took turns in one run, on the CPU."""
+"""Named speed-ups of interleaved implementations on the CPU, as documentation quotes them."""
 
 from __future__ import annotations
 
@@ -9,67 +9,92 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.statistics import ratio
-from benchmarks.peers.baselines import Contender
+from benchmarks.harness.statistics import compare
+from benchmarks.peers.baselines import Implementation
 
-Timed = tuple[Contender, NDArray[np.float64]]
-"""A contender and its milliseconds, float64[rounds, queries]."""
-_Pick = Callable[[Contender], bool]
-
-
-def _ours(precision: str, *, network: str | None = None, backend: str | None = None) -> _Pick:
-    return lambda each: (
-        each.role == "toolkit"
-        and each.precision == precision
-        and network in (None, each.network)
-        and backend in (None, each.backend)
-    )
-
-
-def _peer(precisions: Sequence[str], *, network: str | None = None, backend: str | None = None) -> _Pick:
-    return lambda each: (
-        each.role == "peer"
-        and each.backend != "CUDA"
-        and each.precision in precisions
-        and network in (None, each.network)
-        and backend in (None, each.backend)
-    )
+TimedImplementation = tuple[Implementation, NDArray[np.float64]]
+"""An implementation and its times in milliseconds, float64[rounds, queries]."""
+_Filter = Callable[[Implementation], bool]
+TITLES = {
+    "collapsed_vs_plain_ort": "FP32 engine of the toolkit over plain export (ONNX Runtime)",
+    "int8_vs_fp32_best_cpu": "INT8 engine over FP32 engine (toolkit, fastest backend)",
+    "edge_int8_vs_fastest_plain_two_stage": "edge INT8 engine over the fastest baseline of two_stage_cnn",
+    "edge_int8_vs_fastest_plain_two_stage_float32": (
+        "edge INT8 engine over the fastest float32 baseline of two_stage_cnn"
+    ),
+    "toolkit_best_vs_best_peer": "fastest engine of the toolkit over the fastest baseline",
+    "toolkit_best_vs_best_peer_float32": "fastest engine of the toolkit over the fastest float32 baseline",
+}
+"""Title of each speed-up by its key in result files."""
 
 
-def named_ratios(timed: Sequence[Timed]) -> dict[str, dict[str, Any]]:
-    """How many times as long the slower takes as the faster; of several that are meant, each time the fastest.
+def compute_speedups(timed: Sequence[TimedImplementation]) -> dict[str, dict[str, Any]]:
+    """Return the speed-ups of TITLES: the time of the slower side divided by that of the faster, expected side.
 
-    `..._float32`: against peers that compute in single precision alone. OpenVINO by its defaults takes bfloat16
-    where the CPU has it. What is not in this run says so.
+    Each side is the fastest implementation that matches. `..._float32` compares with baselines that compute in single
+    precision only, because OpenVINO computes in bfloat16 by default if the CPU supports it. A speed-up whose sides were
+    not both timed is `not_available`.
     """
-    first = timed[0][0].network if timed else ""
-    toolkit = [each for each in timed if each[0].network == first]
-    every, single = ("float", "reduced"), ("float",)
-    two_stage, best = "two_stage_cnn", lambda each: each.role == "toolkit"
+    network = timed[0][0].network if timed else ""
+    same_network = [pair for pair in timed if pair[0].network == network]
+    any_float, float32 = ("float", "reduced"), ("float",)
+    edge_int8 = _match_toolkit("int8", network="edge")
     return {
-        "collapsed_vs_plain_ort": _stated(
-            toolkit, _peer(single, backend="ONNX Runtime"), _ours("float", backend="ONNX Runtime")
+        "collapsed_vs_plain_ort": _compare_fastest(
+            same_network,
+            slower=_match_baseline(float32, backend="ONNX Runtime"),
+            faster=_match_toolkit("float", backend="ONNX Runtime"),
         ),
-        "int8_vs_fp32_best_cpu": _stated(toolkit, _ours("float"), _ours("int8")),
-        "edge_int8_vs_fastest_plain_two_stage": _stated(
-            timed, _peer(every, network=two_stage), _ours("int8", network="edge")
+        "int8_vs_fp32_best_cpu": _compare_fastest(
+            same_network, slower=_match_toolkit("float"), faster=_match_toolkit("int8")
         ),
-        "edge_int8_vs_fastest_plain_two_stage_float32": _stated(
-            timed, _peer(single, network=two_stage), _ours("int8", network="edge")
+        "edge_int8_vs_fastest_plain_two_stage": _compare_fastest(
+            timed, slower=_match_baseline(any_float, network="two_stage_cnn"), faster=edge_int8
         ),
-        "toolkit_best_vs_best_peer": _stated(toolkit, _peer(every), best),
-        "toolkit_best_vs_best_peer_float32": _stated(toolkit, _peer(single), best),
+        "edge_int8_vs_fastest_plain_two_stage_float32": _compare_fastest(
+            timed, slower=_match_baseline(float32, network="two_stage_cnn"), faster=edge_int8
+        ),
+        "toolkit_best_vs_best_peer": _compare_fastest(
+            same_network, slower=_match_baseline(any_float), faster=_is_toolkit
+        ),
+        "toolkit_best_vs_best_peer_float32": _compare_fastest(
+            same_network, slower=_match_baseline(float32), faster=_is_toolkit
+        ),
     }
 
 
-def _stated(timed: Sequence[Timed], slower: _Pick, faster: _Pick) -> dict[str, Any]:
-    slow, fast = _fastest(timed, slower), _fastest(timed, faster)
+def _is_toolkit(implementation: Implementation) -> bool:
+    return implementation.role == "toolkit"
+
+
+def _match_toolkit(precision: str, *, network: str | None = None, backend: str | None = None) -> _Filter:
+    return lambda implementation: (
+        implementation.role == "toolkit"
+        and implementation.precision == precision
+        and network in (None, implementation.network)
+        and backend in (None, implementation.backend)
+    )
+
+
+def _match_baseline(precisions: Sequence[str], *, network: str | None = None, backend: str | None = None) -> _Filter:
+    return lambda implementation: (
+        implementation.role == "peer"
+        and implementation.backend != "CUDA"
+        and implementation.precision in precisions
+        and network in (None, implementation.network)
+        and backend in (None, implementation.backend)
+    )
+
+
+def _compare_fastest(timed: Sequence[TimedImplementation], *, slower: _Filter, faster: _Filter) -> dict[str, Any]:
+    slow, fast = _find_fastest(timed, slower), _find_fastest(timed, faster)
     if slow is None or fast is None:
-        return {"not_available": "not both were timed in this run"}
-    found = asdict(ratio(slow[1], fast[1]))
-    return found | {"slower": slow[0].label, "faster": fast[0].label}
+        return {"not_available": "this run did not time both"}
+    comparison = asdict(compare(slow[1], fast[1]))
+    return comparison | {"slower": slow[0].label, "faster": fast[0].label}
 
 
-def _fastest(timed: Sequence[Timed], picked: _Pick) -> Timed | None:
-    """By the median of all its queries."""
-    return min((each for each in timed if picked(each[0])), key=lambda each: float(np.median(each[1])), default=None)
+def _find_fastest(timed: Sequence[TimedImplementation], is_match: _Filter) -> TimedImplementation | None:
+    """Return the matching implementation with the smallest median of all its queries."""
+    matches = (pair for pair in timed if is_match(pair[0]))
+    return min(matches, key=lambda pair: float(np.median(pair[1])), default=None)

@@ -1,50 +1,69 @@
-"""Peers as Markdown."""
+"""Results of the comparison with other tools as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.latency.table import number
+from benchmarks.harness.markdown import format_number, format_table
+from benchmarks.peers.ratios import TITLES
+
+_COLUMNS = (
+    "network",
+    "implementation",
+    "agreement (dB)",
+    "loss (dB)",
+    "p50 (ms)",
+    "p90 (ms)",
+    "MAD (ms)",
+    "queries",
+    "remark",
+)
+_SPEEDUP_COLUMNS = ("comparison", "speed-up (ratio)", "95 % confidence interval", "slower", "faster")
 
 
-def tables(results: Mapping[str, Any]) -> str:
-    """Contenders with what they were checked to give, and the named ratios; `results` as `peers` in schema.json."""
+def format_tables(results: Mapping[str, Any]) -> str:
+    """Return the implementations with their output check and times, and the named speed-ups.
+
+    `results` is `peers` of schema.json.
+    """
     width, height = results["size"]
     turns = results["turns"]
-    networks = "; ".join(f"{each['name']}: {each['weights']} weights" for each in results["networks"])
+    networks = "; ".join(f"{network['name']} with {network['weights']} weights" for network in results["networks"])
     method = (
-        f"{width}x{height}, milliseconds from a frame in memory to its result in memory, uint8 both; "
-        f"{results['threads']} threads each; {turns['rounds']} rounds in turns, each after {turns['pause_ms']:g} ms of "
-        f"rest and one query that is not counted. {networks}. Agreement is PSNR against "
-        f"PyTorch eager on the worst of {results['checked_frames']} frames, loss is against their truth. "
-        f"NumPy before and after the plain export takes {number(results['numpy_ms'])} ms of its time."
+        f"Frames of {width}x{height}, 8 bit in and out; times from a frame in memory to its result in memory. "
+        f"CPU threads of each implementation: {results['threads']}. Alternating runs: {turns['rounds']} rounds; each "
+        f"block begins after a pause of {turns['pause_ms']:g} ms and one query that is not counted. "
+        f"Networks: {networks}. Agreement is the PSNR against PyTorch eager on the worst of "
+        f"{results['checked_frames']} frames; loss is the mean PSNR against the ground truth that is lost compared "
+        f"with PyTorch eager. The times of the plain export contain {format_number(results['numpy_ms'])} ms of NumPy "
+        "before and after the network."
     )
-    return "\n\n".join((method, _contenders(results), _ratios(results)))
+    speedups = "Speed-up: time of the slower implementation divided by the time of the faster one."
+    return "\n\n".join((method, _implementations_table(results), speedups, _speedups_table(results)))
 
 
-def _contenders(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| network | run by | agreement dB | loss dB | p50 | p90 | MAD | N |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for each in results["contenders"]:
-        who, check, host = f"| {each['network']} | {each['name']} ", each["check"], each["host"]
-        said = f"| {check['agreement_db']:.1f} | {check['loss_db']:.3f} " if check else "| - | - "
+def _implementations_table(results: Mapping[str, Any]) -> str:
+    rows = []
+    for implementation in results["contenders"]:
+        check, host = implementation["check"], implementation["host"]
+        scores = [f"{check['agreement_db']:.1f}", f"{check['loss_db']:.3f}"] if check else ["-", "-"]
         if host:
-            figures = " | ".join(number(host[name]) for name in ("p50_ms", "p90_ms", "mad_ms"))
-            lines.append(f"{who}{said}| {figures} | {host['n']} |")
+            times = [*(format_number(host[name]) for name in ("p50_ms", "p90_ms", "mad_ms")), str(host["n"]), ""]
         else:
-            lines.append(f"{who}{said}| {each['status']}: {each['reason']} | | | |")
-    return "\n".join(lines)
+            status = "rejected" if implementation["status"] == "refused" else implementation["status"]
+            times = ["-", "-", "-", "-", f"{status}: {implementation['reason']}"]
+        rows.append([implementation["network"], implementation["name"], *scores, *times])
+    return format_table(_COLUMNS, rows)
 
 
-def _ratios(results: Mapping[str, Any]) -> str:
-    lines = ["| ratio | times | 95 % | slower | faster |", "|---|---|---|---|---|"]
-    for name, each in results["ratios"].items():
-        if "not_available" in each:
-            lines.append(f"| {name} | - | | {each['not_available']} | |")
+def _speedups_table(results: Mapping[str, Any]) -> str:
+    rows = []
+    for key, speedup in results["ratios"].items():
+        if "not_available" in speedup:
+            figures = ["-", "-", f"not available: {speedup['not_available']}", "-"]
         else:
-            span = f"{each['low']:.2f} to {each['high']:.2f}"
-            lines.append(f"| {name} | {each['ratio']:.2f} | {span} | {each['slower']} | {each['faster']} |")
-    return "\n".join(lines)
+            interval = f"{speedup['low']:.2f} to {speedup['high']:.2f}"
+            figures = [f"{speedup['ratio']:.2f}", interval, speedup["slower"], speedup["faster"]]
+        rows.append([TITLES.get(key, key), *figures])
+    return format_table(_SPEEDUP_COLUMNS, rows)

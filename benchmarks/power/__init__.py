@@ -1,1 +1,1 @@
-"""Energy, power, clocks and temperature while something runs."""
+"""Energy, power, clock rates and temperature during a measurement."""

@@ -1,7 +1,7 @@
-"""Power, clocks and temperatures of a Jetson, from the text of NVIDIA's `tegrastats`.
+"""Power, clock rates and temperatures of a Jetson, parsed from the output of NVIDIA's `tegrastats`.
 
-Its lines differ between boards and releases: zones in capitals up to JetPack 5, no GR3D_FREQ on some Thor images,
-one to three numbers a rail. The first number of a rail is the present one, the others are averages.
+The lines differ between boards and releases: zone names in capitals up to JetPack 5, no GR3D_FREQ on some Thor images,
+one to three numbers for each power rail. The first number of a rail is the present power, the others are averages.
 """
 
 from __future__ import annotations
@@ -13,55 +13,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INTERVAL_MS = 200
+"""Milliseconds between two lines of tegrastats."""
 _OFF_C = -100.0
-"""Zones that are switched off read -256."""
-_WHOLE = ("VDD_IN", "VIN")
-"""Rails that feed the whole module: Orin Nano and NX, Thor."""
-_PARTS = (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"))
-"""Together the module, where no rail feeds the whole: AGX Orin; Thor. What else is listed hangs from these."""
+"""Temperature below which a zone is switched off; such zones report -256."""
+_MODULE_RAILS = ("VDD_IN", "VIN")
+"""Rails that feed the whole module (Orin Nano and NX, Thor)."""
+_PARTIAL_RAILS = (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"))
+"""Rails that together feed the whole module if no single rail does (AGX Orin; Thor). All other rails are parts of
+these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TegraLine:
-    """What one line says."""
+    """Values of one line of tegrastats."""
 
     rails_mw: dict[str, int]
     temperatures_c: dict[str, float]
-    """Of zones that are on, by name in small letters."""
+    """Temperature by zone name in lower case, without zones that are switched off."""
     gpu_mhz: int | None
-    """The fastest of the GPU's clusters; None where all are off."""
+    """Clock rate of the fastest GPU cluster; None if all clusters are off."""
     gpu_percent: int | None
 
     @property
     def module_w(self) -> float | None:
-        """Of the whole module; None where its rails are not known, which is no zero."""
-        for rail in _WHOLE:
+        """Power of the whole module in watts; None (not zero) if its rails are not known."""
+        for rail in _MODULE_RAILS:
             if rail in self.rails_mw:
                 return self.rails_mw[rail] / 1e3
-        for parts in _PARTS:
-            if all(part in self.rails_mw for part in parts):
-                return sum(self.rails_mw[part] for part in parts) / 1e3
+        for rails in _PARTIAL_RAILS:
+            if all(rail in self.rails_mw for rail in rails):
+                return sum(self.rails_mw[rail] for rail in rails) / 1e3
         return None
 
 
-def parse(line: str) -> TegraLine | None:
-    """One line of output; None if it is not one."""
+def parse_line(line: str) -> TegraLine | None:
+    """Parse one line of output; None if it is not a line of statistics."""
     if not re.search(r"\bRAM \d+/\d+MB", line):
         return None
     rails = {name: int(value) for name, value in re.findall(r"\b([A-Z][A-Z0-9_]+) (-?\d+)mW", line) if name != "NC"}
     zones = {name.lower(): float(value) for name, value in re.findall(r"\b([A-Za-z]\w*)@(-?\d+(?:\.\d+)?)C", line)}
     gpu = re.search(r"\bGR3D_FREQ (?:(\d+)%)?(?:@\[?([\d,]+))?", line)
-    clocks = [int(each) for each in gpu[2].split(",") if int(each or 0)] if gpu and gpu[2] else []
+    clocks_mhz = [int(text) for text in gpu[2].split(",") if int(text or 0)] if gpu and gpu[2] else []
     return TegraLine(
         rails_mw=rails,
         temperatures_c={name: value for name, value in zones.items() if value > _OFF_C},
-        gpu_mhz=max(clocks, default=None),
+        gpu_mhz=max(clocks_mhz, default=None),
         gpu_percent=int(gpu[1]) if gpu and gpu[1] else None,
     )
 
 
 class TegraStats:
-    """`tegrastats` as a child process; every line is a reading."""
+    """`tegrastats` as a child process."""
 
     def __init__(self, tool: str) -> None:
         self._child = subprocess.Popen(  # noqa: S603 - found on PATH
@@ -69,14 +71,15 @@ class TegraStats:
         )
 
     def next_line(self) -> TegraLine | None:
-        """Waits for one; None at the end of the output."""
+        """Wait for the next line of statistics; None at the end of the output."""
         assert self._child.stdout
-        for line in self._child.stdout:
-            if found := parse(line):
-                return found
+        for text in self._child.stdout:
+            if line := parse_line(text):
+                return line
         return None
 
     def close(self) -> None:
+        """Stop the child process."""
         self._child.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(5)
@@ -86,8 +89,8 @@ class TegraStats:
             self._child.stdout.close()
 
 
-def over_current_events(root: Path = Path("/")) -> int | None:
-    """How often over-current has throttled the chip since it started; None where the kernel does not count it."""
+def count_over_current_events(root: Path = Path("/")) -> int | None:
+    """Return how many times over-current has throttled the chip since boot; None if the kernel does not count it."""
     counts = []
     for path in root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt"):
         with suppress(OSError, ValueError):

@@ -1,1 +1,1 @@
-"""PSNR and SSIM of engines against ground truth."""
+"""PSNR, SSIM and flicker of engines against ground truth."""

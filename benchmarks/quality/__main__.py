@@ -1,7 +1,8 @@
-"""`python -m benchmarks.quality`: what engines give against the truth, beside the blurred input.
+"""`python -m benchmarks.quality`: compare restored frames and the blurred input with ground truth.
 
-PSNR, SSIM and flicker; by level of blur; the frames that gain least, as pictures. Clips or folders of pairs; engines
-run on the spot, as the command line runs them, or what they have restored before.
+Reports PSNR, SSIM and flicker, the gain by level of blur, and the frames that gain least. The input is a clip or a
+folder of pairs. Engines run during the comparison, as `python -m runtime.video` runs them, or have restored the frames
+before.
 """
 
 from __future__ import annotations
@@ -18,73 +19,86 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.harness.engines import facts, labels, numbered, opened
-from benchmarks.harness.results import command_line, prepare, write_results
+from benchmarks.harness.engines import describe_engine, label_engines, number_duplicates, open_named_engine
+from benchmarks.harness.results import format_command, require_writable, write_results
 from benchmarks.harness.scenarios import PAUSE_S
-from benchmarks.harness.statistics import summary
-from benchmarks.harness.system_info import facts as machine_facts
+from benchmarks.harness.statistics import summarize
+from benchmarks.harness.system_info import describe_machine
 from benchmarks.quality.classical import METHODS, ClassicalEngine
-from benchmarks.quality.ground_truth import Known, from_clips, from_pairs
-from benchmarks.quality.scores import Tally, Worst, told
-from benchmarks.quality.table import tables
+from benchmarks.quality.ground_truth import Sample, read_clips, read_pairs
+from benchmarks.quality.scores import ScoreCollector, WorstFrames, summarize_scores
+from benchmarks.quality.table import format_tables
 from runtime.arguments import parse_size
-from runtime.cli import report_error
+from runtime.cli import run_cli
 from runtime.engines import BUNDLED, Engine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
-from runtime.errors import DeblurError
 from runtime.files import unwritable
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 
 
 @dataclass
 class Restorer:
-    """Something that is compared with the truth: an engine, or a clip that one has made."""
+    """An engine, or a clip that was restored before, with its scores."""
 
     name: str
     engine: Engine | None = None
-    """None: its frames come with the blurred ones."""
+    """None for a restored clip: its frames are part of each sample."""
     facts: dict[str, Any] | None = None
-    """Of an engine in a file: which one it is."""
-    tally: Tally = field(default_factory=Tally)
-    worst: Worst = field(default_factory=Worst)
+    """Identity of an engine that is a file."""
+    scores: ScoreCollector = field(default_factory=ScoreCollector)
+    worst: WorstFrames = field(default_factory=WorstFrames)
     times_ms: list[float] = field(default_factory=list)
 
 
-def measure(frames: Iterable[Known], restorers: Sequence[Restorer], *, in_order: bool) -> dict[str, Any]:
-    """Compare restorers with the truth; `quality` in schema.json, without what the command line says.
+@dataclass(frozen=True, kw_only=True)
+class RestorerOptions:
+    """Restorers that the command line names; without any, the bundled engine."""
 
-    `frames`: their `restored` pictures belong to the restorers without an engine, in order. `in_order`: they are a
-    clip's, so that flicker is known. Raises what engines and sources raise.
+    engines: list[str]
+    restored: list[str]
+    classical: bool
+    tile: Size | None
+    overlap_px: int
+    threads: int
+
+
+def measure(samples: Iterable[Sample], restorers: Sequence[Restorer], *, is_clip: bool) -> dict[str, Any]:
+    """Compare restorers with the ground truth; return `quality` of schema.json without `source`.
+
+    The `restored` images of a sample belong to the restorers without an engine, in the same order. `is_clip`: whether
+    the samples are consecutive frames, so that flicker can be measured. Raises the errors of engines and sources.
     """
-    blurred = Tally()
-    running = sum(each.engine is not None for each in restorers)
-    for frame in frames:
-        before = blurred.add(frame.name, frame.blurred, frame.sharp, follows=in_order)
-        made = iter(frame.restored)
-        for each in restorers:
-            picture = next(made) if each.engine is None else _run(each, frame.blurred, alone=running == 1)
-            score = each.tally.add(frame.name, picture, frame.sharp, follows=in_order)
-            each.worst.add(frame.name, score.psnr_db - before.psnr_db, (frame.blurred, picture, frame.sharp))
+    blurred = ScoreCollector()
+    has_one_engine = sum(restorer.engine is not None for restorer in restorers) == 1
+    for sample in samples:
+        before = blurred.add(sample.name, sample.blurred, sample.sharp, is_consecutive=is_clip)
+        restored = iter(sample.restored)
+        for restorer in restorers:
+            if restorer.engine is None:
+                image = next(restored)
+            else:
+                if not has_one_engine:
+                    time.sleep(PAUSE_S)  # threads of the previous engine keep spinning for a while
+                image = _run_engine(restorer, restorer.engine, sample.blurred)
+            after = restorer.scores.add(sample.name, image, sample.sharp, is_consecutive=is_clip)
+            restorer.worst.add(sample.name, after.psnr_db - before.psnr_db, (sample.blurred, image, sample.sharp))
     return {
         "frames": len(blurred.scores),
-        "blurred": told(blurred, blurred),
-        "restored": [_told(each, blurred) for each in restorers],
+        "blurred": summarize_scores(blurred, blurred),
+        "restored": [_summarize_restorer(restorer, blurred) for restorer in restorers],
     }
 
 
-def _run(restorer: Restorer, blurred: Pixels, *, alone: bool) -> Pixels:
-    assert restorer.engine is not None
-    if not alone:
-        time.sleep(PAUSE_S)  # threads of the engine before spin for a while
+def _run_engine(restorer: Restorer, engine: Engine, blurred: Pixels) -> Pixels:
     began = time.perf_counter()
-    picture: Pixels = restorer.engine.infer(blurred[np.newaxis])[0]
+    image: Pixels = engine.infer(blurred[np.newaxis])[0]
     restorer.times_ms.append(1e3 * (time.perf_counter() - began))
-    return picture
+    return image
 
 
-def _told(restorer: Restorer, blurred: Tally) -> dict[str, Any]:
-    scores = told(restorer.tally, blurred)
-    host = asdict(summary(restorer.times_ms)) if restorer.times_ms else None
+def _summarize_restorer(restorer: Restorer, blurred: ScoreCollector) -> dict[str, Any]:
+    scores = summarize_scores(restorer.scores, blurred)
+    host = asdict(summarize(restorer.times_ms)) if restorer.times_ms else None
     worst = [{"frame": name, "gain_db": round(gain_db, 4)} for name, gain_db, _ in restorer.worst.ranked()]
     return {
         "name": restorer.name,
@@ -97,83 +111,124 @@ def _told(restorer: Restorer, blurred: Tally) -> dict[str, Any]:
 
 
 def write_worst(restorers: Sequence[Restorer], folder: Path) -> None:
-    """Blurred, restored and sharp beside one another, one PNG a frame in a folder for each restorer.
+    """Write the worst frames as PNG files, blurred, restored and sharp side by side, in one folder for each restorer.
 
     Raises OutputError if they cannot be written.
     """
-    for each in restorers:
-        place = folder / each.name.replace("/", "_")
+    for restorer in restorers:
+        place = folder / restorer.name.replace("/", "_")
         try:
             place.mkdir(parents=True, exist_ok=True)
-            for rank, (name, gain_db, pictures) in enumerate(each.worst.ranked(), start=1):
-                packed = cv2.imencode(".png", pictures)[1]
-                (place / f"{rank:02}_{name}_{gain_db:+.2f}dB.png").write_bytes(packed.tobytes())
+            for rank, (name, gain_db, image) in enumerate(restorer.worst.ranked(), start=1):
+                png = cv2.imencode(".png", image)[1]
+                (place / f"{rank:02}_{name}_{gain_db:+.2f}dB.png").write_bytes(png.tobytes())
         except OSError as error:
             raise unwritable(place, error) from error
 
 
-def restorers_of(options: argparse.Namespace, last: ExitStack) -> list[Restorer]:
-    """Those that the command line names, in its order of kinds; `last` closes the engines."""
-    names = list(options.engine)
+def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]:
+    """Open restored clips, engines and classical methods, in this order; `stack` closes the engines."""
+    names = list(options.engines)
     if not (names or options.restored or options.classical):
         names = [str(BUNDLED)]
-    found = [Restorer(Path(name).name) for name in options.restored]
-    for name, label in zip(names, labels(names), strict=True):
-        engine = opened(name, threads=options.threads)
-        last.callback(engine.close)
-        tiled = TiledEngine(engine, tile=options.tile, overlap_px=options.overlap)
-        which = {key: value for key, value in facts(name, engine).items() if key != "slots"}
-        found.append(Restorer(label, tiled, which | {"backend": tiled.backend}))
+    restorers = [Restorer(Path(name).name) for name in options.restored]
+    for name, label in zip(names, label_engines(names), strict=True):
+        engine = open_named_engine(name, threads=options.threads)
+        stack.callback(engine.close)
+        tiled = TiledEngine(engine, tile=options.tile, overlap_px=options.overlap_px)
+        facts = {key: value for key, value in describe_engine(name, engine).items() if key != "slots"}
+        restorers.append(Restorer(label, tiled, facts | {"backend": tiled.backend}))
     if options.classical:
-        found += [Restorer(name, ClassicalEngine(name, method)) for name, method in METHODS.items()]
-    for each, told_apart in zip(found, numbered([each.name for each in found]), strict=True):
-        each.name = told_apart  # of its row, and of its folder
-    return found
+        restorers += [Restorer(name, ClassicalEngine(name, method)) for name, method in METHODS.items()]
+    for restorer, name in zip(restorers, number_duplicates([restorer.name for restorer in restorers]), strict=True):
+        restorer.name = name  # names rows of tables and folders, so it has to be unique
+    return restorers
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--blurred", metavar="CLIP", help="video or folder of its frames")
-    add("--sharp", metavar="CLIP", help="its truth")
-    add("--pairs", type=Path, metavar="DIR", help="instead of a clip: a folder with blur/ and sharp/ in it")
-    add("--restored", action="append", default=[], metavar="CLIP", help="made before; again for more")
-    add("--engine", action="append", default=[], metavar="E[@PROVIDER]", help="run now; again for more")
-    add("--classical", action="store_true", help="also Wiener, Richardson-Lucy and unsharp masking")
-    add("--tile", type=parse_size, metavar="WxH", help="of engines, as in python -m runtime.video")
-    add("--overlap", type=int, default=OVERLAP_PX, metavar="PX", help=f"of tiles (default: {OVERLAP_PX})")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads of engines (default: every core)")
-    add("--worst", type=Path, metavar="DIR", help="write the ten frames that gain least")
-    add("--json", type=Path, metavar="F", help="write a result file (schema.json)")
+    group = parser.add_argument_group("input (a clip or pairs)")
+    group.add_argument("--blurred", metavar="CLIP", help="blurred clip: a video or a folder of its frames")
+    group.add_argument("--sharp", metavar="CLIP", help="ground truth of the blurred clip")
+    group.add_argument("--pairs", type=Path, metavar="DIR", help="folder with image pairs in blur/ and sharp/")
+    group = parser.add_argument_group("what is compared (default: the bundled engine)")
+    group.add_argument(
+        "--restored",
+        action="append",
+        default=[],
+        metavar="CLIP",
+        help="clip or folder that was restored before; repeat the option for more",
+    )
+    group.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="E[@PROVIDER]",
+        help="engine file to run, with an execution provider if wanted; repeat the option for more",
+    )
+    group.add_argument(
+        "--classical", action="store_true", help="also compare Wiener, Richardson-Lucy and unsharp masking"
+    )
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--tile", type=parse_size, metavar="WxH", help="tile size of engines in pixels (default: the whole frame)"
+    )
+    group.add_argument(
+        "--overlap",
+        type=int,
+        default=OVERLAP_PX,
+        metavar="PX",
+        help=f"overlap of tiles in pixels (default: {OVERLAP_PX})",
+    )
+    group.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads of each engine (default: one for each core)"
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--worst", type=Path, metavar="DIR", help="folder for images of the ten frames with the smallest gain"
+    )
+    group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
     options = parser.parse_args(arguments)
-    clip = options.blurred is not None and options.sharp is not None
-    if clip == (options.pairs is not None) or (options.pairs is not None and (options.blurred or options.sharp)):
+    has_clip = options.blurred is not None and options.sharp is not None
+    has_pairs = options.pairs is not None
+    if has_clip == has_pairs or (has_pairs and (options.blurred or options.sharp)):
         parser.error("give --blurred and --sharp, or --pairs")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m benchmarks.quality` and return its exit code."""
     options = parse(arguments)
-    try:
-        prepare(options.json)
-        machine = machine_facts()
-        with ExitStack() as last:
-            restorers = restorers_of(options, last)
+
+    def command(_: object) -> int:
+        require_writable(options.json)
+        machine = describe_machine()
+        restorer_options = RestorerOptions(
+            engines=options.engine,
+            restored=options.restored,
+            classical=options.classical,
+            tile=options.tile,
+            overlap_px=options.overlap,
+            threads=options.threads,
+        )
+        with ExitStack() as stack:
+            restorers = open_restorers(restorer_options, stack)
             if options.pairs:
-                frames = from_pairs(options.pairs, restored=options.restored)
+                samples = read_pairs(options.pairs, restored=options.restored)
             else:
-                frames = from_clips(blurred=options.blurred, sharp=options.sharp, restored=options.restored)
-            results = measure(frames, restorers, in_order=options.pairs is None)
+                samples = read_clips(blurred=options.blurred, sharp=options.sharp, restored=options.restored)
+            results = measure(samples, restorers, is_clip=options.pairs is None)
         results = {"source": "pairs" if options.pairs else "clips", **results}
-        print(tables(results))
+        print(format_tables(results))
         if options.worst:
             write_worst(restorers, options.worst)
         if options.json:
-            command = command_line("benchmarks.quality", arguments)
-            write_results(options.json, kind="quality", results=results, command=command, machine=machine)
-    except DeblurError as error:
-        return report_error(error, debug=False)
-    return 0
+            text = format_command("benchmarks.quality", arguments)
+            write_results(options.json, kind="quality", results=results, command=text, machine=machine)
+        return 0
+
+    return run_cli(command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Frames whose truth is known: clips filmed twice, and folders of pairs."""
+"""Frames with known ground truth: clips that exist blurred and sharp, and folders of image pairs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from pathlib import Path
 from runtime.errors import InputError
 from runtime.frame import Frame, Pixels
 from runtime.image_files import is_image, natural_order, read_image
+from runtime.metrics import SSIM_MIN_PX
 from runtime.sources import open_source
-
-LEAST_PX = 11
-"""SSIM's window."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """A frame as it was filmed, as it should be, and as it was restored elsewhere: uint8[H, W, 3] BGR each."""
+class Sample:
+    """A blurred frame, its sharp ground truth, and restorations of it from elsewhere: uint8[H, W, 3] BGR each."""
 
     name: str
     blurred: Pixels
@@ -27,63 +25,67 @@ class Known:
     restored: tuple[Pixels, ...] = ()
 
 
-def from_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Iterator[Known]:
-    """Frames of clips, or of folders that hold a clip's frames, in their order.
+def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Iterator[Sample]:
+    """Read videos, or folders that hold the frames of a video, frame by frame.
 
-    Raises InputError if they differ in number, size or time of frames.
+    Raises InputError if the clips differ in the number, size or time of their frames.
     """
     clips = (blurred, sharp, *restored)
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         sources = [open_source(clip) for clip in clips]
         for source in sources:
-            opened.callback(source.close)
+            stack.callback(source.close)
         for index, frames in enumerate(zip_longest(*sources)):
-            if None in frames or not _alike(frames):
+            if None in frames or not _are_alike(frames):
                 facts = ", ".join(f"{f.size[0]}x{f.size[1]} at {f.pts_seconds:.4f} s" if f else "none" for f in frames)
                 raise InputError(
-                    f"clips differ at frame {index} ({facts})", blurred, hint="give clips of one recording"
+                    f"clips differ at frame {index} ({facts})", blurred, hint="give clips of the same recording"
                 )
-            _require_size(frames[0].pixels, blurred)
-            name = frames[0].name or f"frame{index:05}"
-            yield Known(
-                name=name,
+            _require_ssim_size(frames[0].pixels, blurred)
+            yield Sample(
+                name=frames[0].name or f"frame{index:05}",
                 blurred=frames[0].pixels,
                 sharp=frames[1].pixels,
                 restored=tuple(frame.pixels for frame in frames[2:]),
             )
 
 
-def from_pairs(folder: Path, *, restored: Sequence[str] = ()) -> Iterator[Known]:
-    """Pictures of `blur/` with those of the same name in `sharp/` and in the folders `restored`; any suffix.
+def read_pairs(folder: Path, *, restored: Sequence[str] = ()) -> Iterator[Sample]:
+    """Read the images of `blur/` and those of the same name in `sharp/` and in the folders `restored`.
 
-    Raises InputError for a missing partner or one of another size.
+    The suffixes may differ. Raises InputError if an image is missing, exists twice, or differs in size.
     """
-    blurred = sorted((path for path in (folder / "blur").glob("*") if is_image(path)), key=natural_order)
-    if not blurred:
-        raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
-    for path in blurred:
-        partners = [_partner(Path(place), path) for place in (folder / "sharp", *restored)]
-        picture, sharp, *others = (read_image(each) for each in (path, *partners))
-        for partner, each in zip(partners, (sharp, *others), strict=True):
-            if each.shape != picture.shape:
-                raise InputError("differs in size from its blurred picture", partner, hint="scale them alike")
-        _require_size(picture, path)
-        yield Known(name=path.stem, blurred=picture, sharp=sharp, restored=tuple(others))
+    paths = sorted((path for path in (folder / "blur").glob("*") if is_image(path)), key=natural_order)
+    if not paths:
+        raise InputError("no pairs found", folder, hint="give a folder that contains blur/ and sharp/")
+    for path in paths:
+        partners = [_find_partner(Path(place), path) for place in (folder / "sharp", *restored)]
+        blurred, sharp, *others = (read_image(file) for file in (path, *partners))
+        for partner, image in zip(partners, (sharp, *others), strict=True):
+            if image.shape != blurred.shape:
+                raise InputError(
+                    "differs in size from its blurred image", partner, hint="scale both images to the same size"
+                )
+        _require_ssim_size(blurred, path)
+        yield Sample(name=path.stem, blurred=blurred, sharp=sharp, restored=tuple(others))
 
 
-def _partner(folder: Path, path: Path) -> Path:
-    found = [each for each in sorted(folder.glob("*")) if each.stem == path.stem and is_image(each)]
-    if len(found) != 1:
-        raise InputError(f"{len(found)} pictures named {path.stem}, expected one", folder, hint="complete the pairs")
-    return found[0]
+def _find_partner(folder: Path, path: Path) -> Path:
+    partners = [file for file in sorted(folder.glob("*")) if file.stem == path.stem and is_image(file)]
+    if len(partners) != 1:
+        raise InputError(
+            f"{len(partners)} images named {path.stem}, expected one", folder, hint="give one image for each pair"
+        )
+    return partners[0]
 
 
-def _require_size(picture: Pixels, where: str | Path) -> None:
-    if min(picture.shape[:2]) < LEAST_PX:
-        width, height = picture.shape[1], picture.shape[0]
-        raise InputError(f"{width}x{height} is too small to compare", where, hint=f"SSIM needs {LEAST_PX}x{LEAST_PX}")
+def _require_ssim_size(image: Pixels, path: str | Path) -> None:
+    height, width = image.shape[:2]
+    if min(height, width) < SSIM_MIN_PX:
+        hint = f"SSIM needs at least {SSIM_MIN_PX}x{SSIM_MIN_PX}"
+        raise InputError(f"{width}x{height} is too small to compare", path, hint=hint)
 
 
-def _alike(frames: tuple[Frame, ...]) -> bool:
+def _are_alike(frames: tuple[Frame, ...]) -> bool:
     first = frames[0]
     return all(f.size == first.size and abs(f.pts_seconds - first.pts_seconds) < 1e-3 for f in frames)

@@ -1,55 +1,75 @@
-"""Quality as Markdown."""
+"""Quality results as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.latency.table import number
+from benchmarks.harness.markdown import format_number, format_table
+
+_COLUMNS = (
+    "method",
+    "PSNR (dB)",
+    "SSIM",
+    "flicker (codes)",
+    "PSNR gain (dB)",
+    "largest loss (dB)",
+    "harmed frames",
+    "time (ms/frame)",
+    "gain / time (dB/ms)",
+)
 
 
-def tables(results: Mapping[str, Any]) -> str:
-    """Means, and what is gained at each level of blur; `results` as `quality` in schema.json."""
-    method = (
-        f"Mean of {results['frames']} frames against their truth, 8 bit. Flicker is dtSSD, in codes; the largest loss "
-        "is that of one frame; harmed are frames that lose PSNR."
-    )
+def format_tables(results: Mapping[str, Any]) -> str:
+    """Return the means and the gain at each level of blur; `results` is `quality` of schema.json."""
     parts = [
-        method,
-        _means(results),
-        "PSNR gained, by how blurred frames are: quarters by the PSNR of the blurred input.",
-        _levels(results),
+        (
+            f"Means over {results['frames']} frames against their ground truth, 8 bit. Flicker is dtSSD. The largest loss "
+            "is that of a single frame. Harmed frames lose PSNR."
+        ),
+        _means_table(results),
+        "PSNR gain (dB) by level of blur: quarters of the frames, ordered by the PSNR of the blurred input.",
+        _levels_table(results),
     ]
-    if any(each["host"] for each in results["restored"]):
-        parts.append("ms: the median of a frame in this run; `python -m benchmarks.latency` measures it with care.")
+    if any(restored["host"] for restored in results["restored"]):
+        parts.append(
+            "Time is the median of this run, which is not made for timing; use `python -m benchmarks.latency` to "
+            "measure it."
+        )
     return "\n\n".join(parts)
 
 
-def _means(results: Mapping[str, Any]) -> str:
-    columns = ("", "PSNR dB", "SSIM", "flicker", "gain dB", "largest loss dB", "harmed", "ms", "dB a ms")
-    rows = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    rows.append(f"| blurred | {_scores(results['blurred'])} | | | | | |")
-    for each in results["restored"]:
-        loss = f"{each['largest_loss_db']:.2f}" + (f" ({each['largest_loss_frame']})" if each["harmed_frames"] else "")
-        cost = number(each["host"]["p50_ms"]) if each["host"] else "-"
-        worth = "-" if each["gain_db_per_ms"] is None else f"{each['gain_db_per_ms']:+.4f}"
+def _means_table(results: Mapping[str, Any]) -> str:
+    rows = [["blurred input", *_score_cells(results["blurred"]), *["-"] * 5]]
+    for restored in results["restored"]:
+        frame = f" ({restored['largest_loss_frame']})" if restored["harmed_frames"] else ""
+        gain_per_ms = restored["gain_db_per_ms"]
         rows.append(
-            f"| {each['name']} | {_scores(each)} | {each['gain_db']:+.2f} | {loss} | {each['harmed_frames']} "
-            f"| {cost} | {worth} |"
+            [
+                restored["name"],
+                *_score_cells(restored),
+                f"{restored['gain_db']:+.2f}",
+                f"{restored['largest_loss_db']:.2f}{frame}",
+                str(restored["harmed_frames"]),
+                format_number(restored["host"]["p50_ms"] if restored["host"] else None),
+                "-" if gain_per_ms is None else f"{gain_per_ms:+.4f}",
+            ]
         )
-    return "\n".join(rows)
+    return format_table(_COLUMNS, rows)
 
 
-def _scores(told: Mapping[str, Any]) -> str:
-    flicker = "-" if told["flicker_codes"] is None else f"{told['flicker_codes']:.2f}"
-    return f"{told['psnr_db']:.2f} | {told['ssim']:.4f} | {flicker}"
+def _score_cells(scores: Mapping[str, Any]) -> list[str]:
+    flicker = scores["flicker_codes"]
+    return [f"{scores['psnr_db']:.2f}", f"{scores['ssim']:.4f}", "-" if flicker is None else f"{flicker:.2f}"]
 
 
-def _levels(results: Mapping[str, Any]) -> str:
-    levels = results["blurred"]["levels"]
-    heads = [f"{each['level']} ({each['frames']} at {each['blurred_psnr_db']:.1f} dB)" for each in levels]
-    rows = [f"| blur | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
-    for each in results["restored"]:
-        gains = [f"{level['gain_db']:+.2f}" for level in each["levels"]]
-        rows.append(f"| {each['name']} | {' | '.join(gains)} |")
-    return "\n".join(rows)
+def _levels_table(results: Mapping[str, Any]) -> str:
+    columns = [
+        f"{level['level']} blurred ({level['frames']} frames, input {level['blurred_psnr_db']:.1f} dB)"
+        for level in results["blurred"]["levels"]
+    ]
+    rows = [
+        [restored["name"], *(f"{level['gain_db']:+.2f}" for level in restored["levels"])]
+        for restored in results["restored"]
+    ]
+    return format_table(["method", *columns], rows)

@@ -1,4 +1,4 @@
-"""The command, with real engines, files and encoders; how long things take is not what is tested."""
+"""The command with real engines, files and encoders; the measured times themselves are not tested."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import memory
-from benchmarks.harness.engines import frames, labels
+from benchmarks.harness.engines import label_engines, load_frames
 from benchmarks.harness.results import read_results
 from benchmarks.harness.scenarios import Load
-from benchmarks.latency import end_to_end as through
-from benchmarks.latency.__main__ import drift, main, parse
-from benchmarks.latency.layers import Job, compute, scheduled
+from benchmarks.latency import end_to_end
+from benchmarks.latency.__main__ import compute_drift, main, parse
+from benchmarks.latency.layers import Job, measure_compute, measure_server
 from runtime.engines import open_backend
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource
@@ -38,29 +38,29 @@ def test_two_engines_in_four_layers(invert: Path, tmp_path: Path, capsys: pytest
     document = read_results(result)
     assert str(tmp_path) not in result.read_text()
     results = document["results"]
-    assert [each["name"] for each in results["engines"]] == ["invert.onnx@cpu", "invert.onnx@openvino"]
-    for each in results["engines"]:
-        assert each["host"]["n"] >= 8
-        assert each["compute"] == {"not_available": "not told apart on a CPU"}
-        live = each["pipeline"]["live"]
-        assert live["latency"]["n"] + live["dropped"] == each["pipeline"]["frames"]
-        assert len(each["pipeline"]["rounds_fps"]) == len(each["throughput"]["rounds_fps"]) == 3
-        assert each["memory"]["host"]["peak_mib"] > each["memory"]["host"]["before_mib"]
-        assert each["scheduled"]["latency"]["n"] >= 8
-    (found,) = results["ratios"]
-    assert (found["engine"], found["over"]) == ("invert.onnx@openvino", "invert.onnx@cpu")
-    assert found["rounds"] >= 20
+    assert [engine["name"] for engine in results["engines"]] == ["invert.onnx@cpu", "invert.onnx@openvino"]
+    for engine in results["engines"]:
+        assert engine["host"]["n"] >= 8
+        assert engine["compute"] == {"not_available": "not measured separately on a CPU"}
+        live = engine["pipeline"]["live"]
+        assert live["latency"]["n"] + live["dropped"] == engine["pipeline"]["frames"]
+        assert len(engine["pipeline"]["rounds_fps"]) == len(engine["throughput"]["rounds_fps"]) == 3
+        assert engine["memory"]["host"]["peak_mib"] > engine["memory"]["host"]["before_mib"]
+        assert engine["scheduled"]["latency"]["n"] >= 8
+    (slowdown,) = results["ratios"]
+    assert (slowdown["engine"], slowdown["over"]) == ("invert.onnx@openvino", "invert.onnx@cpu")
+    assert slowdown["rounds"] >= 20
 
 
 def test_one_engine_alone_and_no_pipeline(invert: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--engine", f"{invert}@cpu", *QUICK, "--no-pipeline", "--source", "synthetic"]) == 0
     shown = capsys.readouterr().out
-    assert "64x48, synthetic" in shown
-    assert "of rest" not in shown, "it takes no turns"
-    assert "frame-out ends" not in shown
+    assert "Frames of 64x48, source: synthetic" in shown
+    assert "alternating runs" not in shown
+    assert "end to end latency ends" not in shown
 
 
-def test_what_is_wrong_is_one_line(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line_each(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--engine", "none.onnx"]) == 4
     assert main(["--engine", f"{invert}@magic"]) == 2
     assert main(["--engine", str(invert), "--source", "none.mp4"]) == 3
@@ -70,40 +70,42 @@ def test_what_is_wrong_is_one_line(invert: Path, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("wrong", [["--size", "64"], ["--min-queries", "0"], ["--rate", "-1"], ["--warm-up", "-1"]])
-def test_options_that_make_no_sense(wrong: list[str]) -> None:
+def test_invalid_options_exit_with_code_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         parse(wrong)
     assert ending.value.code == 2
 
 
-def test_engines_are_told_apart_in_tables() -> None:
-    assert labels(["a/x.onnx", "a/x.onnx", "a/y.onnx@cpu"]) == ["x.onnx", "x.onnx #2", "y.onnx@cpu"]
-    assert labels(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]
+def test_labels_of_engines_are_unique() -> None:
+    assert label_engines(["a/x.onnx", "a/x.onnx", "a/y.onnx@cpu"]) == ["x.onnx", "x.onnx #2", "y.onnx@cpu"]
+    assert label_engines(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]
 
 
-def test_drift_is_told() -> None:
-    assert drift(np.linspace(10, 20, 40).reshape(-1, 1)) == pytest.approx(18.8 / 11.2, rel=0.02)
-    assert drift(np.full((40, 4), 3.0)) == 1
-    assert drift(np.ones((7, 4))) is None
+def test_drift_compares_the_last_quarter_with_the_first() -> None:
+    assert compute_drift(np.linspace(10, 20, 40).reshape(-1, 1)) == pytest.approx(18.8 / 11.2, rel=0.02)
+    assert compute_drift(np.full((40, 4), 3.0)) == 1
+    assert compute_drift(np.ones((7, 4))) is None
 
 
-def test_frames_are_the_clips_and_of_the_size_that_is_asked(clip: Path) -> None:
-    taken = frames("clip", (64, 48), count=5)
-    assert [each.shape for each in taken] == [(1, 48, 64, 3)] * 5
-    assert len({each.tobytes() for each in taken}) == 5
-    assert len(frames(str(clip), (32, 24))) == 10
-    assert np.array_equal(frames("synthetic", (8, 8)), frames("synthetic", (8, 8)))
+def test_frames_come_from_the_source_in_the_requested_size(clip: Path) -> None:
+    images = load_frames("clip", (64, 48), count=5)
+    assert [image.shape for image in images] == [(1, 48, 64, 3)] * 5
+    assert len({image.tobytes() for image in images}) == 5
+    assert len(load_frames(str(clip), (32, 24))) == 10
+    assert np.array_equal(load_frames("synthetic", (8, 8)), load_frames("synthetic", (8, 8)))
 
 
-def test_a_gpu_tells_what_it_computes(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_reports_its_compute_time(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch)
     engine = open_backend(write_plan(invert, tmp_path))
-    told = compute(engine, Job(names=["p"], frames=frames("synthetic", (64, 48)), load=Load(min_queries=5)))
-    assert told["n"] == 5
+    compute = measure_compute(
+        engine, Job(names=["p"], frames=load_frames("synthetic", (64, 48)), load=Load(min_queries=5))
+    )
+    assert compute["n"] == 5
     engine.close()
 
 
-def test_a_stall_in_the_schedule_is_told() -> None:
+def test_a_stall_delays_the_queries_that_wait_for_it() -> None:
     engine = KnownEngine(lambda query: 300.0 if query == 20 else 0.1)
     job = Job(
         names=["known"],
@@ -111,9 +113,9 @@ def test_a_stall_in_the_schedule_is_told() -> None:
         load=Load(min_queries=60, min_duration_s=0),
         rate_fps=100,
     )
-    told = scheduled(job, engine)
-    assert told["late"] >= 29, "30 are due while it stands still; a slow machine adds to them"
-    assert told["latency"]["p90_ms"] > 100
+    server = measure_server(job, engine)
+    assert server["late"] >= 29, "30 queries are due during the stall; a slow machine adds to them"
+    assert server["latency"]["p90_ms"] > 100
 
 
 # The pipeline
@@ -122,75 +124,75 @@ def test_a_stall_in_the_schedule_is_told() -> None:
 @pytest.fixture
 def paced(tmp_path: Path) -> Path:
     path = tmp_path / "paced.mp4"
-    through.write_clip(path, [picture(64, 48, seed=seed)[None] for seed in range(3)], count=12)
+    end_to_end.write_clip(path, [picture(64, 48, seed=seed)[None] for seed in range(3)], count=12)
     return path
 
 
-def test_the_clip_holds_so_many_frames(paced: Path) -> None:
-    with_frames = VideoSource(paced)
-    assert sum(1 for _ in with_frames) == 12
-    with_frames.close()
+def test_the_clip_has_the_requested_number_of_frames(paced: Path) -> None:
+    video = VideoSource(paced)
+    assert sum(1 for _ in video) == 12
+    video.close()
 
 
-def test_a_live_source_is_paced_and_every_frame_counts_from_when_it_was_due(paced: Path, tmp_path: Path) -> None:
+def test_a_live_source_is_paced_and_latency_counts_from_when_a_frame_was_due(paced: Path, tmp_path: Path) -> None:
     began = perf_counter()
-    told = through.live(KnownEngine(5.0), paced, tmp_path / "out.mp4", rate_fps=40)
-    assert perf_counter() - began >= 11 / 40, "twelve frames take so long at least"
-    assert len(told.latency_ms) + told.dropped == 12
-    assert told.latency_ms.min() >= 5
+    run = end_to_end.play_live(KnownEngine(5.0), paced, tmp_path / "out.mp4", rate_fps=40)
+    assert perf_counter() - began >= 11 / 40, "the twelfth frame is due after that time"
+    assert len(run.latency_ms) + run.dropped == 12
+    assert run.latency_ms.min() >= 5
 
 
-def test_the_time_of_the_decoder_counts(paced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_includes_the_time_of_the_decoder(paced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(VideoSource):
         def __iter__(self) -> Iterator[Frame]:
             for frame in super().__iter__():
                 sleep(0.03)
                 yield replace(frame, captured_at=perf_counter())
 
-    monkeypatch.setattr(through, "VideoSource", Slow)
-    waits = [perf_counter() - frame.captured_at for frame in through.PacedSource(paced, rate_fps=10)]
+    monkeypatch.setattr(end_to_end, "VideoSource", Slow)
+    waits = [perf_counter() - frame.captured_at for frame in end_to_end.PacedSource(paced, rate_fps=10)]
     assert len(waits) == 12
     assert min(waits) >= 0.03
 
 
-def test_an_engine_that_is_too_slow_drops_frames_and_they_are_counted(paced: Path, tmp_path: Path) -> None:
-    told = through.live(KnownEngine(100.0), paced, tmp_path / "out.mp4", rate_fps=100)
-    assert told.dropped > 0
-    assert len(told.latency_ms) + told.dropped == 12
+def test_dropped_frames_of_a_slow_engine_are_counted(paced: Path, tmp_path: Path) -> None:
+    run = end_to_end.play_live(KnownEngine(100.0), paced, tmp_path / "out.mp4", rate_fps=100)
+    assert run.dropped > 0
+    assert len(run.latency_ms) + run.dropped == 12
 
 
-def test_a_file_job_drops_nothing_and_its_rate_counts_everything(paced: Path, tmp_path: Path) -> None:
+def test_a_file_job_drops_no_frames_and_its_rate_includes_decoder_and_encoder(paced: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    fps = through.file_job_fps(KnownEngine(20.0), paced, out)
+    fps = end_to_end.measure_file_job_fps(KnownEngine(20.0), paced, out)
     assert 0 < fps < 50, "the engine alone gives 50"
-    with_frames = VideoSource(out)
-    assert sum(1 for _ in with_frames) == 12
-    with_frames.close()
+    video = VideoSource(out)
+    assert sum(1 for _ in video) == 12
+    video.close()
 
 
 # Memory
 
 
-def test_the_memory_of_an_engine_is_that_of_a_process_of_its_own(invert: Path) -> None:
-    ballast = bytearray(300 << 20)  # of this process, which is not the engine's
+def test_memory_of_an_engine_is_measured_in_a_separate_process(invert: Path) -> None:
+    ballast = bytearray(300 << 20)  # memory of this process, which must not count
     ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
-    told = memory.peak(f"{invert}@cpu", size=(64, 48))
-    assert 0 < told["host"]["before_mib"] < told["host"]["peak_mib"] < 300
-    assert told["device"]["not_available"]
+    result = memory.measure_peak_memory(f"{invert}@cpu", size=(64, 48))
+    assert 0 < result["host"]["before_mib"] < result["host"]["peak_mib"] < 300
+    assert result["device"]["not_available"]
 
 
-def test_larger_frames_take_more_of_it(invert: Path) -> None:
-    small, large = (memory.peak(f"{invert}@cpu", size=size)["host"] for size in ((64, 48), (4096, 2160)))
+def test_larger_frames_take_more_memory(invert: Path) -> None:
+    small, large = (memory.measure_peak_memory(f"{invert}@cpu", size=size)["host"] for size in ((64, 48), (4096, 2160)))
     frame_mib = 4096 * 2160 * 3 / (1 << 20)
     assert large["peak_mib"] - small["peak_mib"] > 1.5 * frame_mib
 
 
-def test_a_process_that_cannot_tell_is_not_zero(tmp_path: Path) -> None:
-    told = memory.peak(str(tmp_path / "none.onnx"), size=(64, 48))
-    assert "did not" in told["host"]["not_available"]
+def test_a_failed_memory_measurement_is_not_zero(tmp_path: Path) -> None:
+    result = memory.measure_peak_memory(str(tmp_path / "none.onnx"), size=(64, 48))
+    assert "did not finish" in result["host"]["not_available"]
 
 
-def test_what_the_bench_leaves_behind_is_nothing(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_temporary_files_remain(invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "here"
     here.mkdir()
     shutil.copy(invert, here / "invert.onnx")

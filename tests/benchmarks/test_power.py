@@ -1,4 +1,4 @@
-"""Joules of meters whose readings are known, and lines of tegrastats that boards have printed."""
+"""Energy of meters with known readings, and lines of tegrastats from real boards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.power import meters as module
-from benchmarks.power.metering import energy_j, metered
+from benchmarks.power import meters as meters_module
+from benchmarks.power.metering import integrate_energy_j, monitor_power
 from benchmarks.power.meters import NvmlMeter, RaplMeter, Reading, TegraMeter, open_meters
-from benchmarks.power.tegrastats import parse
+from benchmarks.power.tegrastats import parse_line
 
-# Lines as users posted them in public, one a release; averages and module totals differ in form on purpose.
+# Lines that users have published, one for each release. They differ in the form of averages and module totals.
 JETPACK_5 = (  # AGX Orin, layout of L4T 35: zones in capitals; jetson_exporter issue 14
     "04-11-2025 10:36:27 RAM 4321/62801MB (lfb 1759x4MB) SWAP 19/31400MB (cached 0MB) CPU [0%@729,0%@729,0%@729,"
     "0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729] EMC_FREQ 0%@2133 GR3D_FREQ 0%@[0,0] "
@@ -56,44 +56,48 @@ JETPACK_7_2 = (  # AGX Thor, L4T 39.2: no GR3D_FREQ, three numbers a rail; from 
     ],
     ids=["JetPack 5", "JetPack 6", "JetPack 7", "JetPack 7.2"],
 )
-def test_lines_of_each_jetpack(line: str, module_w: float, gpu_mhz: int | None, hottest_c: float, zones: int) -> None:
-    told = parse(line)
-    assert told is not None
-    assert told.module_w == pytest.approx(module_w)
-    assert told.gpu_mhz == gpu_mhz
-    assert max(told.temperatures_c.values()) == hottest_c
-    assert len(told.temperatures_c) == zones, "zones that are off read -256"
+def test_lines_of_each_jetpack_are_parsed(
+    line: str, module_w: float, gpu_mhz: int | None, hottest_c: float, zones: int
+) -> None:
+    values = parse_line(line)
+    assert values is not None
+    assert values.module_w == pytest.approx(module_w)
+    assert values.gpu_mhz == gpu_mhz
+    assert max(values.temperatures_c.values()) == hottest_c
+    assert len(values.temperatures_c) == zones, "zones that are switched off report -256"
 
 
-def test_other_lines() -> None:
-    assert parse("") is None
-    assert parse("tegrastats: permission denied") is None
-    without_rails = parse("RAM 3468/3983MB (lfb 48x4MB) cpu [17%,13%,29%,5%]@408 GR3D_FREQ 3%@76")
+def test_unusual_lines_are_parsed_or_ignored() -> None:
+    assert parse_line("") is None
+    assert parse_line("tegrastats: permission denied") is None
+    without_rails = parse_line("RAM 3468/3983MB (lfb 48x4MB) cpu [17%,13%,29%,5%]@408 GR3D_FREQ 3%@76")
     assert without_rails is not None
-    assert without_rails.module_w is None, "which is not zero"
+    assert without_rails.module_w is None, "unknown is not zero"
     assert (without_rails.gpu_percent, without_rails.gpu_mhz) == (3, 76)
-    idle = parse("RAM 26063/125772MB (lfb 35x4MB) VDD_GPU -392mW/-392mW VDD_CPU_SOC_MSS 3924mW/3835mW VIN 15004mW/9mW")
+    idle = parse_line(
+        "RAM 26063/125772MB (lfb 35x4MB) VDD_GPU -392mW/-392mW VDD_CPU_SOC_MSS 3924mW/3835mW VIN 15004mW/9mW"
+    )
     assert idle is not None
     assert (idle.rails_mw["VDD_GPU"], idle.module_w) == (-392, 15.004)
-    parts = parse("RAM 1/2MB VDD_GPU 1000mW/1mW VDD_CPU_SOC_MSS 2000mW/1mW VIN_SYS_5V0 3000mW/1mW")
+    parts = parse_line("RAM 1/2MB VDD_GPU 1000mW/1mW VDD_CPU_SOC_MSS 2000mW/1mW VIN_SYS_5V0 3000mW/1mW")
     assert parts is not None
     assert parts.module_w == 6.0
 
 
-def test_energy_of_readings() -> None:
-    assert energy_j([]) is None
-    assert energy_j([Reading(at_s=0, watts=5)]) is None
-    assert energy_j([Reading(at_s=0), Reading(at_s=1)]) is None
+def test_energy_is_integrated_from_readings() -> None:
+    assert integrate_energy_j([]) is None
+    assert integrate_energy_j([Reading(at_s=0, watts=5)]) is None
+    assert integrate_energy_j([Reading(at_s=0), Reading(at_s=1)]) is None
     ramp = [Reading(at_s=at, watts=watts) for at, watts in ((0, 0.0), (2, 10.0), (3, 10.0))]
-    assert energy_j(ramp) == 10 + 10
+    assert integrate_energy_j(ramp) == 10 + 10
     gap = [Reading(at_s=0, watts=4), Reading(at_s=1), Reading(at_s=2, watts=8)]
-    assert energy_j(gap) == 12
+    assert integrate_energy_j(gap) == 12
     counter = [Reading(at_s=0, joules=100, watts=9), Reading(at_s=2, joules=130, watts=9)]
-    assert energy_j(counter) == 30, "a counter is better than samples of watts"
+    assert integrate_energy_j(counter) == 30, "an energy counter is more accurate than samples of power"
 
 
-class Steady:
-    """Ten watts; 1500 MHz, throttled now and then."""
+class SteadyMeter:
+    """Meter that reports 10 W and about 1500 MHz, and throttling in its second reading."""
 
     name, covers = "NVML", "GPU board"
 
@@ -111,39 +115,39 @@ class Steady:
         self.closed = True
 
 
-def test_a_meter_is_read_while_something_runs() -> None:
-    meter = Steady()
-    with metered([meter], period_s=0.01) as power:
+def test_a_meter_is_read_while_the_body_runs() -> None:
+    meter = SteadyMeter()
+    with monitor_power([meter], period_s=0.01) as monitor:
         while meter.count < 5:
             sleep(0.005)
     assert meter.closed
-    (told,) = power.result(frames=100)["meters"]
-    assert told["mean_w"] == 10
-    assert told["joules"] == 10 * (told["samples"] - 1) == 10 * told["seconds"]
-    assert told["joules_per_frame"] == pytest.approx(told["joules"] / 100)
-    assert told["gpu_mhz"]["min"] == 1500 - told["samples"]
-    assert (told["max_temperature_c"], told["throttled"]) == (60, ["power cap"])
+    (result,) = monitor.summarize(frames=100)["meters"]
+    assert result["mean_w"] == 10
+    assert result["joules"] == 10 * (result["samples"] - 1) == 10 * result["seconds"]
+    assert result["joules_per_frame"] == pytest.approx(result["joules"] / 100)
+    assert result["gpu_mhz"]["min"] == 1500 - result["samples"]
+    assert (result["max_temperature_c"], result["throttled"]) == (60, ["power cap"])
 
 
 def test_nothing_and_zero_are_not_available() -> None:
-    with metered([]) as power:
+    with monitor_power([]) as monitor:
         pass
-    assert power.result(frames=1) == {"not_available": "no meter"}
-    with metered([Steady(watts=0.0)]) as power:
+    assert monitor.summarize(frames=1) == {"not_available": "no meter"}
+    with monitor_power([SteadyMeter(watts=0.0)]) as monitor:
         pass
-    assert power.result(frames=1) == {"not_available": "its meters say 0 or nothing"}
+    assert monitor.summarize(frames=1) == {"not_available": "the meters report 0 or nothing"}
 
 
 def test_a_meter_that_fails_does_not_stop_the_run() -> None:
-    meter = Steady()
+    meter = SteadyMeter()
     meter.read = lambda: (_ for _ in ()).throw(OSError("gone"))  # type: ignore[method-assign]
-    with metered([meter]) as power:
+    with monitor_power([meter]) as monitor:
         pass
-    assert "not_available" in power.result(frames=1)
+    assert "not_available" in monitor.summarize(frames=1)
     assert meter.closed
 
 
-def rapl(root: Path, *, energy_uj: int, zone: str = "intel-rapl:0", name: str = "package-0") -> Path:
+def write_rapl_zone(root: Path, *, energy_uj: int, zone: str = "intel-rapl:0", name: str = "package-0") -> Path:
     folder = root / "sys/class/powercap" / zone
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in (("name", name), ("energy_uj", energy_uj), ("max_energy_range_uj", 1_000_000)):
@@ -151,13 +155,13 @@ def rapl(root: Path, *, energy_uj: int, zone: str = "intel-rapl:0", name: str = 
     return folder
 
 
-def test_rapl_counters_go_round_and_parts_are_not_counted_twice(tmp_path: Path) -> None:
-    package = rapl(tmp_path, energy_uj=900_000)
-    other = rapl(tmp_path, energy_uj=0, zone="intel-rapl:1", name="package-1")
-    rapl(tmp_path, energy_uj=500, zone="intel-rapl:0:0", name="core")
-    psys = rapl(tmp_path, energy_uj=500, zone="intel-rapl:2", name="psys")
+def test_rapl_counters_overflow_and_subzones_are_not_counted_twice(tmp_path: Path) -> None:
+    package = write_rapl_zone(tmp_path, energy_uj=900_000)
+    other = write_rapl_zone(tmp_path, energy_uj=0, zone="intel-rapl:1", name="package-1")
+    write_rapl_zone(tmp_path, energy_uj=500, zone="intel-rapl:0:0", name="core")
+    psys = write_rapl_zone(tmp_path, energy_uj=500, zone="intel-rapl:2", name="psys")
     meter = RaplMeter(tmp_path)
-    (package / "energy_uj").write_text("100000")  # 0.2 J further, once round
+    (package / "energy_uj").write_text("100000")  # 0.2 J later, after an overflow
     (other / "energy_uj").write_text("300000")
     (psys / "energy_uj").write_text("999999")
     assert meter.read().joules == pytest.approx(0.5)
@@ -165,17 +169,19 @@ def test_rapl_counters_go_round_and_parts_are_not_counted_twice(tmp_path: Path) 
     assert meter.read().joules == pytest.approx(0.55)
 
 
-def test_a_machine_without_meters_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_meters_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(module, "nvml", no_nvml)
-    found, why = open_meters(tmp_path)
-    assert (found, why) == ([], "no NVML, no RAPL, no tegrastats")
-    rapl(tmp_path, energy_uj=1)
+    monkeypatch.setattr(meters_module, "open_nvml", NoNvml)
+    meters, reason = open_meters(tmp_path)
+    assert (meters, reason) == ([], "no NVML, no RAPL, no tegrastats")
+    write_rapl_zone(tmp_path, energy_uj=1)
     monkeypatch.setattr(Path, "read_text", lambda *_: (_ for _ in ()).throw(PermissionError))
-    assert open_meters(tmp_path)[1] == "no NVML, RAPL may be read by root only, no tegrastats"
+    assert open_meters(tmp_path)[1] == "no NVML, only root may read RAPL, no tegrastats"
 
 
-class no_nvml:  # noqa: N801 - stands for a function
+class NoNvml:
+    """Stand-in for `open_nvml` on a machine without NVML."""
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -186,17 +192,17 @@ def test_tegrastats_is_read_as_a_child_process(tmp_path: Path, monkeypatch: pyte
     tool.write_text(f"#!/bin/sh\necho starting\nwhile :; do echo '{JETPACK_6}'; sleep 0.02; done\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found, _ = open_meters(tmp_path)
-    assert [type(meter) for meter in found] == [TegraMeter]
-    with metered(found, period_s=0.01) as power:
+    meters, _ = open_meters(tmp_path)
+    assert [type(meter) for meter in meters] == [TegraMeter]
+    with monitor_power(meters, period_s=0.01) as monitor:
         sleep(0.3)
-    (told,) = power.result(frames=10)["meters"]
-    assert told["mean_w"] == pytest.approx(5.704)
-    assert (told["name"], told["covers"], told["throttled"]) == ("tegrastats", "module", None)
-    assert told["max_temperature_c"] == 48.843
+    (result,) = monitor.summarize(frames=10)["meters"]
+    assert result["mean_w"] == pytest.approx(5.704)
+    assert (result["name"], result["covers"], result["throttled"]) == ("tegrastats", "module", None)
+    assert result["max_temperature_c"] == 48.843
 
 
-def test_over_current_is_throttling(tmp_path: Path) -> None:
+def test_over_current_counts_as_throttling(tmp_path: Path) -> None:
     counter = tmp_path / "sys/class/hwmon/hwmon3/oc1_event_cnt"
     counter.parent.mkdir(parents=True)
     counter.write_text("4\n")
@@ -208,16 +214,16 @@ def test_over_current_is_throttling(tmp_path: Path) -> None:
     counter.write_text("5\n")
     second = meter.read()
     assert (first and first.throttled, second and second.throttled) == ((), ("over-current",))
-    assert meter.read() is None, "it has ended"
+    assert meter.read() is None, "the output has ended"
     meter.close()
 
 
 class NvmlError(Exception):
-    """As pynvml.NVMLError."""
+    """Stand-in for pynvml.NVMLError."""
 
 
-def library(**changes: Any) -> Any:
-    """What nvidia-ml-py has, of one GPU that draws 250 W."""
+def make_library(**changes: Any) -> Any:
+    """Return a stand-in for nvidia-ml-py with one GPU that draws 250 W."""
     names = {
         "NVMLError": NvmlError,
         "NVML_CLOCK_GRAPHICS": 0,
@@ -232,32 +238,32 @@ def library(**changes: Any) -> Any:
     return SimpleNamespace(**names | changes)
 
 
-def unsupported(*_: object) -> None:
+def raise_unsupported(*_: object) -> None:
     raise NvmlError("Not Supported")
 
 
-def test_an_nvidia_gpu() -> None:
-    told = NvmlMeter(library(), ExitStack()).read()
-    assert (told.watts, told.joules, told.gpu_mhz, told.temperature_c) == (250, 7, 1980, 65)
-    assert told.throttled == ("power cap", "hardware thermal"), "idle is no slowdown"
+def test_an_nvidia_gpu_is_read() -> None:
+    reading = NvmlMeter(make_library(), ExitStack()).read()
+    assert (reading.watts, reading.joules, reading.gpu_mhz, reading.temperature_c) == (250, 7, 1980, 65)
+    assert reading.throttled == ("power cap", "hardware thermal"), "idle is not throttling"
 
 
-def test_an_older_gpu_says_less() -> None:
-    older = library(nvmlDeviceGetTotalEnergyConsumption=unsupported)
+def test_an_older_gpu_reports_less() -> None:
+    older = make_library(nvmlDeviceGetTotalEnergyConsumption=raise_unsupported)
     del older.nvmlDeviceGetCurrentClocksEventReasons
-    told = NvmlMeter(older, ExitStack()).read()
-    assert (told.watts, told.joules, told.throttled) == (250, None, None)
+    reading = NvmlMeter(older, ExitStack()).read()
+    assert (reading.watts, reading.joules, reading.throttled) == (250, None, None)
     older.nvmlDeviceGetCurrentClocksThrottleReasons = lambda _: 0x8
     assert NvmlMeter(older, ExitStack()).read().throttled == ("hardware",)
 
 
-def test_a_gpu_that_does_not_tell_its_power_is_no_meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class mute(no_nvml):  # noqa: N801 - as above
+def test_a_gpu_without_a_power_sensor_is_not_a_meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class MuteNvml(NoNvml):
         def __enter__(self) -> Any:
-            return library(nvmlDeviceGetPowerUsage=unsupported)
+            return make_library(nvmlDeviceGetPowerUsage=raise_unsupported)
 
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(module, "nvml", mute)
-    found, why = open_meters(tmp_path)
-    assert found == []
-    assert why.startswith("NVML does not tell the power (Not Supported)")
+    monkeypatch.setattr(meters_module, "open_nvml", MuteNvml)
+    meters, reason = open_meters(tmp_path)
+    assert meters == []
+    assert reason.startswith("NVML does not report the power (Not Supported)")

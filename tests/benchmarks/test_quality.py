@@ -1,4 +1,4 @@
-"""PSNR and SSIM against formulas and a reference, and the demo clip against its promise."""
+"""PSNR and SSIM against scikit-image, the command with clips and pairs, and the gain of the demo clip."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from tests.conftest import DEMO_CLIP, ROOT, picture, write_clip
 SHARP_CLIP = DEMO_CLIP.with_name("demo_sharp.mp4")
 
 
-def pair(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    truth = picture(*size)
-    noise = np.random.default_rng(1).normal(0, 9, truth.shape)
-    return np.clip(truth + noise, 0, 255).astype(np.uint8), truth
+def make_pair(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    sharp = picture(*size)
+    noise = np.random.default_rng(1).normal(0, 9, sharp.shape)
+    return np.clip(sharp + noise, 0, 255).astype(np.uint8), sharp
 
 
 @pytest.mark.parametrize("size", [(64, 48), (11, 11), (97, 31)])
 def test_metrics_agree_with_scikit_image(size: tuple[int, int]) -> None:
-    noisy, truth = pair(size)
-    assert psnr_db(noisy, truth) == pytest.approx(peak_signal_noise_ratio(truth, noisy, data_range=255), abs=1e-9)
+    noisy, sharp = make_pair(size)
+    assert psnr_db(noisy, sharp) == pytest.approx(peak_signal_noise_ratio(sharp, noisy, data_range=255), abs=1e-9)
     reference = structural_similarity(
-        truth, noisy, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        sharp, noisy, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert ssim(noisy, truth) == pytest.approx(reference, abs=1e-6)
+    assert ssim(noisy, sharp) == pytest.approx(reference, abs=1e-6)
 
 
-def test_equal_pictures() -> None:
-    truth = picture(32, 32)
-    assert psnr_db(truth, truth) == float("inf")
-    assert ssim(truth, truth) == pytest.approx(1)
+def test_equal_images_have_infinite_psnr() -> None:
+    sharp = picture(32, 32)
+    assert psnr_db(sharp, sharp) == float("inf")
+    assert ssim(sharp, sharp) == pytest.approx(1)
 
 
-def test_pictures_below_the_window_are_refused() -> None:
+def test_images_smaller_than_the_ssim_window_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 11x11"):
         ssim(picture(10, 40), picture(10, 40))
 
 
-def results(path: Path) -> dict:
+def read(path: Path) -> dict:
     return read_results(path)["results"]
 
 
 def test_command_prints_gain_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--blurred", str(DEMO_CLIP), "--restored", str(SHARP_CLIP), "--sharp", str(SHARP_CLIP)]
     assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
-    values = results(tmp_path / "a.json")
+    values = read(tmp_path / "a.json")
     (restored,) = values["restored"]
     assert (values["source"], values["frames"]) == ("clips", 100)
     assert restored["ssim"] == pytest.approx(1)
@@ -73,8 +73,8 @@ def test_flicker_is_the_error_of_the_difference_between_frames() -> None:
     first, second = picture(32, 24, seed=1) // 2 + 40, picture(32, 24, seed=2) // 2 + 40
     assert flicker_codes((first, second), (first, second)) == 0
     assert flicker_codes((first + 9, second + 9), (first, second)) == 0, "a constant error does not flicker"
-    found = [flicker_codes((first, second + jitter), (first, second)) for jitter in (1, 5, 20)]
-    assert found == pytest.approx([1, 5, 20]), "brightness that jumps by so many codes"
+    jumps = [flicker_codes((first, second + jitter), (first, second)) for jitter in (1, 5, 20)]
+    assert jumps == pytest.approx([1, 5, 20]), "the brightness jumps by that many codes"
     half = second.copy()
     half[:, ::2] += 8
     assert flicker_codes((first, half), (first, second)) == pytest.approx(8 / np.sqrt(2)), "root mean square"
@@ -84,7 +84,7 @@ def test_flicker_is_the_error_of_the_difference_between_frames() -> None:
 
 
 def write_pairs(folder: Path, *, count: int, restored: bool = False) -> None:
-    """Pictures, the more blurred the greater their number; restored ones are sharp but for the first, a black one."""
+    """Write pairs, each more blurred than the one before; restored images are sharp, but the first is black."""
     for kind in ("blur", "sharp", "restored"):
         (folder / kind).mkdir(parents=True)
     for index in range(count):
@@ -95,12 +95,19 @@ def write_pairs(folder: Path, *, count: int, restored: bool = False) -> None:
             cv2.imwrite(str(folder / "restored" / f"p{index}.png"), sharp if index else 0 * sharp)
 
 
-def test_pairs_by_level_of_blur_with_the_worst_as_pictures(tmp_path: Path) -> None:
+def test_pairs_are_grouped_by_level_of_blur_and_the_worst_are_written(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs", count=14, restored=True)
-    made = tmp_path / "pairs" / "restored"
-    arguments = ["--pairs", str(tmp_path / "pairs"), "--restored", str(made), "--worst", str(tmp_path / "worst")]
+    restored_folder = tmp_path / "pairs" / "restored"
+    arguments = [
+        "--pairs",
+        str(tmp_path / "pairs"),
+        "--restored",
+        str(restored_folder),
+        "--worst",
+        str(tmp_path / "worst"),
+    ]
     assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
-    values = results(tmp_path / "a.json")
+    values = read(tmp_path / "a.json")
     (restored,) = values["restored"]
     levels = restored["levels"]
     assert [(level["level"], level["frames"]) for level in levels] == [
@@ -118,43 +125,43 @@ def test_pairs_by_level_of_blur_with_the_worst_as_pictures(tmp_path: Path) -> No
     )
     assert (restored["harmed_frames"], restored["largest_loss_frame"]) == (1, "p0")
     assert restored["largest_loss_db"] == -restored["worst"][0]["gain_db"] > 5
-    assert restored["flicker_codes"] is None, "pairs do not follow one another"
-    pictures = sorted((tmp_path / "worst" / "restored").iterdir())
-    assert len(pictures) == len(restored["worst"]) == 10
-    gains = [each["gain_db"] for each in restored["worst"]]
+    assert restored["flicker_codes"] is None, "pairs are not consecutive frames"
+    images = sorted((tmp_path / "worst" / "restored").iterdir())
+    assert len(images) == len(restored["worst"]) == 10
+    gains = [frame["gain_db"] for frame in restored["worst"]]
     assert gains == sorted(gains)
-    assert pictures[0].name.startswith("01_p0_-")
-    blurred, black, sharp = np.hsplit(cv2.imread(str(pictures[0])), 3)
+    assert images[0].name.startswith("01_p0_-")
+    blurred, black, sharp = np.hsplit(cv2.imread(str(images[0])), 3)
     assert not black.any()
     assert np.array_equal(sharp, cv2.imread(str(tmp_path / "pairs" / "sharp" / "p0.png")))
     assert np.array_equal(blurred, cv2.imread(str(tmp_path / "pairs" / "blur" / "p0.bmp")))
 
 
-def test_engines_run_whole_and_in_tiles(tmp_path: Path, invert: Path, clip: Path) -> None:
+def test_engines_run_on_whole_frames_and_in_tiles(tmp_path: Path, invert: Path, clip: Path) -> None:
     arguments = ["--blurred", str(clip), "--sharp", str(clip), "--json", str(tmp_path / "a.json"), "--threads", "1"]
     assert main([*arguments, "--engine", f"{invert}@cpu", "--engine", f"{invert}@cpu", "--classical"]) == 0
-    values = results(tmp_path / "a.json")
+    values = read(tmp_path / "a.json")
     first, second, *classical = values["restored"]
     assert [first["name"], second["name"]] == ["invert.onnx@cpu", "invert.onnx@cpu #2"]
-    assert [each["name"] for each in classical] == ["wiener", "richardson-lucy", "unsharp"]
+    assert [method["name"] for method in classical] == ["wiener", "richardson-lucy", "unsharp"]
     assert first["psnr_db"] == second["psnr_db"] < 30
     assert first["harmed_frames"] == 10
     assert first["gain_db_per_ms"] < 0
     assert first["host"]["n"] == 10
     assert main([*arguments, "--engine", f"{invert}@cpu", "--tile", "64x64", "--overlap", "8"]) == 0
-    (tiled,) = results(tmp_path / "a.json")["restored"]
+    (tiled,) = read(tmp_path / "a.json")["restored"]
     assert "tiles of 64x64" in tiled["engine"]["backend"]
     assert tiled["psnr_db"] == first["psnr_db"]
 
 
-def test_the_bundled_engine_is_measured_where_none_is_named(tmp_path: Path, clip: Path) -> None:
+def test_the_bundled_engine_is_the_default(tmp_path: Path, clip: Path) -> None:
     assert main(["--blurred", str(clip), "--sharp", str(clip), "--json", str(tmp_path / "a.json")]) == 0
-    (bundled,) = results(tmp_path / "a.json")["restored"]
+    (bundled,) = read(tmp_path / "a.json")["restored"]
     assert bundled["name"] == BUNDLED.name
     assert bundled["engine"]["precision"] == "int8_cpu"
 
 
-def test_pairs_that_are_not_pairs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_or_unequal_pairs_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(tmp_path, count=2)
     lone = tmp_path / "sharp" / "p1.png"
     cv2.imwrite(str(lone), np.zeros((24, 30, 3), np.uint8))
@@ -162,7 +169,7 @@ def test_pairs_that_are_not_pairs_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "differs in size" in capsys.readouterr().err
     lone.unlink()
     assert main(["--pairs", str(tmp_path)]) == 3
-    assert "0 pictures named p1, expected one" in capsys.readouterr().err
+    assert "0 images named p1, expected one" in capsys.readouterr().err
     assert main(["--pairs", str(tmp_path / "sharp")]) == 3
     assert "no pairs found" in capsys.readouterr().err
     for kind in ("blur", "sharp"):
@@ -172,7 +179,7 @@ def test_pairs_that_are_not_pairs_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "40x10 is too small to compare" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_a_folder_that_cannot_be_written_is_an_output_error(
     tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -181,20 +188,20 @@ def test_a_folder_that_cannot_be_written_is_told(
     assert "cannot write output" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [[], ["--blurred", "a"], ["--pairs", "a", "--sharp", "b"]])
-def test_a_clip_or_pairs_must_be_given(given: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--blurred", "a"], ["--pairs", "a", "--sharp", "b"]])
+def test_a_clip_or_pairs_are_required(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ending:
-        main(given)
+        main(arguments)
     assert ending.value.code == 2
 
 
-def test_quality_needs_only_what_the_runtime_needs() -> None:
+def test_quality_needs_only_the_packages_of_the_runtime() -> None:
     absent = ("torch", "onnx", "skimage", "jsonschema")
-    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.quality"
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.quality.__main__"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_clips_that_do_not_match_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_that_do_not_match_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short, small = tmp_path / "short.mp4", tmp_path / "small.mp4"
     write_clip(tmp_path / "clip.mp4")
     write_clip(short, pts=[512 * index for index in range(9)])
@@ -212,27 +219,27 @@ def test_clips_that_do_not_match_are_refused(tmp_path: Path, capsys: pytest.Capt
         assert f"clips differ at frame {frame}" in capsys.readouterr().err
 
 
-def test_committed_clip_is_what_the_script_renders() -> None:
-    """Another codec version may move single codes, not pictures."""
-    for (blurred, sharp), committed, truth in zip(
-        demo_clip.exposures(), open_source(str(DEMO_CLIP)), open_source(str(SHARP_CLIP)), strict=True
+def test_the_committed_clip_is_what_the_script_renders() -> None:
+    """Compare with a tolerance: another version of a codec may change single codes."""
+    for (blurred, sharp), committed_blurred, committed_sharp in zip(
+        demo_clip.render_frames(), open_source(str(DEMO_CLIP)), open_source(str(SHARP_CLIP)), strict=True
     ):
-        assert psnr_db(committed.pixels, blurred) > 30
-        assert psnr_db(truth.pixels, sharp) > 30
-        if committed.pts_seconds > 0.3:
+        assert psnr_db(committed_blurred.pixels, blurred) > 30
+        assert psnr_db(committed_sharp.pixels, sharp) > 30
+        if committed_blurred.pts_seconds > 0.3:
             break
 
 
 @pytest.mark.timeout(300)
-def test_demo_gains_what_the_readme_says(tmp_path: Path) -> None:
-    """The promise of `make demo`, through the real command line, decoder and encoder."""
+def test_the_demo_has_the_gain_that_the_readme_states(tmp_path: Path) -> None:
+    """Run the steps of `make demo` through the real command line, decoder and encoder."""
     from runtime import video
 
     out = tmp_path / "demo.mp4"
     assert video.main(["--source", str(DEMO_CLIP), "--out", str(out)]) == 0
     arguments = ["--blurred", str(DEMO_CLIP), "--restored", str(out), "--sharp", str(SHARP_CLIP)]
     assert main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
-    values = results(tmp_path / "a.json")
+    values = read(tmp_path / "a.json")
     (restored,) = values["restored"]
     assert restored["gain_db"] >= 1.6
     assert restored["ssim"] > values["blurred"]["ssim"]

@@ -1,4 +1,4 @@
-"""Facts about machines that are not this one, from copies of what their kernels show."""
+"""Facts about other machines, from copies of the files that their kernels provide."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import system_info as machine
-from benchmarks.harness.system_info import facts, slug
+from benchmarks.harness import system_info
+from benchmarks.harness.system_info import describe_machine, make_device_name
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from benchmarks.harness.system_info import facts, slug
         ("ARMv8", 6, [], "NVIDIA Jetson Orin Nano Developer Kit", "nvidia-jetson-orin-nano-developer-kit"),
     ],
 )
-def test_the_folder_of_a_device(model: str, cores: int, gpus: list[Any], board: str | None, name: str) -> None:
-    assert slug(model, cores, gpus, board=board) == name
+def test_the_folder_name_of_a_device(model: str, cores: int, gpus: list[Any], board: str | None, name: str) -> None:
+    assert make_device_name(model, cores, gpus, board=board) == name
 
 
 def write(root: Path, path: str, text: str) -> None:
@@ -33,7 +33,7 @@ def write(root: Path, path: str, text: str) -> None:
     (root / path).write_text(text)
 
 
-def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jetson_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd asimddp crc32\nCPU part\t: 0xd42\n\n")
     write(tmp_path, "proc/device-tree/model", "NVIDIA Jetson AGX Orin Developer Kit\0")
     write(tmp_path, "proc/meminfo", "MemTotal:       64309000 kB\n")
@@ -45,40 +45,40 @@ def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "bin/nvpmodel", "#!/bin/sh\necho 'NV Power Mode: MODE_30W'\necho 2\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    told = facts(tmp_path)
-    assert told["jetson"] == {"release": "L4T 36.4.3", "power_mode": "MODE_30W"}
-    assert told["device"] == "nvidia-jetson-agx-orin-developer-kit"
-    cpu = told["cpu"]
+    facts = describe_machine(tmp_path)
+    assert facts["jetson"] == {"release": "L4T 36.4.3", "power_mode": "MODE_30W"}
+    assert facts["device"] == "nvidia-jetson-agx-orin-developer-kit"
+    cpu = facts["cpu"]
     assert (cpu["features"], cpu["governor"], cpu["mhz"]) == (["asimd", "asimddp"], "schedutil", 2202)
     assert cpu["model"] == "NVIDIA Jetson AGX Orin Developer Kit"
-    assert (told["memory_gib"], told["os"]) == (61.3, "Ubuntu 22.04.5 LTS")
+    assert (facts["memory_gib"], facts["os"]) == (61.3, "Ubuntu 22.04.5 LTS")
 
 
-def test_a_machine_that_shows_nothing(tmp_path: Path) -> None:
-    told = facts(tmp_path)
-    assert (told["memory_gib"], told["jetson"], told["cpu"]["governor"], told["cpu"]["mhz"]) == (None,) * 4
-    assert told["cpu"]["model"]
+def test_a_machine_without_information_is_described(tmp_path: Path) -> None:
+    facts = describe_machine(tmp_path)
+    assert (facts["memory_gib"], facts["jetson"], facts["cpu"]["governor"], facts["cpu"]["mhz"]) == (None,) * 4
+    assert facts["cpu"]["model"]
 
 
 @pytest.mark.parametrize(
     ("name", "device"),
     [("AMD EPYC", "amd-epyc-family-25-model-1-2-cores"), ("AMD EPYC 9R14 96-Core Processor", "amd-epyc-9r14-2-cores")],
 )
-def test_a_name_that_hides_the_generation(
+def test_family_and_model_are_added_to_a_generic_processor_name(
     name: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "proc/cpuinfo", f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: {name}\n\n")
-    monkeypatch.setattr(machine, "cores", lambda: 2)
-    monkeypatch.setattr(machine, "_gpus", list)
-    assert facts(tmp_path)["device"] == device
+    monkeypatch.setattr(system_info, "count_cores", lambda: 2)
+    monkeypatch.setattr(system_info, "_describe_gpus", list)
+    assert describe_machine(tmp_path)["device"] == device
 
 
 class NvmlError(Exception):
-    """As pynvml.NVMLError."""
+    """Stand-in for pynvml.NVMLError."""
 
 
-def library(*, integrated: bool = False) -> Any:
-    """What nvidia-ml-py has, of one GPU."""
+def make_library(*, integrated: bool = False) -> Any:
+    """Return a stand-in for nvidia-ml-py with one GPU."""
 
     def discrete_only(value: Any) -> Any:
         if integrated:
@@ -98,12 +98,12 @@ def library(*, integrated: bool = False) -> Any:
 
 
 @pytest.mark.parametrize("integrated", [False, True])
-def test_gpus_say_what_they_can(integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_described_as_far_as_nvml_reports(integrated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def nvml() -> Any:
-        yield library(integrated=integrated)
+    def open_nvml() -> Any:
+        yield make_library(integrated=integrated)
 
-    monkeypatch.setattr(machine, "nvml", nvml)
-    (gpu,) = facts()["gpus"]
+    monkeypatch.setattr(system_info, "open_nvml", open_nvml)
+    (gpu,) = describe_machine()["gpus"]
     assert (gpu["driver"], gpu["compute_capability"]) == ("580.65.06", "9.0")
     assert (gpu["memory_gib"], gpu["power_limit_w"]) == ((None, None) if integrated else (80.0, 700.0))

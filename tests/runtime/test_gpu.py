@@ -22,13 +22,13 @@ MIN_DB = {"fp32": 55.0, "fp16": 45.0}
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from benchmarks.gpu_check.__main__ import flavour_here
+    from benchmarks.gpu_check.__main__ import detect_flavour
     from export.plan.__main__ import main
 
     onnx = BUNDLED.with_name(f"edge-s_{request.param}.onnx")
     out = tmp_path_factory.mktemp("plans") / f"{onnx.stem}.plan"
     limits = ["--min-size", "16x16", "--opt-size", "320x180", "--max-size", "640x480", "--batch", "2"]
-    assert main([str(onnx), "--out", str(out), "--target", flavour_here(), *limits]) == 0
+    assert main([str(onnx), "--out", str(out), "--target", detect_flavour(), *limits]) == 0
     return out
 
 

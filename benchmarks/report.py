@@ -180,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder for report.md and report.html (default: out/report)",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
     def command(_: object) -> int:
@@ -194,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(options.out / "report.html")
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

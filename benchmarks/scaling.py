@@ -38,6 +38,9 @@ from runtime.frame import Pixels, Size
 
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (960, 540), (1280, 720), (1920, 1080))
 QUESTIONS = ("resolution", "threads", "streams")
+_SIZES_COLUMNS = ("size (pixels)", "megapixels", "p50 (ms)", "p90 (ms)", "MAD (ms)", "queries")
+_THREADS_COLUMNS = ("threads", "p50 (ms)", "p90 (ms)", "speed-up (ratio)", "queries")
+_STREAMS_COLUMNS = ("streams", "threads per stream", "all streams (frames/s)", "slowest stream (frames/s)")
 
 
 def measure_sizes(name: str, sizes: Sequence[Size], source: str, load: Load) -> dict[str, Any]:
@@ -154,17 +157,14 @@ def format_tables(results: Mapping[str, Any]) -> str:
     if results["resolution"]:
         parts += _format_sizes(results["resolution"])
     if results["threads"]:
-        columns = ("threads", "p50 (ms)", "p90 (ms)", "speed-up (ratio)", "queries")
-        parts.append(format_table(columns, map(_threads_row, results["threads"]["points"])))
+        parts.append(format_table(_THREADS_COLUMNS, map(_threads_row, results["threads"]["points"])))
     if results["streams"]:
-        columns = ("streams", "threads per stream", "all streams (frames/s)", "slowest stream (frames/s)")
-        parts.append(format_table(columns, map(_streams_row, results["streams"]["points"])))
+        parts.append(format_table(_STREAMS_COLUMNS, map(_streams_row, results["streams"]["points"])))
     return "\n\n".join(parts)
 
 
 def _format_sizes(resolution: Mapping[str, Any]) -> Iterable[str]:
-    columns = ("size (pixels)", "megapixels", "p50 (ms)", "p90 (ms)", "MAD (ms)", "queries")
-    yield format_table(columns, map(_size_row, resolution["points"]))
+    yield format_table(_SIZES_COLUMNS, map(_size_row, resolution["points"]))
     if line := resolution["line"]:
         fixed, slope = format_number(line["fixed_ms"]), format_number(line["ms_per_megapixel"])
         yield (
@@ -261,8 +261,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="S",
         help="minimum measured time for each point, in seconds (default: 3)",
     )
-    group = parser.add_argument_group("output")
+    group = parser.add_argument_group("output and errors")
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     if min(*options.threads, *options.streams, options.min_queries) < 1 or options.min_duration < 0:
         parser.error("threads, streams and queries must be at least 1, and times not negative")
@@ -303,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_results(options.json, kind="scaling", results=results, command=text, machine=machine)
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ BLUR_LENGTH_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0))
 def load_photograph(name: str) -> Pixels:
     """Return a photograph of scikit-image as uint8[H, W, 3] BGR."""
     photo: Pixels = getattr(data, name)()
-    return cv2.cvtColor(photo, cv2.COLOR_GRAY2BGR if photo.ndim == 2 else cv2.COLOR_RGB2BGR)
+    conversion = cv2.COLOR_GRAY2BGR if photo.ndim == 2 else cv2.COLOR_RGB2BGR
+    return np.asarray(cv2.cvtColor(photo, conversion), np.uint8)
 
 
 def make_pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
@@ -54,8 +55,8 @@ def make_pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple
     crop_px = SIDE_PX + 2 * config.margin_px
     scale = max(crop_px / min(photo.shape[:2]), rng.uniform(0.6, 1.0))
     size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
-    photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    photo = np.clip(photo * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
+    resized = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    photo = np.clip(resized * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
     top, left = (int(rng.integers(0, max(1, side - crop_px + 1))) for side in photo.shape[:2])
     return blurred_pair(photo[top : top + crop_px, left : left + crop_px], config=config, rng=rng)
 

@@ -92,7 +92,7 @@ def render_frames() -> Iterator[tuple[Pixels, Pixels]]:
         path = move_camera(middle + offsets * SHUTTER_SHARE / RATE_FPS, wall_width=wall.shape[1])
         total = sum((render_view(light, pose) for pose in path), np.zeros((HEIGHT, WIDTH, 3), np.float32))
         noise = rng.normal(0, NOISE_SIGMA, total.shape)
-        blurred = srgb_from_linear(total / SUB_FRAMES) + noise
+        blurred = srgb_from_linear(np.asarray(total / SUB_FRAMES, np.float32)) + noise
         sharp = srgb_from_linear(render_view(light, move_camera(np.array([middle]), wall_width=wall.shape[1])[0]))
         yield _to_codes(blurred), _to_codes(sharp)
 
@@ -130,7 +130,8 @@ def render_clips(folder: Path) -> None:
 
 
 def _to_codes(values: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    codes: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return codes
 
 
 def main() -> None:

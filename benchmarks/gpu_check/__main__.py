@@ -215,6 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="S",
         help="seconds of each of the two measurements of an engine (default: 5)",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
     def command(_: object) -> int:
@@ -222,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(page)
         return 0 if page.startswith("# PASS") else 1
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

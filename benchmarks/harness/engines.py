@@ -97,4 +97,4 @@ def _resize(frames: Iterator[Frame], size: Size) -> Iterator[Pixels]:
     for frame in frames:
         has_size = frame.size == size
         pixels = frame.pixels if has_size else cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
-        yield np.ascontiguousarray(pixels)[np.newaxis]
+        yield np.ascontiguousarray(pixels, np.uint8)[np.newaxis]

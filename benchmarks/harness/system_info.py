@@ -181,7 +181,7 @@ def _list_packages() -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_read_text(errors="replace").strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 

@@ -185,8 +185,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_false",
         help="measure engines only, without decoder and encoder",
     )
-    group = parser.add_argument_group("output")
+    group = parser.add_argument_group("output and errors")
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     if options.min_queries < 1 or min(options.min_duration, options.warm_up) < 0 or (options.rate or 1) <= 0:
         parser.error("expected at least one query, no negative times, and a positive rate")
@@ -222,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_results(options.json, kind="latency", results=results, command=text, machine=machine)
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

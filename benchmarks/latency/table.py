@@ -78,8 +78,8 @@ def format_tables(results: Mapping[str, Any]) -> str:
         ]
     parts += [
         (
-            "Layers: compute on the device, host (frame in memory to result in memory), end to end (decoder, engine and "
-            "encoder with a live source), and throughput."
+            "Layers: compute on the device, host (frame in memory to result in memory), end to end (decoder, engine "
+            "and encoder with a live source), and throughput."
         ),
         format_table(_COLUMNS["layers"], map(_layers_row, engines)),
         "\n".join(f"- {line}" for line in (*_method(results), *(f"NOTE: {note}" for note in results["notes"]))),

@@ -217,6 +217,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--work", type=Path, default=WORK, metavar="DIR", help=f"folder that keeps exported engines (default: {WORK})")
     add("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     if options.duration <= 0 or options.threads < 1:
         parser.error("expected a positive duration and at least one thread")
@@ -240,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_results(options.json, kind="peers", results=results, command=text, machine=machine)
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -184,11 +184,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads of each engine (default: one for each core)"
     )
-    group = parser.add_argument_group("output")
+    group = parser.add_argument_group("output and errors")
     group.add_argument(
         "--worst", type=Path, metavar="DIR", help="folder for images of the ten frames with the smallest gain"
     )
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     has_clip = options.blurred is not None and options.sharp is not None
     has_pairs = options.pairs is not None
@@ -228,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_results(options.json, kind="quality", results=results, command=text, machine=machine)
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)
 
 
 if __name__ == "__main__":

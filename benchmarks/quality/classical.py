@@ -136,7 +136,7 @@ def choose_settings(
 def _restore_channels(frame: Pixels, restore: Callable[[NDArray[np.float32]], NDArray[np.floating]]) -> Pixels:
     """Apply `restore` to each channel, float32[H, W] in 0..1, with a mirrored border."""
     bordered = cv2.copyMakeBorder(frame, *4 * (_MARGIN_PX,), cv2.BORDER_REFLECT_101)
-    channels = [restore(channel.astype(np.float32) / 255) for channel in cv2.split(bordered)]
+    channels = [restore(channel.astype(np.float32) / 255) for channel in np.moveaxis(bordered, -1, 0)]
     cropped = np.dstack(channels)[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX]
     codes: Pixels = np.rint(np.clip(cropped, 0, 1) * 255).astype(np.uint8)
     return codes
@@ -152,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder with blur/ and sharp/ for the search (default: calib_data/held_out)",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
     def command(_: object) -> int:
@@ -165,4 +166,4 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: {settings}: {best_db:.3f} dB{remark}")
         return 0
 
-    return run_cli(command)
+    return run_cli(command, debug=options.debug)

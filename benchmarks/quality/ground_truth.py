@@ -59,7 +59,7 @@ def read_pairs(folder: Path, *, restored: Sequence[str] = ()) -> Iterator[Sample
     if not paths:
         raise InputError("no pairs found", folder, hint="give a folder that contains blur/ and sharp/")
     for path in paths:
-        partners = [_find_partner(Path(place), path) for place in (folder / "sharp", *restored)]
+        partners = [_find_partner(place, path) for place in (folder / "sharp", *map(Path, restored))]
         blurred, sharp, *others = (read_image(file) for file in (path, *partners))
         for partner, image in zip(partners, (sharp, *others), strict=True):
             if image.shape != blurred.shape:

@@ -24,8 +24,8 @@ def format_tables(results: Mapping[str, Any]) -> str:
     """Return the means and the gain at each level of blur; `results` is `quality` of schema.json."""
     parts = [
         (
-            f"Means over {results['frames']} frames against their ground truth, 8 bit. Flicker is dtSSD. The largest loss "
-            "is that of a single frame. Harmed frames lose PSNR."
+            f"Means over {results['frames']} frames against their ground truth, 8 bit. Flicker is dtSSD. The largest "
+            "loss is that of a single frame. Harmed frames lose PSNR."
         ),
         _means_table(results),
         "PSNR gain (dB) by level of blur: quarters of the frames, ordered by the PSNR of the blurred input.",

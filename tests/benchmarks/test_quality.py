@@ -66,7 +66,7 @@ def test_command_prints_gain_and_writes_json(tmp_path: Path, capsys: pytest.Capt
     assert (restored["engine"], restored["host"], restored["gain_db_per_ms"]) == (None, None, None)
     assert 20 < values["blurred"]["psnr_db"] < 30
     assert values["blurred"]["flicker_codes"] > 5
-    assert "Mean of 100 frames" in capsys.readouterr().out
+    assert "Means over 100 frames" in capsys.readouterr().out
 
 
 def test_flicker_is_the_error_of_the_difference_between_frames() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
+from benchmarks.harness.results import RESULTS
 from benchmarks.latency import __main__ as latency
 from benchmarks.quality import __main__ as quality
 from tests.conftest import write_clip, write_engine
@@ -67,3 +68,12 @@ def test_missing_or_wrong_files_are_one_line_each(tmp_path: Path, capsys: pytest
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
     assert capsys.readouterr().err.count("error: ") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in RESULTS.rglob("*.json")}), ids=lambda path: path.name
+)
+def test_published_pages_are_up_to_date(folder: Path) -> None:
+    """If this fails, run `python -m benchmarks.report FOLDER --out FOLDER`."""
+    assert (folder / "report.md").read_text() == report.render_markdown(report.read_documents([folder]))
+    assert (folder / "report.html").is_file()

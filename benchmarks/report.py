@@ -156,7 +156,7 @@ def _to_svg(figure: Any) -> str:
 
 
 def read_documents(paths: Sequence[Path]) -> list[Document]:
-    """Read and validate result files and all result files in folders; raise InputError if there are none."""
+    """Read and validate result files and all result files in folders; raise InputError without any."""
     files = [file for path in paths for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
     if not files:
         raise InputError("no result files", paths[0], hint="write some with --json, or run make bench")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
-from runtime.engines import PROVIDERS, Engine, Mode, resolve_engine, open_backend
+from runtime.engines import PROVIDERS, Engine, Mode, open_backend, resolve_engine
 from runtime.errors import UsageError
 from runtime.frame import Frame, Pixels, Size
 from runtime.sources import open_source
@@ -37,9 +37,11 @@ def open_named_engine(name: str, *, threads: int = 0, mode: Mode = "latency") ->
 
 
 def pin_provider(name: str, engine: Engine) -> str:
-    """Return the name that opens the same engine again. `auto` runs a trial, which may choose another provider."""
-    provider = getattr(engine, "provider", None)
-    return name if provider is None else f"{name.partition('@')[0]}@{provider}"
+    """Return the name that opens the same engine again. `auto` runs a trial, which may choose another provider.
+
+    The provider of a plan, such as `tensorrt`, is not part of a name: a plan has no choice of providers.
+    """
+    return f"{name.partition('@')[0]}@{engine.provider}" if engine.provider in PROVIDERS else name
 
 
 def label_engines(names: list[str]) -> list[str]:

@@ -56,7 +56,7 @@ class Job:
 def measure_compute(engine: Engine, job: Job) -> dict[str, Any]:
     """Return the time that the device itself reports for computing, without copies of frames."""
     if not isinstance(engine, TensorRtEngine):
-        is_on_cpu = getattr(engine, "provider", None) in {"cpu", "openvino"}
+        is_on_cpu = engine.provider in {"cpu", "openvino"}
         return {"not_available": "not measured separately on a CPU" if is_on_cpu else "its library does not report it"}
     return asdict(summarize(engine.compute_ms(job.frames[0], count=job.load.min_queries)))
 

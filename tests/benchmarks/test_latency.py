@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import memory
-from benchmarks.harness.engines import label_engines, load_frames
+from benchmarks.harness.engines import label_engines, load_frames, pin_provider
 from benchmarks.harness.results import read_results
 from benchmarks.harness.scenarios import Load
 from benchmarks.latency import end_to_end
@@ -81,6 +81,12 @@ def test_labels_of_engines_are_unique() -> None:
     assert label_engines(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]
 
 
+def test_a_pinned_name_opens_the_same_provider(invert: Path) -> None:
+    engine = open_backend(invert, provider="openvino")
+    assert pin_provider(f"{invert}@auto", engine) == f"{invert}@openvino"
+    engine.close()
+
+
 def test_drift_compares_the_last_quarter_with_the_first() -> None:
     assert compute_drift(np.linspace(10, 20, 40).reshape(-1, 1)) == pytest.approx(18.8 / 11.2, rel=0.02)
     assert compute_drift(np.full((40, 4), 3.0)) == 1
@@ -102,6 +108,7 @@ def test_a_plan_reports_its_compute_time(invert: Path, tmp_path: Path, monkeypat
         engine, Job(names=["p"], frames=load_frames("synthetic", (64, 48)), load=Load(min_queries=5))
     )
     assert compute["n"] == 5
+    assert pin_provider("a.plan", engine) == "a.plan", "plans have no choice of providers"
     engine.close()
 
 

@@ -1,0 +1,122 @@
+"""The Python API: names of the package, engines as context managers, one image, options."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtime
+from runtime import EngineError, Pipeline, RunOptions, UsageError, open_engine, open_sink, open_source, restore
+from runtime.video import main, parse
+from tests.conftest import ROOT, picture
+from tests.runtime.conftest import UNGUARDED
+
+
+@pytest.mark.parametrize("name", runtime.__all__)
+def test_public_names_exist(name: str) -> None:
+    assert getattr(runtime, name).__name__ == name
+    assert name in dir(runtime)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'open_engines'"):
+        _ = runtime.open_engines
+
+
+def test_import_of_the_package_loads_no_engine() -> None:
+    code = "import runtime, sys; assert not {'onnxruntime', 'av', 'torch'} & set(sys.modules), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_an_engine_restores_frames_and_batches_and_closes(invert: Path) -> None:
+    frame = picture(61, 47)
+    with open_engine(invert, provider="cpu") as engine:
+        assert np.array_equal(engine(frame), 255 - frame)
+        assert np.array_equal(engine(frame[np.newaxis]), 255 - frame[np.newaxis])
+    with pytest.raises(EngineError, match="closed"):
+        engine(frame)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)],
+    ids=["chw", "gray", "float", "empty"],
+)
+def test_wrong_arrays_are_value_errors_that_say_what_is_expected(wrong: np.ndarray, invert: Path) -> None:
+    with open_engine(invert, provider="cpu") as engine, pytest.raises(ValueError, match=r"expected uint8\[H, W, 3\]"):
+        engine(wrong)
+
+
+def test_restore_takes_an_engine_or_its_name(invert: Path) -> None:
+    frame = picture(61, 47)
+    assert np.array_equal(restore(frame, engine=invert), 255 - frame)
+    with open_engine(invert, provider="cpu") as engine:
+        assert np.array_equal(restore(frame, engine=engine), 255 - frame)
+    assert restore(frame, engine="edge-s").shape == frame.shape
+
+
+def test_frames_outside_the_range_are_tiled(tmp_path: Path) -> None:
+    from tests.conftest import write_engine
+
+    small = write_engine(tmp_path / "small.onnx", shape=("n", 64, 64, 3))
+    frame = picture(150, 90)
+    with open_engine(small, provider="cpu") as engine:
+        assert np.array_equal(engine(frame), 255 - frame)
+
+
+def test_a_pipeline_runs_with_the_guard_by_default(invert: Path, clip: Path, tmp_path: Path) -> None:
+    for options, rejected in ((None, 10), (UNGUARDED, 0)):
+        source = open_source(str(clip))
+        with open_engine(invert, provider="cpu") as engine:
+            pipeline = Pipeline(source, engine, open_sink(str(tmp_path / "out.mp4"), source.info), options)
+            pipeline.run()
+        assert (pipeline.frames_written, pipeline.frames_rejected) == (10, rejected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"provider": "gpu"},
+        {"mode": "fast"},
+        {"pipe": "avi"},
+        {"threads": -1},
+        {"skip_blur_score": 2.0},
+        {"segment_s": -1.0},
+        {"tile": (8, 8)},
+        {"sources": ()},
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        RunOptions(**wrong)
+
+
+def test_options_are_frozen_and_those_of_the_command_line() -> None:
+    options = RunOptions()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.threads = 2
+    assert parse([]) == dataclasses.replace(options, engine="edge-s")
+
+
+@pytest.mark.parametrize("engine", ["missing.plan", "edge-x", "missing.onnx"])
+def test_a_missing_engine_is_reported_before_a_camera_is_opened(
+    engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runtime.session.open_source", lambda *_, **__: pytest.fail("a source was opened"))
+    assert main(["--engine", engine]) == 4
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: no such engine: {engine}; ")
+    assert all(name in shown for name in ("edge-s", "edge-m", "edge-l"))
+
+
+def test_without_a_source_the_default_camera_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    if Path("/dev/video0").exists():
+        pytest.skip("this machine has a camera")
+    assert main([]) == 5
+    assert "camera 0 is the default source" in capsys.readouterr().err

@@ -163,8 +163,8 @@ def read_documents(paths: Sequence[Path]) -> list[Document]:
     return [read_results(file) for file in files]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line of `python -m benchmarks.report` and return its exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.report`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
     parser.add_argument(
         "results",
@@ -181,7 +181,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder for report.md and report.html (default: out/report)",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m benchmarks.report` and return its exit code."""
+    options = build_parser().parse_args(arguments)
 
     def command(_: object) -> int:
         documents = read_documents(options.results)

@@ -190,8 +190,8 @@ def _streams_row(point: Mapping[str, Any]) -> list[str]:
     return [str(point["streams"]), str(point["threads_each"]), *rates]
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if it is wrong."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.scaling`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
     powers_of_two = sorted({2**power for power in range(8) if 2**power <= count_cores()} | {count_cores()})
     group = parser.add_argument_group("engine and frames")
@@ -264,6 +264,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("output and errors")
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if min(*options.threads, *options.streams, options.min_queries) < 1 or options.min_duration < 0:
         parser.error("threads, streams and queries must be at least 1, and times not negative")

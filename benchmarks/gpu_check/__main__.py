@@ -190,8 +190,8 @@ def check_all(engines: Path, out: Path, *, duration_s: float) -> str:
     return page
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line of `python -m benchmarks.gpu_check`; return 0 if everything passed, else 1."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.gpu_check`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add(
@@ -216,7 +216,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="seconds of each of the two measurements of an engine (default: 5)",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m benchmarks.gpu_check`; return 0 if everything passed, else 1."""
+    options = build_parser().parse_args(arguments)
 
     def command(_: object) -> int:
         page = check_all(options.engines, options.out, duration_s=options.duration)

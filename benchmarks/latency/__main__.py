@@ -120,8 +120,8 @@ def _write_notes(names: Sequence[str], warm_ups: Sequence[WarmUp], results: Sequ
     return notes
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if it is wrong."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.latency`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("engines")
     group.add_argument(
@@ -188,6 +188,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("output and errors")
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.min_queries < 1 or min(options.min_duration, options.warm_up) < 0 or (options.rate or 1) <= 0:
         parser.error("expected at least one query, no negative times, and a positive rate")

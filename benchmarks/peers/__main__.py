@@ -189,8 +189,8 @@ def limit_torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if it is wrong."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.peers`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--generator", choices=GENERATORS, default="two_stage_cnn", help="network (default: two_stage_cnn)")
@@ -218,6 +218,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--work", type=Path, default=WORK, metavar="DIR", help=f"folder that keeps exported engines (default: {WORK})")
     add("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.duration <= 0 or options.threads < 1:
         parser.error("expected a positive duration and at least one thread")

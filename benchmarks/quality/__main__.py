@@ -145,8 +145,8 @@ def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]
     return restorers
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; exit with code 2 if it is wrong."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m benchmarks.quality`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("input (a clip or pairs)")
     group.add_argument("--blurred", metavar="CLIP", help="blurred clip: a video or a folder of its frames")
@@ -190,6 +190,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument("--json", type=Path, metavar="F", help="result file to write (see schema.json)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     has_clip = options.blurred is not None and options.sharp is not None
     has_pairs = options.pairs is not None

@@ -1,4 +1,4 @@
-"""`python -m export.bundle ENGINES --out NAME-VERSION.tar.zst`: engines for the boards, with what proves them there."""
+"""`python -m export.bundle ENGINES --out NAME-VERSION.tar.zst`: pack engines and check frames for boards."""
 
 from __future__ import annotations
 
@@ -12,88 +12,109 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from calib_data import HELD_OUT
-from runtime.cli import say
-from runtime.errors import DeblurError, InputError, UsageError
+from runtime.cli import run_cli, say
+from runtime.errors import InputError, UsageError
 from runtime.files import sha256, write_whole
 from runtime.image_files import is_image
 from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest, sign
 from runtime.install.gate import measured
 
-_KEPT = ("*.onnx", "*.cache", "report.*", "*.png")
-"""Not plans: those are for one GPU, and built there."""
-_LEVEL = 19
+_PATTERNS = ("*.onnx", "*.cache", "report.*", "*.png")
+"""Files of an export that go into a bundle; plans do not, because each GPU needs its own and builds it."""
+_COMPRESSION_LEVEL = 19
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export.bundle", description=__doc__)
     add = parser.add_argument
     add("engines", type=Path, metavar="ENGINES", help="folder that python -m export wrote")
-    add("--out", type=Path, required=True, metavar="FILE", help="NAME-VERSION.tar.zst, such as deblur-1.2.0.tar.zst")
-    add("--pairs", type=Path, default=HELD_OUT, metavar="DIR", help="blur/ and sharp/ that engines are proved with")
-    add("--key", type=Path, metavar="FILE", help="SSH key that signs it (ssh-keygen -t ed25519)")
+    add("--out", type=Path, required=True, metavar="FILE", help="bundle, such as deblur-1.2.0.tar.zst")
+    add(
+        "--pairs",
+        type=Path,
+        default=HELD_OUT,
+        metavar="DIR",
+        help="folder with blur/ and sharp/ that boards check the engines with (default: calib_data/held_out)",
+    )
+    add(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="SSH key of ssh-keygen -t ed25519 that signs the bundle (default: none)",
+    )
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
 def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> Manifest:
-    """Write a bundle: manifest, signature, and the files that the manifest names; the same bytes for the same files.
+    """Write a bundle and return its manifest; the same files give the same bytes.
 
-    Raises UsageError for a name without a version or a key that does not sign, InputError where engines or pairs are
-    missing, what engines raise that do not run, OutputError.
+    A bundle contains the manifest, its signature if there is a `key`, and the files that the manifest lists.
+
+    Raises UsageError for a name without a version or a key that cannot sign, InputError if engines or pairs are
+    missing, EngineError if an engine does not run, OutputError if the bundle cannot be written.
     """
-    named = re.fullmatch(r"([A-Za-z0-9._-]+?)-(\d[A-Za-z0-9._]*)\.tar\.zst", out.name)
-    if not named:
-        raise UsageError("the name has no version", out, hint="name it like deblur-1.2.0.tar.zst")
-    files = {path.name: path for pattern in _KEPT for path in sorted(engines.glob(pattern))}
-    onnx = [path for path in files.values() if path.suffix == ".onnx"]
-    if not onnx:
-        raise InputError("no engines found", engines, hint="give what python -m export wrote")
-    blurred = sorted(path for path in (pairs / "blur").glob("*") if is_image(path))
-    if not blurred or not all((pairs / "sharp" / path.name).is_file() for path in blurred):
-        raise InputError("no pairs found", pairs, hint="give a folder with blur/ and sharp/, of the same names")
-    for path in blurred:
-        files |= {f"{BLURRED}/{path.name}": path, f"{SHARP}/{path.name}": pairs / "sharp" / path.name}
+    match = re.fullmatch(r"([A-Za-z0-9._-]+?)-(\d[A-Za-z0-9._]*)\.tar\.zst", out.name)
+    if not match:
+        raise UsageError("the name of the bundle has no version", out, hint="name it like deblur-1.2.0.tar.zst")
+    files = _find_files(engines, pairs)
     with TemporaryDirectory(prefix="deblur-bundle-") as name:
         folder = Path(name)
         for target, path in files.items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / target)
+        onnx_names = [target for target in files if target.endswith(".onnx")]
         manifest = Manifest(
-            name=named[1],
-            version=named[2],
+            name=match[1],
+            version=match[2],
             files={target: sha256(folder / target) for target in sorted(files)},
-            gate_psnr_db={path.name: measured(folder / path.name, folder, "cpu") for path in onnx},
+            gate_psnr_db={target: measured(folder / target, folder, "cpu") for target in onnx_names},
         )
         (folder / MANIFEST).write_text(manifest.to_json())
         first = [MANIFEST, *([sign(folder / MANIFEST, key).name] if key else [])]
-        write_whole(out, _archived(folder, [*first, *sorted(files)]))
+        write_whole(out, _compress(folder, [*first, *sorted(files)]))
     return manifest
 
 
-def _archived(folder: Path, names: list[str]) -> bytes:
-    import zstandard  # noqa: PLC0415 - only for those who make bundles
+def _find_files(engines: Path, pairs: Path) -> dict[str, Path]:
+    """Return the files of a bundle by their name in it; raises InputError if engines or pairs are missing."""
+    files = {path.name: path for pattern in _PATTERNS for path in sorted(engines.glob(pattern))}
+    if not any(path.suffix == ".onnx" for path in files.values()):
+        raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")
+    blurred = sorted(path for path in (pairs / "blur").glob("*") if is_image(path))
+    if not blurred or not all((pairs / "sharp" / path.name).is_file() for path in blurred):
+        raise InputError("no pairs found", pairs, hint="give a folder with the same names in blur/ and sharp/")
+    for path in blurred:
+        files |= {f"{BLURRED}/{path.name}": path, f"{SHARP}/{path.name}": pairs / "sharp" / path.name}
+    return files
 
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+
+def _compress(folder: Path, names: list[str]) -> bytes:
+    """Return a compressed archive of files, without times and owners, in the order of `names`."""
+    import zstandard  # noqa: PLC0415 - an optional dependency
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name in names:
             content = (folder / name).read_bytes()
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return bytes(zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(packed.getvalue()))
+    return bytes(zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL, write_checksum=True).compress(buffer.getvalue()))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
+    """Run the command line and return its exit code."""
     options = parse(arguments)
-    try:
+
+    def run(_: object) -> int:
         manifest = pack(options.engines, options.pairs, options.out, key=options.key)
-    except DeblurError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    for name, decibels in manifest.gate_psnr_db.items():
-        say(f"gate    {name}: {decibels:.2f} dB")
-    say(f"bundle  {options.out}: {manifest.name} {manifest.version}, {len(manifest.files)} files")
-    return 0
+        for name, psnr_db in manifest.gate_psnr_db.items():
+            say(f"gate    {name}: {psnr_db:.2f} dB")
+        say(f"bundle  {options.out}: {manifest.name} {manifest.version}, {len(manifest.files)} files")
+        return 0
+
+    return run_cli(run, debug=options.debug)
 
 
 if __name__ == "__main__":

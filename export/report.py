@@ -1,4 +1,4 @@
-"""`report.md`, `report.json` and the picture of an export: what each engine costs and gives."""
+"""Reports of an export: `report.json`, `report.md`, and a plot of latency against PSNR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from export.chain import Export
+from export.result import Calibration, Engine, ExportResult, Plan
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -18,105 +18,132 @@ SCHEMA = 1
 PARETO = "pareto.png"
 
 
-def facts(result: Export, *, inputs_sha256: str, pairs_sha256: str) -> dict[str, Any]:
-    """What `report.json` holds."""
-    engines = {}
-    for precision, engine in result.engines.items():
-        engines[precision] = {
-            "file": f"{engine.spec.name}.onnx",
-            "bytes": len(engine.content),
-            "latency_ms_640x360": round(engine.latency_ms, 2),
-            "ssim": round(engine.score.ssim, 4),
-            "worst_picture": engine.score.worst,
-            "worst_agreement_db": round(engine.score.worst_agreement_db, 2),
-            "spec": engine.spec.to_dict(),
-        }
+def build_report(result: ExportResult, *, inputs_sha256: str, pairs_sha256: str) -> dict[str, Any]:
+    """Return the contents of `report.json`."""
+    calibration = result.calibration or Calibration("", {}, {})
+    files = result.list_files()
     return {
         "schema": SCHEMA,
         "inputs_sha256": inputs_sha256,
         "pairs_sha256": pairs_sha256,
         "macs_per_pixel": {"before": result.macs_before, "after": result.macs_after},
-        "blurred": {"psnr_db": round(result.blurred[0], 3), "ssim": round(result.blurred[1], 4)},
-        "engines": engines,
+        "blurred": {"psnr_db": round(result.blurred.psnr_db, 3), "ssim": round(result.blurred.ssim, 4)},
+        "engines": {precision: _engine_entry(engine) for precision, engine in result.engines.items()},
         "plans": {
-            precision: {"bytes": len(content)} | dataclasses.asdict(sidecar)
-            for precision, (content, sidecar) in result.plans.items()
+            precision: {"bytes": len(plan.content)} | dataclasses.asdict(plan.sidecar)
+            for precision, plan in result.plans.items()
         },
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in result.files().items()},
-        "calibration": {"method": result.method, "loss_db": result.methods_db},
-        "tile_costs_db": result.tile_costs_db,
-        "layer_costs_db": result.costs_db,
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "calibration": {"method": calibration.method, "loss_db": calibration.method_losses_db},
+        "tile_costs_db": result.tile_losses_db,
+        "layer_costs_db": calibration.layer_losses_db,
     }
 
 
-def markdown(report: dict[str, Any], *, cpu: str) -> str:
-    """The same for people."""
-    first = next(iter(report["engines"].values()))["spec"]
-    blurred = report["blurred"]
-    macs = report["macs_per_pixel"]
-    lines = [
-        f"# {first['generator']}",
-        "",
-        f"Measured on `{first['measured_on']}`: PSNR and SSIM against the sharp pictures, 8 bit; loss is against the",
-        "float network; latency is the least of five runs of one 640x360 frame on ONNX Runtime's CPU provider,",
-        f"{cpu}. Convolutions and matrix products: {macs['before']:,.0f} multiply-accumulates a pixel as trained,",
-        f"{macs['after']:,.0f} after exact collapsing.",
-        "",
-        "| engine | MB | ms | PSNR dB | SSIM | loss dB | budget dB | worst picture, dB against float |",
-        "|---|---|---|---|---|---|---|---|",
-        f"| blurred | | | {blurred['psnr_db']:.2f} | {blurred['ssim']:.4f} | | | |",
-    ]
-    for entry in report["engines"].values():
-        spec = entry["spec"]
-        forced = " (forced)" if spec["forced"] else ""
-        lines.append(
-            f"| {entry['file']} | {entry['bytes'] / 1e6:.2f} | {entry['latency_ms_640x360']:.1f} "
-            f"| {spec['psnr_db']:.2f} | {entry['ssim']:.4f} | {spec['loss_db']:.3f}{forced} | {spec['budget_db']:.2f} "
-            f"| {entry['worst_picture']}, {entry['worst_agreement_db']:.1f} |"
-        )
-    harm_db = blurred["psnr_db"] - first["psnr_db"]
-    if harm_db > 0:
-        better = f"**The blurred pictures themselves are {harm_db:.2f} dB better.**"
-        lines += ["", f"{better} If yours are of another kind, measure on them: `--pairs DIR`."]
-    lines += ["", f"![latency and PSNR]({PARETO})"]
-    costs = ", ".join(f"{loss:.3f} dB at {overlap} px" for overlap, loss in report["tile_costs_db"].items())
-    lines += ["", f"In tiles of about half a picture's width and height, blended over an overlap, FP32 loses {costs}."]
-    if report["plans"]:
-        lines += ["", "## Plans", "", "| plan | MB | for | GPUs | sizes | kernels | convolutions |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        lines += [_plan_row(plan) for plan in report["plans"].values()]
-    if report["calibration"]["method"]:
-        lines += ["", f"## Calibration: {report['calibration']['method']}", ""]
-        lines += [f"- {name}: {loss:.3f} dB" for name, loss in report["calibration"]["loss_db"].items()]
-        kept = {name: entry["spec"]["float_layers"] for name, entry in report["engines"].items() if "int8" in name}
-        lines += [
-            "",
-            "Convolutions left in float: " + ", ".join(f"{count} in {name}" for name, count in kept.items()) + ".",
-        ]
-        lines += ["", "## What each layer costs when it alone is quantised", "", "| layer | dB |", "|---|---|"]
-        lines += [f"| {name} | {loss:.4f} |" for name, loss in report["layer_costs_db"].items()]
+def _engine_entry(engine: Engine) -> dict[str, Any]:
+    return {
+        "file": f"{engine.spec.name}.onnx",
+        "bytes": len(engine.content),
+        "latency_ms_640x360": round(engine.latency_ms, 2),
+        "ssim": round(engine.score.ssim, 4),
+        "worst_picture": engine.score.worst_image,
+        "worst_agreement_db": round(engine.score.worst_agreement_db, 2),
+        "spec": engine.spec.to_dict(),
+    }
+
+
+def format_markdown(result: ExportResult, *, cpu: str) -> str:
+    """Return the contents of `report.md`; `cpu` is the processor that the latencies were measured on."""
+    lines = [*_format_engines(result, cpu), *_format_tiles(result)]
+    if result.plans:
+        lines += ["", "## Plans (`build_plan`)", ""]
+        lines += ["| plan | MB | builder | GPUs | sizes | kernels | convolutions |", "|---|---|---|---|---|---|---|"]
+        lines += [_format_plan(plan) for plan in result.plans.values()]
+    if result.calibration:
+        lines += _format_calibration(result.calibration, list(result.engines.values()))
     return "\n".join(lines) + "\n"
 
 
-def _plan_row(plan: dict[str, Any]) -> str:
-    (low_width, high_width), (low_height, high_height) = plan["engine"]["width"], plan["engine"]["height"]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in plan["convolutions"].items())
+def _format_engines(result: ExportResult, cpu: str) -> list[str]:
+    engines = list(result.engines.values())
+    first = engines[0].spec
+    lines = [
+        f"# {first.generator}",
+        "",
+        f"Measured on `{first.measured_on}`. PSNR and SSIM compare 8-bit images with the sharp references. Loss is the",
+        "PSNR lost against the float network. Latency is the smallest of five runs on one frame of 640x360 on ONNX",
+        f"Runtime's CPU provider, {cpu}. Convolutions and matrix products take {result.macs_before:,.0f}",
+        f"multiply-accumulates per pixel as trained and {result.macs_after:,.0f} after `fuse_convolutions`.",
+        "",
+        "| engine | MB | latency ms | PSNR dB | SSIM | loss dB | budget dB | worst image, agreement dB with float |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| blurred images | | | {result.blurred.psnr_db:.2f} | {result.blurred.ssim:.4f} | | | |",
+        *(_format_engine(engine) for engine in engines),
+    ]
+    harm_db = result.blurred.psnr_db - engines[0].score.psnr_db
+    if harm_db > 0:
+        warning = f"**The blurred images are {harm_db:.2f} dB better than the restored ones.**"
+        lines += ["", f"{warning} If your images are of another kind, measure on them: `--pairs DIR`."]
+    return [*lines, "", f"![latency and PSNR]({PARETO})"]
+
+
+def _format_engine(engine: Engine) -> str:
+    spec, score = engine.spec, engine.score
+    forced = " (forced)" if spec.forced else ""
     return (
-        f"| {Path(plan['onnx']).stem}.plan | {plan['bytes'] / 1e6:.2f} | {plan['flavour']} {plan['version']} "
-        f"| {', '.join(plan['compute_capabilities'])} | {low_width}x{low_height} to {high_width}x{high_height} "
-        f"| {plan['kernels'] or ''} | {kinds} |"
+        f"| {spec.name}.onnx | {len(engine.content) / 1e6:.2f} | {engine.latency_ms:.1f} | {spec.psnr_db:.2f} "
+        f"| {score.ssim:.4f} | {spec.loss_db:.3f}{forced} | {spec.budget_db:.2f} "
+        f"| {score.worst_image}, {score.worst_agreement_db:.1f} |"
     )
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Latency against PSNR, a point an engine: nearer to the upper left is better."""
+def _format_tiles(result: ExportResult) -> list[str]:
+    losses = ", ".join(f"{loss_db:.3f} dB at {overlap} px" for overlap, loss_db in result.tile_losses_db.items())
+    return [
+        "",
+        "Loss of FP32 when images are restored in tiles of about half their width and height, blended over an overlap:",
+        f"{losses}.",
+    ]
+
+
+def _format_plan(plan: Plan) -> str:
+    sidecar = plan.sidecar
+    (min_width, max_width), (min_height, max_height) = sidecar.engine.width, sidecar.engine.height
+    types = ", ".join(f"{count} {data_type}" for data_type, count in sidecar.convolutions.items())
+    return (
+        f"| {Path(sidecar.onnx).stem}.plan | {len(plan.content) / 1e6:.2f} | {sidecar.flavour} {sidecar.version} "
+        f"| {', '.join(sidecar.compute_capabilities)} | {min_width}x{min_height} to {max_width}x{max_height} "
+        f"| {sidecar.kernels or ''} | {types} |"
+    )
+
+
+def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list[str]:
+    float_layers = [f"{e.spec.float_layers} in {e.spec.precision}" for e in engines if "int8" in e.spec.precision]
+    return [
+        "",
+        f"## Calibration (`calibrate_ranges`): {calibration.method}",
+        "",
+        *(f"- {method}: {loss_db:.3f} dB" for method, loss_db in calibration.method_losses_db.items()),
+        "",
+        f"Convolutions that stay in float (`quantize_within_budget`): {', '.join(float_layers)}.",
+        "",
+        "## Loss of each layer when only that layer is quantized (`measure_layer_losses`)",
+        "",
+        "| layer | loss dB |",
+        "|---|---|",
+        *(f"| {name} | {loss_db:.4f} |" for name, loss_db in calibration.layer_losses_db.items()),
+    ]
+
+
+def draw_pareto(result: ExportResult, path: Path) -> None:
+    """Write a plot of latency against PSNR with one point per engine; the upper left is better."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for entry in report["engines"].values():
-        point = (entry["latency_ms_640x360"], entry["spec"]["psnr_db"])
+    for engine in result.engines.values():
+        point = (engine.latency_ms, engine.score.psnr_db)
         axes.plot(*point, "o")
-        axes.annotate(entry["spec"]["precision"], point, textcoords="offset points", xytext=(6, 4))
+        axes.annotate(engine.spec.precision, point, textcoords="offset points", xytext=(6, 4))
     axes.margins(0.25)
-    axes.set_xlabel("ms a frame of 640x360, ONNX Runtime CPU")
+    axes.set_xlabel("latency (ms per frame of 640x360, ONNX Runtime CPU)")
     axes.set_ylabel("PSNR (dB)")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Results kept by what went into them, so that a second export redoes only what changed."""
+"""Cache of step results by the digest of their inputs, so that a second export repeats only what changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from runtime.files import partial_name
 
 
-def digest(*parts: bytes | str) -> str:
-    """SHA-256 of several parts; where one ends and the next begins matters."""
+def compute_digest(*parts: bytes | str) -> str:
+    """Return the SHA-256 of several parts and their lengths: ("ab", "c") differs from ("a", "bc")."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -19,42 +19,43 @@ def digest(*parts: bytes | str) -> str:
     return total.hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """Of the names and contents of all files below a folder, or of one file."""
+def compute_folder_digest(folder: Path) -> str:
+    """Return the SHA-256 of the names and contents of all files below a folder, or of one file."""
     files = [folder]
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return digest(*(part for path in files for part in (path.relative_to(folder).as_posix(), path.read_bytes())))
+    parts = (part for path in files for part in (path.relative_to(folder).as_posix(), path.read_bytes()))
+    return compute_digest(*parts)
 
 
-class Steps:
-    """A folder of results, each named after its step and the digest of its inputs.
+class StepCache:
+    """Folder of step results; a file is named after its step and the digest of the step's inputs.
 
-    `base`: digest of what every step depends on: our code and the packages that it uses.
+    `base`: digest of what every step depends on, which is our code and the packages that it uses.
     """
 
     def __init__(self, folder: Path, *, base: str) -> None:
         self._folder, self._base = folder, base
-        self.made: list[str] = []
-        """Steps that were not found and had to be done."""
+        self.computed: list[str] = []
+        """Names of the steps that were not in the cache."""
         self._used: set[Path] = set()
 
-    def __call__(self, name: str, inputs: dict[str, object], make: Callable[[], bytes]) -> bytes:
-        """The result of a step: kept from before if its inputs are the same, else made and kept."""
-        path = self._folder / f"{name}-{digest(self._base, json.dumps(inputs, sort_keys=True))[:24]}"
+    def get(self, step: str, inputs: dict[str, object], compute: Callable[[], bytes]) -> bytes:
+        """Return the result of a step: the cached one if there is one for these inputs, otherwise a computed one."""
+        path = self._folder / f"{step}-{compute_digest(self._base, json.dumps(inputs, sort_keys=True))[:24]}"
         self._used.add(path)
         if path.exists():
             return path.read_bytes()
-        result = make()
-        self.made.append(name)
+        result = compute()
+        self.computed.append(step)
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = partial_name(path)
         unfinished.write_bytes(result)
         unfinished.replace(path)
         return result
 
-    def sweep(self) -> None:
-        """Forget results that this export did not use."""
+    def remove_unused(self) -> None:
+        """Remove results that this export did not use."""
         for path in self._folder.glob("*"):
             if path not in self._used:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""`python -m export.triton ENGINES --out REPOSITORY`: engines as models of a Triton Inference Server."""
+"""`python -m export.triton ENGINES --out REPOSITORY`: write a model repository for Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
 from runtime.arguments import parse_size
-from runtime.cli import say
+from runtime.cli import run_cli, say
 from runtime.engines.onnx import inspect
-from runtime.errors import DeblurError, InputError, UsageError
+from runtime.errors import InputError, UsageError
 from runtime.files import unwritable, write_whole
 from runtime.frame import Size
 from runtime.sidecar import read_sidecar
@@ -22,102 +23,153 @@ from runtime.spec import METADATA_KEY, EngineSpec
 
 Kind = Literal["auto", "cpu", "gpu"]
 CONFIG = "config.pbtxt"
-_NAMES = ("blurred", "sharp")
-"""Of input and output, where no ONNX file lies beside a plan."""
+_TENSOR_NAMES = ("blurred", "sharp")
+"""Names of input and output for a plan without its ONNX file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingConfig:
+    """How Triton runs the models."""
+
+    kind: Kind = "auto"
+    """Where ONNX engines run; `auto`: FP16 on the GPU, other precisions on the CPU."""
+    instances: int = 1
+    """Number of copies of each model."""
+    batch: int = 4
+    """Largest number of frames per call of an ONNX engine."""
+    delay_us: int = 2000
+    """Microseconds to wait until a batch is full."""
+    warm_up: Size = (1280, 720)
+    """Width and height of the frame that warms up a model."""
+
+
+@dataclass(frozen=True)
+class _EngineFacts:
+    """Properties of an engine file that a model configuration needs."""
+
+    spec: EngineSpec
+    input_name: str
+    output_name: str
+    backend: str
+    """Name of Triton's backend."""
+    max_batch: int
+    """Largest number of frames per call; 0 if the engine has no batch axis that is free."""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export.triton", description=__doc__)
-    add = parser.add_argument
-    add("engines", type=Path, metavar="ENGINES", help="folder of .onnx and .plan files, or one of them")
-    add("--out", type=Path, required=True, metavar="REPOSITORY", help="model repository; other models in it stay")
-    add("--kind", choices=("auto", "cpu", "gpu"), default="auto", help="where ONNX engines run (default: by precision)")
-    add("--instances", type=int, default=1, metavar="N", help="copies of each model (default: 1)")
-    add("--batch", type=int, default=4, metavar="N", help="most frames at once, of an .onnx (default: 4)")
-    add("--delay-us", type=int, default=2000, metavar="US", help="wait so long for a batch to fill (default: 2000)")
+    files = parser.add_argument_group("input and output").add_argument
+    files("engines", type=Path, metavar="ENGINES", help="folder of .onnx and .plan files, or one such file")
+    files("--out", type=Path, required=True, metavar="REPOSITORY", help="model repository; its other models stay")
+    add = parser.add_argument_group("serving").add_argument
+    default = ServingConfig()
+    add(
+        "--kind",
+        choices=("auto", "cpu", "gpu"),
+        default=default.kind,
+        help="processor for ONNX engines; auto: FP16 on the GPU, others on the CPU (default: auto)",
+    )
+    add("--instances", type=int, default=default.instances, metavar="N", help="copies of each model (default: 1)")
+    add(
+        "--batch",
+        type=int,
+        default=default.batch,
+        metavar="N",
+        help="largest number of frames per call of an ONNX engine (default: 4)",
+    )
+    add(
+        "--delay-us",
+        type=int,
+        default=default.delay_us,
+        metavar="US",
+        help="microseconds to wait until a batch is full (default: 2000)",
+    )
     add(
         "--warm-up",
         type=parse_size,
-        default=(1280, 720),
+        default=default.warm_up,
         metavar="WxH",
-        help="warm-up frame (default: 1280x720)",
+        help="size of the warm-up frame (default: 1280x720)",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
-def configuration(
-    engine: Path,
-    *,
-    kind: Kind = "auto",
-    instances: int = 1,
-    batch: int = 4,
-    delay_us: int = 2000,
-    warm_up: Size = (1280, 720),
-) -> Any:
-    """An `inference.ModelConfig`: uint8 frames in and out, dynamic batching, warm-up, and the engine's spec.
+def build_model_config(engine: Path, serving: ServingConfig) -> Any:
+    """Return an `inference.ModelConfig`: uint8 frames, dynamic batching, warm-up, and the engine's spec.
 
-    Frames of one batch have one size; Triton sees to it. Raises what opening the engine raises.
+    Triton puts only frames of one size into a batch. Raises UsageError for a TensorRT-RTX plan, and EngineError for an
+    engine that cannot be opened.
     """
-    from tritonclient.grpc.model_config_pb2 import (  # noqa: PLC0415 - only for those who have a server
+    from tritonclient.grpc.model_config_pb2 import (  # noqa: PLC0415 - an optional dependency
         TYPE_UINT8,
         ModelConfig,
         ModelInstanceGroup,
     )
 
-    spec, (input_name, output_name), backend, most = _facts(engine, batch)
-    group = "gpu" if backend == "tensorrt" or (kind == "auto" and spec.precision == "fp16") else kind
-    config = ModelConfig(name=_model_name(engine), backend=backend, max_batch_size=most)
+    facts = _read_engine_facts(engine, serving.batch)
+    spec = facts.spec
+    config = ModelConfig(name=_derive_model_name(engine), backend=facts.backend, max_batch_size=facts.max_batch)
     config.default_model_filename = f"model{engine.suffix}"
-    frame = [side[0] if side[0] == side[1] else -1 for side in (spec.height, spec.width)]
-    for place, name in ((config.input, input_name), (config.output, output_name)):
-        place.add(name=name, data_type=TYPE_UINT8, dims=[*frame, 3])
-    config.dynamic_batching.max_queue_delay_microseconds = delay_us
-    groups = {
-        "gpu": ModelInstanceGroup.KIND_GPU,
-        "cpu": ModelInstanceGroup.KIND_CPU,
-        "auto": ModelInstanceGroup.KIND_CPU,
-    }
-    config.instance_group.add(count=instances, kind=groups[group])
-    height, width = (
-        min(max(wanted, low), high)
-        for wanted, (low, high) in zip(warm_up[::-1], (spec.height, spec.width), strict=True)
+    frame = [low if low == high else -1 for low, high in (spec.height, spec.width)]
+    for tensors, name in ((config.input, facts.input_name), (config.output, facts.output_name)):
+        tensors.add(name=name, data_type=TYPE_UINT8, dims=[*frame, 3])
+    config.dynamic_batching.max_queue_delay_microseconds = serving.delay_us
+    runs_on_gpu = (
+        facts.backend == "tensorrt" or serving.kind == "gpu" or (serving.kind == "auto" and spec.precision == "fp16")
     )
+    kind = ModelInstanceGroup.KIND_GPU if runs_on_gpu else ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(count=serving.instances, kind=kind)
     sample = config.model_warmup.add(name="one frame", batch_size=1)
-    sample.inputs[input_name].data_type = TYPE_UINT8
-    sample.inputs[input_name].dims.extend([height, width, 3])
-    sample.inputs[input_name].random_data = True
+    sample.inputs[facts.input_name].data_type = TYPE_UINT8
+    sample.inputs[facts.input_name].dims.extend([*_fit_warm_up(serving.warm_up, spec), 3])
+    sample.inputs[facts.input_name].random_data = True
     config.parameters[METADATA_KEY].string_value = spec.to_json()
     return config
 
 
-def _facts(engine: Path, batch: int) -> tuple[EngineSpec, tuple[str, str], str, int]:
-    """Spec, names of input and output, Triton's backend, and the most frames at once."""
+def _fit_warm_up(size: Size, spec: EngineSpec) -> tuple[int, int]:
+    """Return height and width of the warm-up frame, within the range of the engine."""
+    width, height = size
+    return (
+        min(max(height, spec.height[0]), spec.height[1]),
+        min(max(width, spec.width[0]), spec.width[1]),
+    )
+
+
+def _read_engine_facts(engine: Path, batch: int) -> _EngineFacts:
     if engine.suffix == ".plan":
         sidecar = read_sidecar(engine, engine.read_bytes())
         if sidecar.flavour != "tensorrt":
-            raise UsageError("Triton runs TensorRT's plans, not TensorRT-RTX's", engine, hint="give the .onnx")
-        beside = engine.with_name(sidecar.onnx)
-        names = _onnx_names(beside) if beside.exists() else _NAMES
-        return sidecar.engine, names, "tensorrt", sidecar.batch[1]
+            raise UsageError("Triton runs plans of TensorRT, not of TensorRT-RTX", engine, hint="give the .onnx")
+        source = engine.with_name(sidecar.onnx)
+        names = _read_tensor_names(source) if source.exists() else _TENSOR_NAMES
+        return _EngineFacts(sidecar.engine, *names, backend="tensorrt", max_batch=sidecar.batch[1])
     spec = inspect(engine)
-    free = onnx.load(str(engine), load_external_data=False).graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    return spec, _onnx_names(engine), "onnxruntime", batch if free else 0
+    graph = onnx.load(str(engine), load_external_data=False).graph
+    has_free_batch = bool(graph.input[0].type.tensor_type.shape.dim[0].dim_param)
+    max_batch = batch if has_free_batch else 0
+    return _EngineFacts(spec, *_read_tensor_names(engine), backend="onnxruntime", max_batch=max_batch)
 
 
-def _onnx_names(path: Path) -> tuple[str, str]:
+def _read_tensor_names(path: Path) -> tuple[str, str]:
+    """Return the names of input and output of an ONNX file."""
     graph = onnx.load(str(path), load_external_data=False).graph
     return graph.input[0].name, graph.output[0].name
 
 
-def _model_name(engine: Path) -> str:
+def _derive_model_name(engine: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", engine.stem)
 
 
-def write(engine: Path, repository: Path, config: Any) -> Path:
-    """A model of a repository: its configuration, and the engine as version 1 or the next one; raises OutputError."""
-    from google.protobuf import text_format  # noqa: PLC0415 - comes with tritonclient
+def write_model(engine: Path, repository: Path, config: Any) -> Path:
+    """Write the configuration of a model, and the engine as version 1 or the next one.
 
-    model = repository / config.name
+    Return the folder of the version; raises OutputError.
+    """
+    from google.protobuf import text_format  # noqa: PLC0415 - a dependency of tritonclient
+
+    model = repository / str(config.name)
     versions = [int(path.name) for path in model.glob("*") if path.name.isdecimal()]
     target = model / str(max(versions, default=0) + 1)
     try:
@@ -129,36 +181,35 @@ def write(engine: Path, repository: Path, config: Any) -> Path:
     return target
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    options = parse(arguments)
+def write_repository(engines: Path, repository: Path, serving: ServingConfig) -> None:
+    """Write a model for every engine of a folder, or for one engine; raises DeblurError."""
     try:
-        try:
-            import tritonclient.grpc  # noqa: F401, PLC0415
-        except ImportError as error:
-            raise UsageError("tritonclient is not installed", hint="pip install 'deblur-toolkit[fleet]'") from error
-        single = options.engines.is_file()
-        found = (
-            [options.engines]
-            if single
-            else sorted(options.engines.glob("*.onnx")) + sorted(options.engines.glob("*.plan"))
-        )
-        if not found:
-            raise InputError("no engines found", options.engines, hint="give what python -m export wrote")
-        for engine in found:
-            config = configuration(
-                engine,
-                kind=options.kind,
-                instances=options.instances,
-                batch=options.batch,
-                delay_us=options.delay_us,
-                warm_up=options.warm_up,
-            )
-            say(f"model   {write(engine, options.out, config)}")
-    except DeblurError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    return 0
+        import tritonclient.grpc  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise UsageError("tritonclient is not installed", hint="pip install 'deblur-toolkit[fleet]'") from error
+    paths = [engines] if engines.is_file() else [*sorted(engines.glob("*.onnx")), *sorted(engines.glob("*.plan"))]
+    if not paths:
+        raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")
+    for path in paths:
+        say(f"model   {write_model(path, repository, build_model_config(path, serving))}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = parse(arguments)
+    serving = ServingConfig(
+        kind=options.kind,
+        instances=options.instances,
+        batch=options.batch,
+        delay_us=options.delay_us,
+        warm_up=options.warm_up,
+    )
+
+    def run(_: object) -> int:
+        write_repository(options.engines, options.out, serving)
+        return 0
+
+    return run_cli(run, debug=options.debug)
 
 
 if __name__ == "__main__":

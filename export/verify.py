@@ -1,4 +1,4 @@
-"""Whether an engine does what the float network does, and what it gives on true pairs."""
+"""Measurement of engines in memory: image quality on held-out pairs, and agreement with the float network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from runtime.spec import EngineSpec
 
 TILE_OVERLAPS_PX = (0, 16, 32)
 Restorer = Callable[[Pixels], Pixels]
-"""uint8[N, H, W, 3] BGR -> the same, restored."""
+"""uint8[N, H, W, 3] BGR -> the same shape, restored."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A blurred and a sharp picture, uint8[H, W, 3] BGR each."""
+    """A blurred image and its sharp reference, uint8[H, W, 3] BGR each."""
 
     name: str
     blurred: Pixels
@@ -33,46 +33,119 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Score:
-    """Means over held-out pictures, and the one that suffers most."""
+class Quality:
+    """Mean quality of images against their sharp references."""
 
     psnr_db: float
-    """Against the sharp pictures."""
     ssim: float
+
+
+@dataclass(frozen=True)
+class Score(Quality):
+    """Quality of an engine on all pairs, and how far it agrees with the float network."""
+
     agreement_db: float
-    """PSNR against the float network's pictures; 99 where all are equal."""
-    worst: str
+    """Mean PSNR against the output of the float network in PyTorch; 99 if all images are equal."""
+    worst_image: str
+    """Name of the image on which engine and float network differ most."""
     worst_agreement_db: float
 
 
-def restorer(model: onnx.ModelProto) -> Restorer:
-    """An engine that is still in memory, on ONNX Runtime's CPU provider."""
+def create_restorer(model: onnx.ModelProto) -> Restorer:
+    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def restore(frames: Pixels) -> Pixels:
-        (result,) = session.run(None, {name: frames})
-        return np.asarray(result, np.uint8)
+        (output,) = session.run(None, {name: frames})
+        return np.asarray(output, np.uint8)
 
     return restore
 
 
 def read_pairs(folder: Path) -> Iterator[Pair]:
-    """Blurred and sharp pictures from `blur/` and `sharp/`, matched by name; raises InputError."""
+    """Yield the pairs of `blur/NAME` and `sharp/NAME` in a folder.
+
+    Raises InputError if there is none, if an image cannot be read, or if the images of a pair differ in size.
+    """
     blurred = sorted(path for path in (folder / "blur").glob("*") if is_image(path))
     if not blurred:
-        raise InputError("no pairs found", folder, hint="give a folder with blur/ and sharp/ in it")
+        raise InputError("no pairs found", folder, hint="give a folder that contains blur/ and sharp/")
     for path in blurred:
         pair = Pair(path.name, read_image(path), read_image(folder / "sharp" / path.name))
         if pair.blurred.shape != pair.sharp.shape:
-            raise InputError("the pictures of a pair differ in size", path, hint="scale them alike, or remove the pair")
+            hint = "scale both to the same size, or remove the pair"
+            raise InputError("the images of a pair differ in size", path, hint=hint)
         yield pair
 
 
-class RestorerEngine(SynchronousEngine):
-    """A restorer as an engine of the runtime."""
+def crop_centre(pair: Pair, side_px: int) -> Pair:
+    """Return the centre of both images, at most `side_px` wide and high."""
+    top, left = (max(0, (side - side_px) // 2) for side in pair.blurred.shape[:2])
+    part = np.s_[top : top + side_px, left : left + side_px]
+    return Pair(pair.name, np.ascontiguousarray(pair.blurred[part]), np.ascontiguousarray(pair.sharp[part]))
+
+
+def measure_score(restore: Restorer, pairs: list[Pair], float_outputs: list[Pixels]) -> Score:
+    """Compare a restorer with the sharp references and with the float network.
+
+    `float_outputs`: what the float network makes of the blurred images, uint8[H, W, 3] BGR, in the order of `pairs`.
+    """
+    rows = []
+    for pair, float_output in zip(pairs, float_outputs, strict=True):
+        restored = restore(pair.blurred[np.newaxis])[0]
+        agreement_db = min(psnr_db(restored, float_output), IDENTICAL_DB)
+        rows.append((min(psnr_db(restored, pair.sharp), IDENTICAL_DB), ssim(restored, pair.sharp), agreement_db))
+    mean_psnr_db, mean_ssim, mean_agreement_db = (float(value) for value in np.mean(rows, axis=0))
+    worst = int(np.argmin([row[2] for row in rows]))
+    return Score(
+        psnr_db=mean_psnr_db,
+        ssim=mean_ssim,
+        agreement_db=mean_agreement_db,
+        worst_image=pairs[worst].name,
+        worst_agreement_db=float(rows[worst][2]),
+    )
+
+
+def measure_blurred(pairs: list[Pair]) -> Quality:
+    """Return the mean quality of the blurred images, without any restoration."""
+    rows = [(min(psnr_db(p.blurred, p.sharp), IDENTICAL_DB), ssim(p.blurred, p.sharp)) for p in pairs]
+    mean_psnr_db, mean_ssim = (float(value) for value in np.mean(rows, axis=0))
+    return Quality(mean_psnr_db, mean_ssim)
+
+
+def require_agreement(score: Score, *, min_db: float, name: str) -> None:
+    """Raise EngineError if the engine `name` agrees with the float network by less than `min_db` on some image."""
+    if score.worst_agreement_db < min_db:
+        raise EngineError(
+            f"engine differs from PyTorch ({score.worst_agreement_db:.1f} dB on {score.worst_image}, needs {min_db})",
+            name,
+            hint="report it with the versions of torch and onnx",
+        )
+
+
+def measure_tile_losses_db(restore: Restorer, pairs: list[Pair]) -> dict[int, float]:
+    """Return the PSNR in dB lost by restoring images in four or more tiles, by the overlap of the tiles in pixels."""
+    whole_db = np.mean([_measure_psnr_db(restore, pair) for pair in pairs])
+    losses_db = {}
+    for overlap_px in TILE_OVERLAPS_PX:
+        tiled_db = []
+        for pair in pairs:
+            height, width = (max(side // 2 + overlap_px, MIN_TILE_PX) for side in pair.blurred.shape[:2])
+            tiled = TiledEngine(_RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
+            tiled_db.append(_measure_psnr_db(tiled.infer, pair))
+        losses_db[overlap_px] = float(whole_db - np.mean(tiled_db))
+    return losses_db
+
+
+def _measure_psnr_db(restore: Restorer, pair: Pair) -> float:
+    return min(psnr_db(restore(pair.blurred[np.newaxis])[0], pair.sharp), IDENTICAL_DB)
+
+
+class _RestorerEngine(SynchronousEngine):
+    """A restorer with the interface of the runtime's engines."""
 
     backend, provider = "ONNX Runtime", "cpu"
 
@@ -85,50 +158,3 @@ class RestorerEngine(SynchronousEngine):
         return self._restore(batch)
 
     def close(self) -> None: ...
-
-
-def tile_costs_db(restore: Restorer, pairs: list[Pair]) -> dict[int, float]:
-    """PSNR lost where pictures are taken in four or more tiles instead of whole, by overlap in pixels."""
-    whole = np.mean([_psnr_db(restore, pair) for pair in pairs])
-    costs = {}
-    for overlap_px in TILE_OVERLAPS_PX:
-        losses = []
-        for pair in pairs:
-            height, width = (max(side // 2 + overlap_px, MIN_TILE_PX) for side in pair.blurred.shape[:2])
-            tiled = TiledEngine(RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
-            losses.append(_psnr_db(tiled.infer, pair))
-        costs[overlap_px] = float(whole - np.mean(losses))
-    return costs
-
-
-def _psnr_db(restore: Restorer, pair: Pair) -> float:
-    return min(psnr_db(restore(pair.blurred[np.newaxis])[0], pair.sharp), IDENTICAL_DB)
-
-
-def score(restore: Restorer, pairs: list[Pair], reference: list[Pixels]) -> Score:
-    """Compare a restorer with the truth and with what the float network made of the same pictures."""
-    rows = []
-    for pair, expected in zip(pairs, reference, strict=True):
-        restored = restore(pair.blurred[np.newaxis])[0]
-        agreement = min(psnr_db(restored, expected), IDENTICAL_DB)
-        rows.append((min(psnr_db(restored, pair.sharp), IDENTICAL_DB), ssim(restored, pair.sharp), agreement))
-    means = [float(value) for value in np.mean(rows, axis=0)]
-    worst = int(np.argmin([row[2] for row in rows]))
-    return Score(*means, worst=pairs[worst].name, worst_agreement_db=float(rows[worst][2]))
-
-
-def blurred_score(pairs: list[Pair]) -> tuple[float, float]:
-    """Mean PSNR in dB and SSIM of the blurred pictures as they are."""
-    rows = [(min(psnr_db(p.blurred, p.sharp), IDENTICAL_DB), ssim(p.blurred, p.sharp)) for p in pairs]
-    first, second = np.mean(rows, axis=0)
-    return float(first), float(second)
-
-
-def require_agreement(score: Score, *, least_db: float, name: str) -> None:
-    """Raise EngineError unless an engine gives the float network's pictures."""
-    if score.worst_agreement_db < least_db:
-        raise EngineError(
-            f"engine differs from PyTorch ({score.worst_agreement_db:.1f} dB on {score.worst}, {least_db} expected)",
-            name,
-            hint="report it with the versions of torch and onnx",
-        )

@@ -25,7 +25,9 @@ from benchmarks.harness.markdown import format_table
 from benchmarks.harness.metrics import capped_psnr_db
 from benchmarks.harness.scenarios import Load, run_offline, run_single_stream, warm_up
 from benchmarks.harness.statistics import percentile
-from export.plan.builder import PlanConfig, plan_from_onnx, summary
+from export.plan.builder import build_plan
+from export.plan.config import PlanConfig
+from export.plan.layer_report import format_summary
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import Device, probe
@@ -92,7 +94,7 @@ def check_engine(
     size = (width, height)
     config = PlanConfig(flavour=flavour, min_size=size, opt_size=size, max_size=size)
     cache = folder / "timing.cache"
-    plan, sidecar = plan_from_onnx(onnx.read_bytes(), inspect(onnx), config, name=onnx.name, timing_cache=cache)
+    plan, sidecar = build_plan(onnx.read_bytes(), inspect(onnx), config, name=onnx.name, timing_cache=cache)
     path = folder / f"{onnx.stem}.plan"
     path.write_bytes(plan)
     sidecar_path(path).write_text(sidecar.to_json())
@@ -105,7 +107,7 @@ def check_engine(
         (times_ms,) = run_single_stream([engine], frames, load)
     return EngineResult(
         name=onnx.stem,
-        plan=summary(sidecar),
+        plan=format_summary(sidecar),
         worst_db=min(agreement_db),
         min_db=MIN_DB.get(sidecar.engine.precision, MIN_INT8_DB),
         p50_ms=percentile(times_ms, 50),

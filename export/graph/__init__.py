@@ -1,1 +1,1 @@
-"""Exact rewriting of ONNX graphs; knows neither torch nor the networks of `train`."""
+"""Exact rewriting of ONNX graphs: the result computes the same function. Imports neither torch nor `train`."""

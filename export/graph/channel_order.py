@@ -1,8 +1,8 @@
-"""RGB networks made into BGR ones by reordering weights, so that no engine swaps colours while it runs.
+"""RGB networks turned into BGR networks by reordering weights, so that engines swap no channels while they run.
 
-The swap moves from the picture into whatever meets it first: a convolution's input channels, a
-constant that has one value a channel. At the other end the last convolution makes its channels in
-BGR order. Nodes that treat all channels alike pass the swap on.
+The order of the channels is followed through the graph from the input. A convolution absorbs it in the input channels
+of its weights, a constant with one value per channel is reordered, and nodes that compute every channel in the same
+way hand it on. At the other end the last convolution writes its output channels in BGR order.
 """
 
 from __future__ import annotations
@@ -13,139 +13,141 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Order = NDArray[np.intp]
-"""Which of its former channels each channel of a tensor holds."""
+"""For each channel of a tensor, the index of the original channel that it holds."""
 
 _SWAP: Order = np.array([2, 1, 0])
-_ALIKE = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
-"""Operators that compute each channel by itself, in the same way."""
+_CHANNELWISE = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
+"""Operators that compute every channel by itself, in the same way."""
 _SPATIAL = {"AveragePool", "MaxPool", "Resize"}
-"""As `_ALIKE`, but only their first input has channels."""
+"""As `_CHANNELWISE`, but only the first input has channels."""
 
 
 class _CannotFoldError(Exception):
-    """The swap meets a node that it cannot pass."""
+    """The reordered channels reach a node that cannot absorb them or hand them on."""
 
 
-def in_bgr(core: onnx.ModelProto) -> onnx.ModelProto:
-    """The RGB core float32[N, 3, H, W] -> the same, for planes in BGR order.
+def to_bgr_order(core: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a core for inputs and outputs in BGR order, from one in RGB order: float32[N, 3, H, W] -> the same.
 
-    Where the swap cannot be moved into weights, a Gather on either side does it.
+    If the order cannot be moved into the weights, a Gather node on either side swaps the channels.
     """
     result = onnx.ModelProto()
     result.CopyFrom(core)
     try:
-        _Swap(result).fold()
+        _ChannelOrder(result).fold()
     except _CannotFoldError:
         result.CopyFrom(core)
-        _swap_with_nodes(result.graph)
+        _add_swap_nodes(result.graph)
     onnx.checker.check_model(result, full_check=True)
     return result
 
 
-class _Swap:
+class _ChannelOrder:
+    """The channel order of every tensor of a graph, while the graph is rewritten."""
+
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
         typed = onnx.shape_inference.infer_shapes(model).graph
         shapes = {v.name: v.type.tensor_type.shape.dim for v in (*typed.value_info, *typed.input, *typed.output)}
-        self.channels = {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 4}
+        self.channel_counts = {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 4}
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.makers = {name: node for node in self.graph.node for name in node.output}
-        self.takers: dict[str, list[onnx.NodeProto]] = {}
+        self.producers = {name: node for node in self.graph.node for name in node.output}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.graph.node:
             for name in dict.fromkeys(node.input):
-                if node.op_type != "Shape":  # which sees no channel's values
-                    self.takers.setdefault(name, []).append(node)
+                if node.op_type != "Shape":  # a Shape node reads no channel values
+                    self.consumers.setdefault(name, []).append(node)
         self.orders: dict[str, Order] = {self.graph.input[0].name: _SWAP}
 
     def fold(self) -> None:
-        """Follow the swap from the input to the output."""
+        """Move the swap into the weights; raise _CannotFoldError if a node is in the way."""
         for node in list(self.graph.node):
             if any(name in self.orders for name in node.input):
-                self._pass(node)
-        self._reorder_maker(self.graph.output[0].name, _SWAP)
+                self._reorder_inputs(node)
+        self._reorder_producer(self.graph.output[0].name, _SWAP)
         used = {name for node in self.graph.node for name in node.input}
         del self.graph.initializer[:]
         self.graph.initializer.extend(tensor for name, tensor in self.constants.items() if name in used)
 
-    def _pass(self, node: onnx.NodeProto) -> None:
-        """Let a node take reordered channels."""
+    def _reorder_inputs(self, node: onnx.NodeProto) -> None:
+        """Adapt a node to inputs with reordered channels, and note the order of its output."""
         order = self.orders.get(node.input[0])
         if node.op_type == "Shape":
             return
-        if node.op_type == "Conv" and order is not None and self._is_plain(node):
-            self._set(node, 1, self._values(node.input[1])[:, order])
+        if node.op_type == "Conv" and order is not None and self._is_plain_convolution(node):
+            self._set_constant(node, 1, self._read_values(node.input[1])[:, order])
         elif node.op_type == "Concat" and helper.get_node_attr_value(node, "axis") == 1:
-            self.orders[node.output[0]] = self._joined(node)
+            self.orders[node.output[0]] = self._concatenate_orders(node)
         elif node.op_type in _SPATIAL and order is not None:
             self.orders[node.output[0]] = order
-        elif node.op_type in _ALIKE:
+        elif node.op_type in _CHANNELWISE:
             order = next(self.orders[name] for name in node.input if name in self.orders)
             for index, name in enumerate(node.input):
                 if name in self.constants:
-                    self._set(node, index, _reordered(self._values(name), order))
+                    self._set_constant(node, index, _reorder(self._read_values(name), order))
                 else:
-                    self._reorder_maker(name, order)
+                    self._reorder_producer(name, order)
             self.orders[node.output[0]] = order
         else:
             raise _CannotFoldError
 
-    def _joined(self, node: onnx.NodeProto) -> Order:
+    def _concatenate_orders(self, node: onnx.NodeProto) -> Order:
         parts, start = [], 0
         for name in node.input:
-            count = self.channels.get(name, 0)
+            count = self.channel_counts.get(name, 0)
             if not count:
                 raise _CannotFoldError
             parts.append(start + self.orders.get(name, np.arange(count)))
             start += count
         return np.concatenate(parts)
 
-    def _reorder_maker(self, name: str, order: Order) -> None:
-        """Have a tensor made in this order, by the convolution that it comes from, if it is not so yet."""
+    def _reorder_producer(self, name: str, order: Order) -> None:
+        """Make the convolution from which a tensor comes write the tensor in `order`, if it does not do so yet."""
         if name in self.orders:
             if not np.array_equal(self.orders[name], order):
                 raise _CannotFoldError
             return
-        node = self.makers.get(name)
-        others = len(self.takers.get(name, [])) - (name != self.graph.output[0].name)
-        if node is None or others > 0:
+        node = self.producers.get(name)
+        other_consumers = len(self.consumers.get(name, [])) - (name != self.graph.output[0].name)
+        if node is None or other_consumers > 0:
             raise _CannotFoldError
-        if node.op_type == "Conv" and self._is_plain(node):
-            self._reorder_outputs(node, order)
+        if node.op_type == "Conv" and self._is_plain_convolution(node):
+            self._reorder_output_channels(node, order)
         elif node.op_type in _SPATIAL:
-            self._reorder_maker(node.input[0], order)
-        elif node.op_type in _ALIKE:
+            self._reorder_producer(node.input[0], order)
+        elif node.op_type in _CHANNELWISE:
             for index, source in enumerate(node.input):
                 if source in self.constants:
-                    self._set(node, index, _reordered(self._values(source), order))
+                    self._set_constant(node, index, _reorder(self._read_values(source), order))
                 else:
-                    self._reorder_maker(source, order)
+                    self._reorder_producer(source, order)
         else:
             raise _CannotFoldError
         self.orders[name] = order
 
-    def _reorder_outputs(self, convolution: onnx.NodeProto, order: Order) -> None:
-        for index, weights in enumerate(convolution.input[1:], start=1):
-            values = self._values(weights)
-            if len(values) != len(order):  # such as a mask of one channel
+    def _reorder_output_channels(self, convolution: onnx.NodeProto, order: Order) -> None:
+        for index, name in enumerate(convolution.input[1:], start=1):
+            values = self._read_values(name)
+            if len(values) != len(order):  # for example a mask of one channel
                 raise _CannotFoldError
-            self._set(convolution, index, values[order])
+            self._set_constant(convolution, index, values[order])
 
-    def _is_plain(self, node: onnx.NodeProto) -> bool:
-        groups = [helper.get_attribute_value(each) for each in node.attribute if each.name == "group"]
+    def _is_plain_convolution(self, node: onnx.NodeProto) -> bool:
+        groups = [helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == "group"]
         return groups in ([], [1]) and all(name in self.constants for name in node.input[1:])
 
-    def _values(self, name: str) -> NDArray[np.float32]:
+    def _read_values(self, name: str) -> NDArray[np.float32]:
         return numpy_helper.to_array(self.constants[name])
 
-    def _set(self, node: onnx.NodeProto, index: int, values: NDArray[np.float32]) -> None:
-        """Give a node a constant of its own: others may share the former one."""
+    def _set_constant(self, node: onnx.NodeProto, index: int, values: NDArray[np.float32]) -> None:
+        """Give a node a constant of its own, because other nodes may share the former one."""
         name = f"{node.input[index]}.bgr{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         node.input[index] = name
 
 
-def _reordered(values: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
-    """A constant that meets channels on its third axis from the end, as broadcasting has it."""
+def _reorder(values: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
+    """Return a constant with the channels, its third axis from the end, in `order`; raise _CannotFoldError."""
     if values.size == 1:
         return values
     if values.ndim < 3 or values.shape[-3] not in {1, len(order)}:
@@ -153,12 +155,13 @@ def _reordered(values: NDArray[np.float32], order: Order) -> NDArray[np.float32]
     return values if values.shape[-3] == 1 else np.take(values, order, axis=-3)
 
 
-def _swap_with_nodes(graph: onnx.GraphProto) -> None:
-    before, after = graph.input[0].name, graph.output[0].name
+def _add_swap_nodes(graph: onnx.GraphProto) -> None:
+    """Swap the channels with a Gather after the input and another one before the output."""
+    core_input, core_output = graph.input[0].name, graph.output[0].name
     for node in graph.node:
-        node.input[:] = ["bgr.planes" if name == before else name for name in node.input]
-        node.input[:] = ["bgr.swapped" if name == after else name for name in node.input]
-        node.output[:] = ["bgr.swapped" if name == after else name for name in node.output]
+        node.input[:] = ["bgr.input" if name == core_input else name for name in node.input]
+        node.input[:] = ["bgr.output" if name == core_output else name for name in node.input]
+        node.output[:] = ["bgr.output" if name == core_output else name for name in node.output]
     graph.initializer.append(numpy_helper.from_array(_SWAP.astype(np.int64), "bgr.order"))
-    graph.node.insert(0, helper.make_node("Gather", [before, "bgr.order"], ["bgr.planes"], axis=1))
-    graph.node.append(helper.make_node("Gather", ["bgr.swapped", "bgr.order"], [after], axis=1))
+    graph.node.insert(0, helper.make_node("Gather", [core_input, "bgr.order"], ["bgr.input"], axis=1))
+    graph.node.append(helper.make_node("Gather", ["bgr.output", "bgr.order"], [core_output], axis=1))

@@ -1,44 +1,50 @@
-"""Pixel-shuffles as moves of whole runs, which CPUs do many times faster than of single values.
+"""DepthToSpace (pixel shuffle) replaced by Reshape and Transpose nodes that move whole rows of a block.
 
-`pixel_shuffle` takes channels by colour, row, column: no two neighbours stay neighbours. With the
-channels of the convolution before it in the order row, column, colour, and channels innermost, as
-CPU kernels keep them in 8 bits anyway, the channels of a pixel move together.
+CPUs move runs of values many times faster than single values. `pixel_shuffle` orders the channels by colour, row,
+column, so that no two neighbouring channels are neighbouring values of the frame. Here the convolution before it
+writes its channels in the order row, column, colour. CPU kernels for 8 bits keep channels innermost (NHWC), so all
+channels of one pixel then move together.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph.node_builder import Nodes
+from export.graph.node_builder import NodeBuilder
 
 
-def in_runs(core: onnx.ModelProto) -> onnx.ModelProto:
-    """A core that computes the same, with each DepthToSpace that alone follows a convolution made of transpositions."""
+def replace_depth_to_space(core: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a core with the same output bits in which Transpose and Reshape nodes replace DepthToSpace.
+
+    A DepthToSpace node is replaced if it is the only consumer of a convolution whose weights nothing else uses, and
+    if its mode is CRD, which is `pixel_shuffle`. Others stay.
+    """
     result = onnx.ModelProto()
     result.CopyFrom(core)
     graph = result.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    takers = [name for node in graph.node for name in node.input]
+    producers = {name: node for node in graph.node for name in node.output}
+    consumed = [name for node in graph.node for name in node.input]
     for index, node in enumerate(list(graph.node)):
-        before = makers.get(node.input[0]) if node.op_type == "DepthToSpace" else None
-        if before is None or not _reorders(before, constants, takers) or _setting(node, "mode", b"DCR") != b"CRD":
+        convolution = producers.get(node.input[0]) if node.op_type == "DepthToSpace" else None
+        if convolution is None or not _can_reorder_outputs(convolution, constants, consumed):
             continue
-        side = int(_setting(node, "blocksize", 0))
-        for name in before.input[1:]:
-            values = numpy_helper.to_array(constants[name])
-            by_colour = values.reshape(-1, side**2, *values.shape[1:])
-            ordered = np.ascontiguousarray(by_colour.swapaxes(0, 1)).reshape(values.shape)
-            constants[name].CopyFrom(numpy_helper.from_array(ordered, name))
-        build = Nodes(f"shuffle{index}")
-        squares = build.node("Transpose", node.input[0], perm=[0, 2, 3, 1])
-        rows = build.rows(squares, side, constants[before.input[1]].dims[0] // side**2)
-        build.node("Transpose", rows, perm=[0, 3, 1, 2])
+        if _attribute(node, "mode", b"DCR") != b"CRD":
+            continue
+        block_px = int(_attribute(node, "blocksize", 0))
+        for name in convolution.input[1:]:
+            constants[name].CopyFrom(_order_colour_last(constants[name], block_px))
+        build = NodeBuilder(f"shuffle{index}")
+        blocks = build.add_node("Transpose", node.input[0], perm=[0, 2, 3, 1])
+        colours = constants[convolution.input[1]].dims[0] // block_px**2
+        build.add_node("Transpose", build.add_depth_to_space(blocks, block_px, colours), perm=[0, 3, 1, 2])
         build.nodes[-1].output[0] = node.output[0]
-        at = list(graph.node).index(node)
-        nodes = [*graph.node[:at], *build.nodes, *graph.node[at + 1 :]]
+        position = list(graph.node).index(node)
+        nodes = [*graph.node[:position], *build.nodes, *graph.node[position + 1 :]]
         del graph.node[:]
         graph.node.extend(nodes)
         graph.initializer.extend(build.constants)
@@ -46,14 +52,20 @@ def in_runs(core: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _reorders(convolution: onnx.NodeProto, constants: dict[str, onnx.TensorProto], takers: list[str]) -> bool:
-    """Whether the channels that a node makes can be reordered in its weights, and nobody else would notice."""
-    weights = convolution.input[1:]
-    own = all(name in constants and takers.count(name) == 1 for name in weights)
-    plain = convolution.op_type == "Conv" and _setting(convolution, "group", 1) == 1
-    return plain and own and takers.count(convolution.output[0]) == 1
+def _order_colour_last(tensor: onnx.TensorProto, block_px: int) -> onnx.TensorProto:
+    """Return weights or biases whose output channels, ordered colour, row, column, become row, column, colour."""
+    values = numpy_helper.to_array(tensor)
+    by_colour = values.reshape(-1, block_px**2, *values.shape[1:])
+    reordered = np.ascontiguousarray(by_colour.swapaxes(0, 1)).reshape(values.shape)
+    return numpy_helper.from_array(reordered, tensor.name)
 
 
-def _setting(node: onnx.NodeProto, name: str, default: bytes | int) -> bytes | int:
-    found: dict[str, bytes | int] = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    return found.get(name, default)
+def _can_reorder_outputs(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], consumed: list[str]) -> bool:
+    """Return whether a node is a convolution whose output channels can be reordered without other nodes noticing."""
+    owns_weights = all(name in constants and consumed.count(name) == 1 for name in node.input[1:])
+    is_plain = node.op_type == "Conv" and _attribute(node, "group", 1) == 1
+    return is_plain and owns_weights and consumed.count(node.output[0]) == 1
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)

@@ -1,42 +1,50 @@
-"""Nodes for graphs that are written by hand, and the moves of pixels between squares and rows."""
+"""Builder of ONNX nodes for graphs that are written by hand, with space-to-depth in NHWC."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 
-class Nodes:
-    """Collects nodes and constants, under names that begin with a prefix."""
+class NodeBuilder:
+    """Collects nodes and constants whose names begin with a prefix."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
-        """Add a node with one output; returns the output's name."""
-        output = f"{self.prefix}.{kind.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=f"{output}.node", **attributes))
+    def add_node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output and return the name of that output."""
+        output = f"{self.prefix}.{op_type.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, inputs, [output], name=f"{output}.node", **attributes))
         return output
 
-    def constant(self, values: list[int] | np.float32 | np.uint8) -> str:
+    def add_constant(self, values: list[int] | np.float32 | np.uint8) -> str:
+        """Add a constant and return its name; a list becomes int64, a scalar keeps its type."""
         name = f"{self.prefix}.constant{len(self.constants)}"
         array = np.asarray(values, np.int64) if isinstance(values, list) else np.asarray(values)
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def squares(self, rows: str, side: int, channels: int) -> str:
-        """[N, H, W, C] -> [N, H / S, W / S, S S C]: the pixels of a square beside each other, row by row."""
-        places = self.node("Div", self.node("Shape", rows, start=1, end=2), self.constant([side]))
-        shape = self.node("Concat", self.constant([0]), places, self.constant([side, -1, side * channels]), axis=0)
-        moved = self.node("Transpose", self.node("Reshape", rows, shape), perm=[0, 1, 3, 2, 4])
-        return self.node("Reshape", moved, self.constant([0, 0, 0, side**2 * channels]))
+    def add_space_to_depth(self, frames: str, block_px: int, channels: int) -> str:
+        """Add nodes for [N, H, W, C] -> [N, H / B, W / B, B * B * C], blocks of B x B pixels; return the output's name.
 
-    def rows(self, squares: str, side: int, channels: int) -> str:
-        """The inverse of `squares`."""
-        split = self.node("Reshape", squares, self.constant([0, 0, 0, side, side * channels]))
-        height = self.node("Mul", self.node("Shape", squares, start=1, end=2), self.constant([side]))
-        shape = self.node("Concat", self.constant([0]), height, self.constant([-1, channels]), axis=0)
-        return self.node("Reshape", self.node("Transpose", split, perm=[0, 1, 3, 2, 4]), shape)
+        The values of a block are ordered by row, column and channel, as in the bytes of a frame.
+        """
+        height = self.add_node("Div", self.add_node("Shape", frames, start=1, end=2), self.add_constant([block_px]))
+        split_shape = self.add_node(
+            "Concat", self.add_constant([0]), height, self.add_constant([block_px, -1, block_px * channels]), axis=0
+        )
+        blocks = self.add_node("Transpose", self.add_node("Reshape", frames, split_shape), perm=[0, 1, 3, 2, 4])
+        return self.add_node("Reshape", blocks, self.add_constant([0, 0, 0, block_px**2 * channels]))
+
+    def add_depth_to_space(self, blocks: str, block_px: int, channels: int) -> str:
+        """Add nodes for the inverse of `add_space_to_depth`; return the output's name."""
+        split = self.add_node("Reshape", blocks, self.add_constant([0, 0, 0, block_px, block_px * channels]))
+        height = self.add_node("Mul", self.add_node("Shape", blocks, start=1, end=2), self.add_constant([block_px]))
+        frame_shape = self.add_node("Concat", self.add_constant([0]), height, self.add_constant([-1, channels]), axis=0)
+        return self.add_node("Reshape", self.add_node("Transpose", split, perm=[0, 1, 3, 2, 4]), frame_shape)

@@ -1,6 +1,6 @@
-"""The pixel contract as graph nodes: uint8[N, H, W, 3] BGR in, the same out.
+"""The pixel interface of an engine as graph nodes: uint8[N, H, W, 3] BGR in, the same shape out.
 
-Whatever runs the engine sees the same padding, scaling, clipping and rounding, and copies bytes instead of floats.
+Every host of the engine gets the same padding, scaling, clipping and rounding, and copies bytes instead of floats.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.graph.node_builder import Nodes
+from export.graph.node_builder import NodeBuilder
 from runtime.spec import METADATA_KEY, EngineSpec
 
 INPUT, OUTPUT = "blurred", "sharp"
@@ -19,63 +19,46 @@ INPUT, OUTPUT = "blurred", "sharp"
 
 @dataclass(frozen=True)
 class View:
-    """How a core sees frames."""
+    """Pixel values and sizes that a core expects."""
 
     pixel_range: tuple[float, float]
     """Values of black and of full white."""
     multiple_of: int
-    """Frames are padded to this."""
+    """Frames are padded until height and width are multiples of this number of pixels."""
     patch_px: int = 1
-    """Side of the squares of pixels that are the channels of one place."""
+    """Side P of the square patches of pixels; the core takes the 3 P^2 values of a patch as channels."""
 
 
-def with_pixel_interface(
-    core: onnx.ModelProto, view: View, *, spec: EngineSpec, in_bytes: bool = False
+def add_pixel_interface(
+    core: onnx.ModelProto, view: View, *, spec: EngineSpec, keep_bytes: bool = False
 ) -> onnx.ModelProto:
-    """Wrap a BGR network so that it takes and gives 8-bit frames of any size.
+    """Wrap a core that works in BGR order into an engine for 8-bit frames of any size.
 
-    Frames are padded to the network's multiple by repeating the last row and column, and
-    cropped back. `spec` goes into the metadata. What was the network's input keeps its name.
+    `core`: float32[N, 3 P^2, H / P, W / P] -> the same, with values in `view.pixel_range`. The tensor that was its
+    input keeps its name. Frames are padded to the core's multiple by repeating the last row and column, and cropped
+    back. `spec` goes into the metadata.
 
-    `in_bytes`: frames are moved as the bytes that they are, and only their scale is told, which
-    CPUs fuse with a network that is quantised from end to end; black must be 0. TensorRT neither
-    pads nor moves bytes: without `in_bytes` frames are floats first.
+    `keep_bytes`: frames are padded and moved as bytes and enter the core through a DequantizeLinear, which CPUs fuse
+    with a core that is quantized from end to end. Black must be 0, otherwise ValueError is raised. TensorRT neither
+    pads nor moves bytes, so that without `keep_bytes` frames are cast to float first.
     """
-    if in_bytes and view.pixel_range[0]:
-        raise ValueError(f"frames stay bytes only where black is 0, it is {view.pixel_range[0]}")
+    if keep_bytes and view.pixel_range[0]:
+        raise ValueError(f"frames can be kept as bytes only where black is 0, here it is {view.pixel_range[0]}")
     model = onnx.ModelProto()
     model.CopyFrom(core)
     graph = model.graph
-    build = Nodes("pixels")
-    side = view.patch_px
-    frames = INPUT if in_bytes else build.node("Cast", INPUT, to=TensorProto.FLOAT)
-    if view.multiple_of > 1:
-        size = build.node("Shape", INPUT, start=1, end=3)
-        missing = build.node("Mod", build.node("Neg", size), build.constant([view.multiple_of]))
-        pads = build.node("Concat", build.constant([0] * 5), missing, build.constant([0]), axis=0)
-        frames = build.node("Pad", frames, pads, mode="edge")
-    if side > 1:
-        frames = build.squares(frames, side, 3)
-    _values(build, build.node("Transpose", frames, perm=[0, 3, 1, 2]), view, in_bytes=in_bytes)
-    build.nodes[-1].output[0] = graph.input[0].name
+    build = NodeBuilder("pixels")
+    size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes)
     split = len(build.nodes)
-
-    codes = _codes_there(graph) if in_bytes else None
-    codes = codes or _codes(build, graph.output[0].name, view, in_bytes=in_bytes)
-    frames = build.node("Transpose", codes, perm=[0, 2, 3, 1])
-    if side > 1:
-        frames = build.rows(frames, side, 3)
-    if view.multiple_of > 1:
-        frames = build.node("Slice", frames, build.constant([0, 0]), size, build.constant([1, 2]))
-    if not in_bytes:
-        build.node("Cast", frames, to=TensorProto.UINT8)
-    build.nodes[-1].output[0] = OUTPUT
+    codes = _remove_final_dequantize(graph) if keep_bytes else None
+    codes = codes or _add_codes(build, graph.output[0].name, view, keep_bytes=keep_bytes)
+    _add_output_nodes(build, codes, size, view, keep_bytes=keep_bytes)
 
     nodes = [*build.nodes[:split], *graph.node, *build.nodes[split:]]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend(build.constants)
-    shape = ["batch", "height", "width", 3]
+    shape = ("batch", "height", "width", 3)
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.UINT8, shape))
     graph.name = spec.name
@@ -84,33 +67,60 @@ def with_pixel_interface(
     return model
 
 
-def _values(build: Nodes, codes: str, view: View, *, in_bytes: bool) -> None:
-    """8-bit codes -> what the network sees."""
+def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_bytes: bool) -> str:
+    """Add the nodes from the frames to the tensor `core_input`; return the name of the frames' height and width."""
+    size = ""
+    frames = INPUT if keep_bytes else build.add_node("Cast", INPUT, to=TensorProto.FLOAT)
+    if view.multiple_of > 1:
+        size = build.add_node("Shape", INPUT, start=1, end=3)
+        missing = build.add_node("Mod", build.add_node("Neg", size), build.add_constant([view.multiple_of]))
+        pads = build.add_node("Concat", build.add_constant([0] * 5), missing, build.add_constant([0]), axis=0)
+        frames = build.add_node("Pad", frames, pads, mode="edge")
+    if view.patch_px > 1:
+        frames = build.add_space_to_depth(frames, view.patch_px, 3)
+    nchw = build.add_node("Transpose", frames, perm=[0, 3, 1, 2])
     low, high = view.pixel_range
-    scale = build.constant(np.float32((high - low) / 255))
-    if in_bytes:
-        build.node("DequantizeLinear", codes, scale, build.constant(np.uint8(0)))
-        return
-    values = build.node("Mul", codes, scale)
-    if low:
-        build.node("Add", values, build.constant(np.float32(low)))
+    scale = build.add_constant(np.float32((high - low) / 255))
+    if keep_bytes:
+        build.add_node("DequantizeLinear", nchw, scale, build.add_constant(np.uint8(0)))
+    else:
+        values = build.add_node("Mul", nchw, scale)
+        if low:
+            build.add_node("Add", values, build.add_constant(np.float32(low)))
+    build.nodes[-1].output[0] = core_input
+    return size
 
 
-def _codes(build: Nodes, values: str, view: View, *, in_bytes: bool) -> str:
-    """What the network gives -> 8-bit codes, clipped and rounded."""
+def _add_output_nodes(build: NodeBuilder, codes: str, size: str, view: View, *, keep_bytes: bool) -> None:
+    """Add the nodes from 8-bit codes in NCHW to the restored frames, cropped to `size`."""
+    frames = build.add_node("Transpose", codes, perm=[0, 2, 3, 1])
+    if view.patch_px > 1:
+        frames = build.add_depth_to_space(frames, view.patch_px, 3)
+    if view.multiple_of > 1:
+        frames = build.add_node("Slice", frames, build.add_constant([0, 0]), size, build.add_constant([1, 2]))
+    if not keep_bytes:
+        build.add_node("Cast", frames, to=TensorProto.UINT8)
+    build.nodes[-1].output[0] = OUTPUT
+
+
+def _add_codes(build: NodeBuilder, values: str, view: View, *, keep_bytes: bool) -> str:
+    """Add the nodes from the core's output to codes 0..255, clipped and rounded; return the name of the codes."""
     low, high = view.pixel_range
-    if in_bytes:
-        scale = build.constant(np.float32((high - low) / 255))
-        return build.node("QuantizeLinear", values, scale, build.constant(np.uint8(0)))
+    if keep_bytes:
+        scale = build.add_constant(np.float32((high - low) / 255))
+        return build.add_node("QuantizeLinear", values, scale, build.add_constant(np.uint8(0)))
     if low:
-        values = build.node("Sub", values, build.constant(np.float32(low)))
-    codes = build.node("Mul", values, build.constant(np.float32(255 / (high - low))))
-    codes = build.node("Clip", codes, build.constant(np.float32(0)), build.constant(np.float32(255)))
-    return build.node("Round", codes)
+        values = build.add_node("Sub", values, build.add_constant(np.float32(low)))
+    codes = build.add_node("Mul", values, build.add_constant(np.float32(255 / (high - low))))
+    codes = build.add_node("Clip", codes, build.add_constant(np.float32(0)), build.add_constant(np.float32(255)))
+    return build.add_node("Round", codes)
 
 
-def _codes_there(graph: onnx.GraphProto) -> str | None:
-    """The codes that a core quantised to the range of pixels ends with, freed from the scale that it puts to them."""
+def _remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
+    """Remove the DequantizeLinear at the end of a core whose output is quantized to the range of pixels.
+
+    Return the name of the 8-bit codes before it, or None if the core does not end with such a node.
+    """
     last = next(node for node in graph.node if graph.output[0].name in node.output)
     if last.op_type != "DequantizeLinear":
         return None

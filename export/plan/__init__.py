@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX plans from ONNX engines."""
+"""TensorRT and TensorRT-RTX plans from ONNX engines. Needs the runtime and the builder, neither torch nor onnx."""

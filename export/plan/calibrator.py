@@ -1,6 +1,6 @@
-"""Implicit INT8 calibration, which TensorRT had up to version 10: it chooses scales and layers by itself.
+"""Implicit INT8 calibration of TensorRT up to version 10, which chooses scales and layers by itself.
 
-Q/DQ engines from `python -m export` are measured against a budget; these are not. Not yet run on a GPU.
+Q/DQ engines from `python -m export` are measured against a budget in dB; plans made here are not. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ import cv2
 import numpy as np
 
 from runtime.errors import EngineError
+from runtime.frame import Pixels, Size
 
 Algorithm = Literal["entropy", "minmax"]
 _CLASSES: dict[Algorithm, str] = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
 
-def calibrator(trt: Any, algorithm: Algorithm, frames: Iterable[Any], size: tuple[int, int]) -> Any:
-    """A TensorRT calibrator over frames uint8[H, W, 3] BGR, resized to `size` (width, height)."""
+def create_calibrator(trt: Any, algorithm: Algorithm, frames: Iterable[Pixels], size: Size) -> Any:
+    """Return a TensorRT calibrator that reads frames, uint8[H, W, 3] BGR, resized to `size` (width, height).
+
+    Raises EngineError for TensorRT 11 and newer, which has no calibrators.
+    """
     base = getattr(trt, _CLASSES[algorithm], None)
     if base is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} has no calibrators: from 11 on precision is in the ONNX alone",
+            f"TensorRT {trt.__version__} has no calibrators: from version 11 on the ONNX alone decides the precision",
             hint="build deblur_int8.onnx, whose Q/DQ nodes were calibrated by python -m export",
         )
-    import pycuda.autoprimaryctx  # noqa: F401, PLC0415 - only calibration needs device memory here
+    import pycuda.autoprimaryctx  # noqa: F401, PLC0415 - only calibration needs device memory
     import pycuda.driver as cuda  # noqa: PLC0415
 
     width, height = size
@@ -47,9 +51,9 @@ def calibrator(trt: Any, algorithm: Algorithm, frames: Iterable[Any], size: tupl
             return [int(self.memory)]
 
         def read_calibration_cache(self) -> None:
-            """None is kept: scales of another model or other frames would be taken for these."""
+            """Return None, because cached scales could come from another model or other frames."""
 
         def write_calibration_cache(self, content: bytes) -> None:
-            """As above."""
+            """Store nothing, for the same reason."""
 
     return Calibrator()

@@ -1,1 +1,1 @@
-"""FP16 and INT8 decided in the ONNX graph, with calibration and per-layer sensitivity."""
+"""Precision of the core network: FP16 and INT8 graphs, calibration, and the search for layers that stay in float."""

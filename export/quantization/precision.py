@@ -1,10 +1,9 @@
-"""FP16 and INT8: the float core network with its precision decided in the graph.
+"""FP16 and INT8 cores: the precision of a network is decided in its ONNX graph.
 
-TensorRT 11 and TensorRT-RTX take precision from the ONNX alone, so each precision is a graph of
-its own. The first and last convolution and the global residual stay in float: 8 bits there
-would be noise in the picture itself. The CPU's layout may take them too, where black is 0: the
-picture that comes in is 8 bits already, the one that goes out will be, and the noise is that of
-the residual rounded once more.
+TensorRT 11 and TensorRT-RTX take the precision from the graph alone, so every precision is a graph of its own. The
+first and the last convolution and the global residual stay in float: quantizing them to 8 bits would add noise to the
+image itself. The layout for CPUs may quantize them too if black is 0: the input image has 8 bits anyway, the output
+image gets 8 bits anyway, and the only additional noise is that the residual is rounded a second time.
 """
 
 from __future__ import annotations
@@ -30,123 +29,130 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 Layout = Literal["int8", "int8_cpu"]
-"""`int8`: symmetric, weights and activations of convolutions, what TensorRT fuses; `int8_cpu`:
-unsigned activations through all that lies between convolutions, what ONNX Runtime's CPU kernels fuse."""
-Planes = NDArray[np.float32]
-"""float32[N, C, H, W] in the network's order and range: what the core takes."""
+"""Layout of the Q/DQ nodes.
 
+`int8`: symmetric weights and activations of convolutions only; TensorRT fuses this layout.
+`int8_cpu`: unsigned activations, also through the operators between convolutions; ONNX Runtime's CPU kernels fuse it.
+"""
+Nchw = NDArray[np.float32]
+"""Input of a core: float32[N, C, H, W] in the network's channel order and pixel range."""
 Ranges = dict[str, tuple[float, float]]
-"""Least and greatest value of each tensor."""
+"""Smallest and largest value of each tensor, by the tensor's name."""
 
 FP16_MAX = 65_504.0
 _FP16_HEADROOM = 8.0
-"""Values this many times nearer than the greatest are kept in float: other frames may be brighter."""
+"""Tensors that reach the largest half-precision value divided by this stay in float: other frames may be brighter."""
+_CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
+"""Operators between convolutions that the layout `int8_cpu` quantizes."""
 
 
-def prepared(core: onnx.ModelProto) -> onnx.ModelProto:
-    """A float core with shapes inferred and constants folded, as ONNX Runtime's quantiser wants it."""
+def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float core with inferred shapes and folded constants, as ONNX Runtime's quantizer expects it."""
     with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder) / "core.onnx", Path(folder) / "prepared.onnx"
-        onnx.save(core, before)
-        quant_pre_process(str(before), str(after), skip_symbolic_shape=True)
-        return onnx.load(after)
+        source, target = Path(folder) / "core.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(core, source)
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+        return onnx.load(target)
 
 
-def convolutions(core: onnx.ModelProto, *, whole: bool = False) -> list[str]:
-    """Names of the nodes that may be quantised: all convolutions; without `whole` not the first and the last."""
+def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> list[str]:
+    """Return the names of the convolutions that may be quantized; the first and last only with `include_ends`."""
     names = [node.name for node in core.graph.node if node.op_type == "Conv"]
-    return names if whole else names[1:-1]
+    return names if include_ends else names[1:-1]
 
 
-def fp16(core: onnx.ModelProto, frames: Iterable[Planes]) -> onnx.ModelProto:
-    """The core in half precision, but for the residual and whatever comes near to overflowing on `frames`.
+def convert_to_fp16(core: onnx.ModelProto, inputs: Iterable[Nchw]) -> onnx.ModelProto:
+    """Return the core in half precision, except for the residual and for nodes that may overflow.
 
-    Inputs and outputs stay float32.
+    A node may overflow if one of its tensors comes near the largest half-precision value on `inputs`. The input and
+    output of the core stay float32.
     """
-    kept = {node.name for node in core.graph.node if core.graph.output[0].name in node.output}
-    peaks = _peaks(core, frames)
+    float_nodes = {node.name for node in core.graph.node if core.graph.output[0].name in node.output}
+    peaks = _measure_peaks(core, inputs)
     for node in core.graph.node:
         if any(peaks.get(name, 0.0) > FP16_MAX / _FP16_HEADROOM for name in (*node.input, *node.output)):
-            kept.add(node.name)
-    half = convert_float_to_float16(copy.deepcopy(core), keep_io_types=True, node_block_list=sorted(kept))
-    _drop_round_trips(half.graph)
-    return _in_order(half)
+            float_nodes.add(node.name)
+    half = convert_float_to_float16(copy.deepcopy(core), keep_io_types=True, node_block_list=sorted(float_nodes))
+    _remove_cast_pairs(half.graph)
+    return _sort_nodes(half)
 
 
-def int8(
+def quantize_int8(
     core: onnx.ModelProto,
     ranges: Ranges,
     layout: Layout,
     *,
-    quantised: Collection[str],
+    layers: Collection[str],
     pixel_range: tuple[float, float] | None = None,
 ) -> onnx.ModelProto:
-    """The core as Q/DQ graph: the convolutions named in `quantised` in 8 bits, the others in float.
+    """Return the core with Q/DQ nodes: the convolutions named in `layers` compute in 8 bits, the others in float.
 
-    `core`: as `prepared` gives it; `ranges`: of its tensors, asymmetric, from `export.quantization.calibration`.
-    `pixel_range`: that of pixels, for a core that is quantised from end to end.
+    `core`: a result of `prepare_for_quantization`. `ranges`: asymmetric ranges of its tensors, from
+    `export.quantization.calibration`. `pixel_range`: values of black and white, for a core that is quantized from end
+    to end; its input and output then have exactly this range.
     """
-    if not quantised:
+    if not layers:
         return core
-    symmetric = layout == "int8"
-    between = [] if symmetric else ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
-    excluded = [node.name for node in core.graph.node if node.op_type == "Conv" and node.name not in quantised]
+    is_symmetric = layout == "int8"
+    float_nodes = [node.name for node in core.graph.node if node.op_type == "Conv" and node.name not in layers]
     if pixel_range is None:
-        excluded += [node.name for node in core.graph.node if core.graph.output[0].name in node.output]
+        float_nodes += [node.name for node in core.graph.node if core.graph.output[0].name in node.output]
     else:
         ranges = ranges | {tensor.name: pixel_range for tensor in (core.graph.input[0], core.graph.output[0])}
     options: dict[str, Any] = {
-        "ActivationSymmetric": symmetric,
+        "ActivationSymmetric": is_symmetric,
         "WeightSymmetric": True,
-        "QuantizeBias": not symmetric,
-        "AddQDQPairToWeight": symmetric,
-        "DedicatedQDQPair": symmetric,
-        "OpTypesToExcludeOutputQuantization": ["Conv"] if symmetric else [],
-        "TensorQuantOverrides": {} if symmetric else _weight_scales(core, quantised),
+        "QuantizeBias": not is_symmetric,
+        "AddQDQPairToWeight": is_symmetric,
+        "DedicatedQDQPair": is_symmetric,
+        "OpTypesToExcludeOutputQuantization": ["Conv"] if is_symmetric else [],
+        "TensorQuantOverrides": {} if is_symmetric else _compute_weight_scales(core, layers),
     }
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         copy.deepcopy(core),
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if is_symmetric else QuantType.QUInt8,
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
             {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
         ),
         nodes_to_quantize=[],
-        nodes_to_exclude=excluded,
-        op_types_to_quantize=["Conv", *between],
+        nodes_to_exclude=float_nodes,
+        op_types_to_quantize=["Conv", *([] if is_symmetric else _CPU_OPERATORS)],
         extra_options=options,
     )
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises a pre-processing that has been done
+    log_level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the quantizer recommends a preparation that has already been done
     try:
-        quantiser.quantize_model()
+        quantizer.quantize_model()
     finally:
-        logging.disable(before)
-    return _in_order(quantiser.model.model)
+        logging.disable(log_level)
+    return _sort_nodes(quantizer.model.model)
 
 
-def _weight_scales(core: onnx.ModelProto, quantised: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    """Scales of 8-bit weights with which no CPU saturates, as overrides for ONNX Runtime's quantiser.
+def _compute_weight_scales(core: onnx.ModelProto, layers: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return scales of 8-bit weights that saturate on no CPU, as overrides for ONNX Runtime's quantizer.
 
-    x86 without VNNI adds two products, of neighbouring input channels and unsigned activations, in 16 bits
-    (`vpmaddubsw`): 255 times two weights of one sign that together pass 128 are cut off.
+    x86 CPUs without VNNI add two products of neighbouring input channels in 16 bits (`vpmaddubsw`). With unsigned
+    activations up to 255, the sum saturates if two weights of the same sign add up to more than 128.
     """
-    names = {node.input[1] for node in core.graph.node if node.name in quantised}
-    scales = {}
-    for weight in (each for each in core.graph.initializer if each.name in names):
-        values = np.moveaxis(onnx.numpy_helper.to_array(weight), 1, -1)  # [outputs, height, width, inputs]
+    names = {node.input[1] for node in core.graph.node if node.name in layers}
+    overrides = {}
+    for tensor in core.graph.initializer:
+        if tensor.name not in names:
+            continue
+        values = np.moveaxis(onnx.numpy_helper.to_array(tensor), 1, -1)  # [outputs, height, width, inputs]
         pairs = np.pad(values, [(0, 0)] * 3 + [(0, values.shape[-1] % 2)]).reshape(len(values), -1, 2)
-        together = np.maximum(pairs.clip(0).sum(-1), -pairs.clip(None, 0).sum(-1)).max(-1)
-        scale = (together / 127).clip(np.finfo(np.float32).tiny)
-        scales[weight.name] = [{"axis": 0, "scale": each, "zero_point": 0} for each in scale]
-    return scales
+        pair_sums = np.maximum(pairs.clip(0).sum(-1), -pairs.clip(None, 0).sum(-1)).max(-1)
+        scales = (pair_sums / 127).clip(np.finfo(np.float32).tiny)
+        overrides[tensor.name] = [{"axis": 0, "scale": scale, "zero_point": 0} for scale in scales]
+    return overrides
 
 
-def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Nodes after what they take, which both converters leave to others."""
+def _sort_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with every node after the producers of its inputs, which neither converter guarantees."""
     graph = onnx_ir.from_proto(model)
     TopologicalSortPass()(graph)
     result: onnx.ModelProto = onnx_ir.to_proto(graph)
@@ -154,33 +160,35 @@ def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _peaks(core: onnx.ModelProto, frames: Iterable[Planes]) -> dict[str, float]:
-    """The greatest absolute value of every float tensor, found by running; constants too."""
+def _measure_peaks(core: onnx.ModelProto, inputs: Iterable[Nchw]) -> dict[str, float]:
+    """Return the largest absolute value of every float tensor on `inputs`, and of every constant."""
     probe = copy.deepcopy(core)
     typed = onnx.shape_inference.infer_shapes(probe)
     names = [v.name for v in typed.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT]
-    kept = {name.name for name in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
+    core_outputs = {output.name for output in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in core_outputs)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     peaks = {t.name: float(np.abs(onnx.numpy_helper.to_array(t)).max(initial=0)) for t in core.graph.initializer}
-    for planes in frames:
-        for name, values in zip(outputs, session.run(outputs, {core.graph.input[0].name: planes}), strict=True):
+    for nchw in inputs:
+        for name, values in zip(outputs, session.run(outputs, {core.graph.input[0].name: nchw}), strict=True):
             peaks[name] = max(peaks.get(name, 0.0), float(np.abs(values).max(initial=0)))
     return peaks
 
 
-def _drop_round_trips(graph: onnx.GraphProto) -> None:
-    """Where a float tensor was cast to half and back, take the tensor itself: the residual adds the true input."""
+def _remove_cast_pairs(graph: onnx.GraphProto) -> None:
+    """Remove casts of a float tensor to half and back, so that the residual adds the exact input."""
     casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
-    kinds = {node.output[0]: node.attribute[0].i for node in casts.values()}
-    for back in list(casts.values()):
-        there = casts.get(back.input[0])
-        if there is None or kinds[back.output[0]] != TensorProto.FLOAT or kinds[there.output[0]] != TensorProto.FLOAT16:
+    targets = {node.output[0]: node.attribute[0].i for node in casts.values()}
+    for to_float in list(casts.values()):
+        to_half = casts.get(to_float.input[0])
+        if to_half is None or targets[to_float.output[0]] != TensorProto.FLOAT:
             continue
-        old, new = back.output[0], there.input[0]
-        graph.node.remove(back)
-        if old in {output.name for output in graph.output}:  # which keeps its name
+        if targets[to_half.output[0]] != TensorProto.FLOAT16:
+            continue
+        old, new = to_float.output[0], to_half.input[0]
+        graph.node.remove(to_float)
+        if old in {output.name for output in graph.output}:  # an output of the graph keeps its name
             old, new = new, old
         for node in graph.node:
             node.input[:] = [new if name == old else name for name in node.input]

@@ -1,4 +1,4 @@
-"""Which layers may not be quantised: measured one by one, given back to float until the budget holds."""
+"""Search for the layers that must stay in float: each layer is measured alone, the worst ones are left out."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ from dataclasses import dataclass
 
 import onnx
 
-Build = Callable[[frozenset[str]], onnx.ModelProto]
-"""An engine with these layers quantised."""
-Measure = Callable[[onnx.ModelProto], float]
-"""What an engine loses against the float one, in dB; negative where it happens to be better."""
+BuildCore = Callable[[frozenset[str]], onnx.ModelProto]
+"""Names of layers -> a core in which exactly these layers are quantized."""
+MeasureLoss = Callable[[onnx.ModelProto], float]
+"""Core -> PSNR in dB that it loses against the float core; negative if it happens to be better."""
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """An engine, the layers that it quantises, and what it loses in dB."""
+class QuantizedCore:
+    """A core, the layers of it that are quantized, and the PSNR in dB that it loses."""
 
     model: onnx.ModelProto
-    quantised: frozenset[str]
+    layers: frozenset[str]
     loss_db: float
 
 
-def losses_db(layers: list[str], build: Build, measure: Measure) -> dict[str, float]:
-    """What each layer costs when it alone is quantised, the costliest first."""
-    alone = {layer: measure(build(frozenset({layer}))) for layer in layers}
-    return dict(sorted(alone.items(), key=lambda item: -item[1]))
+def measure_layer_losses(layers: list[str], build: BuildCore, measure: MeasureLoss) -> dict[str, float]:
+    """Return the loss in dB of each layer when only that layer is quantized, the largest loss first."""
+    losses = {layer: measure(build(frozenset({layer}))) for layer in layers}
+    return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
 
-def fitted(costs_db: dict[str, float], build: Build, measure: Measure, *, budget_db: float) -> Fitted:
-    """The engine with most layers quantised that loses no more than the budget.
+def quantize_within_budget(
+    layer_losses_db: dict[str, float], build: BuildCore, measure: MeasureLoss, *, budget_db: float
+) -> QuantizedCore:
+    """Return the core with the most quantized layers whose loss is within the budget.
 
-    Layers go back to float in the order of `costs_db`. If even the last one costs too much, the
-    result quantises nothing and its loss says so.
+    Layers return to float in the order of `layer_losses_db`. If the last quantized layer alone still exceeds the
+    budget, the result has no quantized layer, and its loss is the one measured without any.
     """
-    layers = list(costs_db)
-    for given_back in range(len(layers) + 1):
-        quantised = frozenset(layers[given_back:])
-        model = build(quantised)
-        result = Fitted(model, quantised, measure(model))
+    layers = list(layer_losses_db)
+    for float_layers in range(len(layers) + 1):
+        quantized = frozenset(layers[float_layers:])
+        model = build(quantized)
+        result = QuantizedCore(model, quantized, measure(model))
         if result.loss_db <= budget_db:
             break
     return result

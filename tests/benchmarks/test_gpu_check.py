@@ -32,7 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         plan = write_plan(tmp_path / "engines" / name, tmp_path / "plans")
         return plan.read_bytes(), Sidecar.from_json(sidecar_path(plan).read_text())
 
-    monkeypatch.setattr(gpu_check, "plan_from_onnx", build)
+    monkeypatch.setattr(gpu_check, "build_plan", build)
     monkeypatch.setattr(gpu_check, "probe", lambda: HostCuda().device)
     monkeypatch.setattr(gpu_check, "FRAMES", 3)
     monkeypatch.setattr(gpu_check, "MIN_QUERIES", 8)
@@ -59,7 +59,7 @@ def test_a_plan_with_other_output_fails(
         plan = write_plan(invert, machine / "plans")
         return plan.read_bytes(), Sidecar.from_json(sidecar_path(plan).read_text())
 
-    monkeypatch.setattr(gpu_check, "plan_from_onnx", build_another)
+    monkeypatch.setattr(gpu_check, "build_plan", build_another)
     arguments = ["--engines", str(machine / "engines"), "--out", str(machine / "out"), "--duration", "0.1"]
     assert gpu_check.main(arguments) == 1
     assert capsys.readouterr().out.startswith("# FAIL: edge-s_fp32")

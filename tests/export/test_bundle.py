@@ -1,4 +1,4 @@
-"""From the build machine to the board: what is damaged, forged, worse or cut off changes nothing there."""
+"""Bundles from the build machine to the board: a damaged, forged, worse or interrupted one changes nothing there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engines(folder: Path, *, worse: bool = False) -> Path:
-    """A folder as the export leaves it, with one engine; a worse one adds to every channel."""
+    """Write a folder like an export's, with one engine; a worse one flips bits of every output value."""
     folder.mkdir()
     target = folder / "deblur_int8_cpu.onnx"
     if not worse:
@@ -54,9 +54,9 @@ def engines(folder: Path, *, worse: bool = False) -> Path:
     model = onnx.load(str(BUNDLED))
     final = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = ["was_sharp" if name == final else name for name in node.output]
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(40, np.uint8), "much"))
-    model.graph.node.append(onnx.helper.make_node("BitwiseXor", ["was_sharp", "much"], [final]))
+        node.output[:] = ["original_sharp" if name == final else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(40, np.uint8), "bits"))
+    model.graph.node.append(onnx.helper.make_node("BitwiseXor", ["original_sharp", "bits"], [final]))
     onnx.save(model, target)
     return folder
 
@@ -86,7 +86,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def second(first: Path, pairs: Path, key: Path) -> Path:
-    """Signed, and of other content."""
+    """A signed bundle with other contents."""
     (first.parent / "one" / "report.md").write_text("better")
     pack(first.parent / "one", pairs, first.with_name("deblur-1.1.0.tar.zst"), key=key)
     return first.with_name("deblur-1.1.0.tar.zst")
@@ -94,7 +94,7 @@ def second(first: Path, pairs: Path, key: Path) -> Path:
 
 @pytest.fixture
 def board(tmp_path: Path, first: Path) -> Path:
-    """With the first version installed."""
+    """A board with the first version installed."""
     assert install(first, tmp_path / "board") == 0
     return tmp_path / "board"
 
@@ -104,7 +104,7 @@ def install(bundle: Path, board: Path, *options: str | Path) -> int:
 
 
 def version(board: Path) -> str:
-    """Of what would stream now, once it is known to be whole."""
+    """Return the current version, after checking that all its files are undamaged."""
     current = board / "current"
     manifest = Manifest.from_json((current / "manifest.json").read_text())
     for name, digest in manifest.files.items():
@@ -113,26 +113,26 @@ def version(board: Path) -> str:
 
 
 def members(bundle: Path) -> Members:
-    packed = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(bundle.read_bytes())).read()
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+    content = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(bundle.read_bytes())).read()
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         return [(member.name, archive.extractfile(member).read()) for member in archive]
 
 
-def packed(path: Path, content: Members, *, kind: bytes = tarfile.REGTYPE) -> Path:
-    """A bundle by hand; the last member is of a kind."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
+def pack_members(path: Path, content: Members, *, last_type: bytes = tarfile.REGTYPE) -> Path:
+    """Write a bundle with these members; the last one has the given tar type."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for index, (name, data) in enumerate(content):
             member = tarfile.TarInfo(name)
             member.size = len(data)
-            if index == len(content) - 1 and kind != tarfile.REGTYPE:
-                member.type, member.linkname, member.size = kind, "/etc/passwd", 0
+            if index == len(content) - 1 and last_type != tarfile.REGTYPE:
+                member.type, member.linkname, member.size = last_type, "/etc/passwd", 0
             archive.addfile(member, io.BytesIO(data))
-    path.write_bytes(zstandard.ZstdCompressor().compress(made.getvalue()))
+    path.write_bytes(zstandard.ZstdCompressor().compress(buffer.getvalue()))
     return path
 
 
-def test_a_version_after_the_other_and_back(board: Path, second: Path, tmp_path: Path) -> None:
+def test_installing_a_second_version_and_rolling_back(board: Path, second: Path, tmp_path: Path) -> None:
     assert version(board) == "1.0.0"
     assert install(second, board) == 0
     assert version(board) == "1.1.0"
@@ -162,10 +162,10 @@ def test_the_same_files_make_the_same_bundle(first: Path, pairs: Path, tmp_path:
     assert again.read_bytes() == first.read_bytes()
 
 
-@pytest.mark.parametrize("place", [0.001, 0.01, 0.2, 0.5, 0.8, 0.999])
-def test_a_flipped_byte_changes_nothing(place: float, board: Path, second: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("position", [0.001, 0.01, 0.2, 0.5, 0.8, 0.999])
+def test_a_flipped_byte_changes_nothing(position: float, board: Path, second: Path, tmp_path: Path) -> None:
     content = bytearray(second.read_bytes())
-    content[int(place * len(content))] ^= 0x10
+    content[int(position * len(content))] ^= 0x10
     (tmp_path / "flipped.tar.zst").write_bytes(content)
     assert install(tmp_path / "flipped.tar.zst", board) == 3
     assert version(board) == "1.0.0"
@@ -173,55 +173,63 @@ def test_a_flipped_byte_changes_nothing(place: float, board: Path, second: Path,
 
 
 @pytest.mark.parametrize("name", ["deblur_int8_cpu.onnx", "gate/blur/0.png", "manifest.json"])
-def test_a_byte_that_is_flipped_before_packing_changes_nothing(
+def test_a_byte_flipped_before_packing_changes_nothing(
     name: str, board: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = [(each, data[:-1] + bytes([data[-1] ^ 1]) if each == name else data) for each, data in members(second)]
-    assert install(packed(tmp_path / "forged.tar.zst", content), board) == 3
+    content = [
+        (member, data[:-1] + bytes([data[-1] ^ 1]) if member == name else data) for member, data in members(second)
+    ]
+    assert install(pack_members(tmp_path / "forged.tar.zst", content), board) == 3
     assert "bundle is damaged" in capsys.readouterr().err
     assert version(board) == "1.0.0"
 
 
-def _without_the_last(content: Members) -> Members:
+def _remove_last(content: Members) -> Members:
     return content[:-1]
 
 
-def _with_another(content: Members) -> Members:
+def _add_member(content: Members) -> Members:
     return [*content, ("extra.sh", b"rm -rf /")]
 
 
-def _in_another_order(content: Members) -> Members:
+def _reverse_order(content: Members) -> Members:
     return content[::-1]
 
 
-def _out_of_its_folder(content: Members) -> Members:
+def _escape_folder(content: Members) -> Members:
     manifest = json.loads(dict(content)["manifest.json"])
     manifest["files"]["../../../escaped"] = manifest["files"].pop("report.md")
     renamed = [("../../../escaped" if name == "report.md" else name, data) for name, data in content]
-    return [("manifest.json", json.dumps(manifest).encode()), *[each for each in renamed if "manifest" not in each[0]]]
+    return [
+        ("manifest.json", json.dumps(manifest).encode()),
+        *[member for member in renamed if "manifest" not in member[0]],
+    ]
 
 
-def _with_an_engine_of_which_nothing_is_said(content: Members) -> Members:
+def _remove_gate_scores(content: Members) -> Members:
     manifest = json.loads(dict(content)["manifest.json"])
     manifest["gate_psnr_db"] = {}
-    return [("manifest.json", json.dumps(manifest).encode()), *[each for each in content if "manifest" not in each[0]]]
+    return [
+        ("manifest.json", json.dumps(manifest).encode()),
+        *[member for member in content if "manifest" not in member[0]],
+    ]
 
 
 @pytest.mark.parametrize(
     "change",
-    [_without_the_last, _with_another, _in_another_order, _out_of_its_folder, _with_an_engine_of_which_nothing_is_said],
+    [_remove_last, _add_member, _reverse_order, _escape_folder, _remove_gate_scores],
 )
-def test_what_its_manifest_does_not_say_changes_nothing(
+def test_a_bundle_that_differs_from_its_manifest_changes_nothing(
     change: Callable[[Members], Members], board: Path, second: Path, tmp_path: Path
 ) -> None:
-    assert install(packed(tmp_path / "forged.tar.zst", change(members(second))), board) == 3
+    assert install(pack_members(tmp_path / "forged.tar.zst", change(members(second))), board) == 3
     assert version(board) == "1.0.0"
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_links_are_no_files(board: Path, second: Path, tmp_path: Path) -> None:
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-        assert install(packed(tmp_path / "link.tar.zst", members(second), kind=kind), board) == 3
+def test_links_are_refused(board: Path, second: Path, tmp_path: Path) -> None:
+    for link_type in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        assert install(pack_members(tmp_path / "link.tar.zst", members(second), last_type=link_type), board) == 3
     assert version(board) == "1.0.0"
 
 
@@ -234,16 +242,16 @@ def test_signatures(
     assert version(board) == "1.0.0"
     assert install(second, board, "--signers", signers(tmp_path / "right", key)) == 0
     assert "signed by builder@example.org" in capsys.readouterr().err
-    assert install(first, board) == 3  # from now on a signature is asked for
+    assert install(first, board) == 3  # from now on a signature is required
     assert "not signed" in capsys.readouterr().err
     forged = [
         (name, data.replace(b"1.1.0", b"1.1.1") if name == "manifest.json" else data) for name, data in members(second)
     ]
-    assert install(packed(tmp_path / "forged.tar.zst", forged), board) == 3
+    assert install(pack_members(tmp_path / "forged.tar.zst", forged), board) == 3
     assert version(board) == "1.1.0"
 
 
-def test_a_worse_model_changes_nothing_unless_it_is_forced(
+def test_a_worse_model_changes_nothing_without_force(
     board: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     worse = tmp_path / "deblur-2.0.0.tar.zst"
@@ -261,14 +269,14 @@ def test_a_current_version_that_no_longer_runs_is_replaced(board: Path, second: 
     assert version(board) == "1.1.0"
 
 
-def test_an_engine_that_gives_something_else_here_changes_nothing(
+def test_an_engine_with_another_score_on_this_machine_changes_nothing(
     board: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = dict(members(second))
     manifest = json.loads(content["manifest.json"])
     manifest["gate_psnr_db"]["deblur_int8_cpu.onnx"] += 1.0
     content["manifest.json"] = json.dumps(manifest).encode()
-    assert install(packed(tmp_path / "other.tar.zst", list(content.items())), board) == 4
+    assert install(pack_members(tmp_path / "other.tar.zst", list(content.items())), board) == 4
     assert "where it was made" in capsys.readouterr().err
     assert version(board) == "1.0.0"
 
@@ -293,46 +301,46 @@ def test_a_full_disk_changes_nothing(
 
 
 CALLS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
-"""What an install does to the disk, besides writing into files that nothing refers to yet."""
+"""System calls of an install that change the disk, besides writes into files that nothing refers to yet."""
 
 
-def _cut_off(call: int, work: Callable[[], int]) -> bool:
-    """Do it in a process that vanishes at its Nth call; whether it came so far."""
+def _cut_power(call: int, work: Callable[[], int]) -> bool:
+    """Run `work` in a process that ends abruptly at its Nth call of `CALLS`; return whether it reached that call."""
     child = os.fork()
     if child == 0:
-        done = 0
+        count = 0
 
-        def counted(real: Callable[..., object]) -> Callable[..., object]:
-            def vanish(*arguments: object, **options: object) -> object:
-                nonlocal done
-                done += 1
-                if done == call:
+        def count_calls(real: Callable[..., object]) -> Callable[..., object]:
+            def exit_at_call(*arguments: object, **options: object) -> object:
+                nonlocal count
+                count += 1
+                if count == call:
                     os._exit(9)
                 return real(*arguments, **options)
 
-            return vanish
+            return exit_at_call
 
         for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
+            setattr(os, name, count_calls(getattr(os, name)))
         os._exit(work())
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 @pytest.fixture
 def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It writes nothing, and takes a second each time."""
+    """Skip the quality gate, which writes nothing and takes a second each time."""
     monkeypatch.setattr(installer, "require_good", lambda *_: {"an engine": 30.0})
     monkeypatch.setattr(installer, "require_no_worse", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_gate")
-def test_a_power_cut_at_any_step_leaves_a_whole_version(first: Path, second: Path, tmp_path: Path) -> None:
-    seen: list[str] = []
+def test_a_power_cut_at_any_step_leaves_an_undamaged_version(first: Path, second: Path, tmp_path: Path) -> None:
+    versions: list[str] = []
     for call in range(1, 1000):
         board = tmp_path / f"board{call}"
         assert install(first, board) == 0
-        cut = _cut_off(call, lambda board=board: install(second, board))
-        seen.append(version(board))
+        cut = _cut_power(call, lambda board=board: install(second, board))
+        versions.append(version(board))
         assert install(second, board) == 0
         assert version(board) == "1.1.0"
         assert installer.main(["--to", str(board), "--rollback"]) == 0
@@ -340,16 +348,16 @@ def test_a_power_cut_at_any_step_leaves_a_whole_version(first: Path, second: Pat
         shutil.rmtree(board)
         if not cut:
             break
-    assert len(seen) > 20
-    assert seen == sorted(seen)
-    assert set(seen) == {"1.0.0", "1.1.0"}
+    assert len(versions) > 20
+    assert versions == sorted(versions)
+    assert set(versions) == {"1.0.0", "1.1.0"}
 
 
 @pytest.mark.usefixtures("no_gate")
-def test_a_power_cut_in_the_first_install_leaves_none_or_a_whole_one(first: Path, tmp_path: Path) -> None:
+def test_a_power_cut_in_the_first_install_leaves_no_version_or_an_undamaged_one(first: Path, tmp_path: Path) -> None:
     for call in range(1, 1000):
         board = tmp_path / f"board{call}"
-        cut = _cut_off(call, lambda board=board: install(first, board))
+        cut = _cut_power(call, lambda board=board: install(first, board))
         if (board / "current").exists():
             assert version(board) == "1.0.0"
         assert install(first, board) == 0
@@ -359,22 +367,24 @@ def test_a_power_cut_in_the_first_install_leaves_none_or_a_whole_one(first: Path
 
 
 @pytest.mark.usefixtures("no_gate")
-def test_a_power_cut_in_a_rollback_leaves_one_of_the_two(board: Path, second: Path) -> None:
+def test_a_power_cut_in_a_rollback_leaves_one_of_the_two_versions(board: Path, second: Path) -> None:
     assert install(second, board) == 0
     for call in range(1, 100):
-        if not _cut_off(call, lambda: installer.main(["--to", str(board), "--rollback"])):
+        if not _cut_power(call, lambda: installer.main(["--to", str(board), "--rollback"])):
             break
         assert version(board) in {"1.0.0", "1.1.0"}
     assert call > 3
 
 
-def test_two_installs_at_once(board: Path, second: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_install_at_the_same_time_is_refused(
+    board: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with installer.Versions(board).locked():
         assert install(second, board) == 6
     assert "another install is under way" in capsys.readouterr().err
 
 
-def test_what_makes_no_sense_is_refused(
+def test_wrong_arguments_are_refused(
     tmp_path: Path, pairs: Path, first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for out, words, code in [("deblur.tar.zst", "no version", 2), ("deblur-1.0.tar.zst", "no engines", 3)]:

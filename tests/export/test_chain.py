@@ -1,4 +1,4 @@
-"""From a checkpoint to engines: proven, described, published together or not at all, redone only where needed."""
+"""Export of a checkpoint: verified and described engines, published all or none, with cached steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from export import __main__ as command
-from export import chain as recipe
+from export import chain, int8_chain, network
 from export.__main__ import main
 from export.quantization import precision
-from export.quantization.sensitivity import Fitted
+from export.quantization.sensitivity import QuantizedCore
 from runtime.engines import BUNDLED, open_engine
 from runtime.metrics import psnr_db
 from runtime.sidecar import read_sidecar
@@ -43,7 +43,7 @@ def write_run(folder: Path, *, name: str = "edge", seed: int = 0, scale: float =
 
 
 BUNDLED_RUN = BUNDLED.with_name("edge-s")
-"""The checkpoint that the bundled engines were made from."""
+"""Checkpoint of the bundled engines."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path:
         assert engine.spec.loss_db <= engine.spec.budget_db
 
 
-def test_engines_describe_themselves_and_the_report_tells_all(
+def test_engines_describe_themselves_and_the_report_is_complete(
     tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run")
@@ -96,18 +96,18 @@ def test_engines_describe_themselves_and_the_report_tells_all(
         assert (spec.precision, spec.measured_on, spec.forced) == (precision_name, "pairs", False)
     assert set(report["calibration"]["loss_db"]) == {"minmax", "entropy", "percentile"}
     assert report["calibration"]["method"] in report["calibration"]["loss_db"]
-    assert len(report["layer_costs_db"]) == 10  # first and last too, for the engine whose frames stay bytes
+    assert len(report["layer_costs_db"]) == 10  # with the first and the last, for the engine that keeps frames as bytes
     assert report["macs_per_pixel"]["before"] >= report["macs_per_pixel"]["after"] > 0
     assert set(report["tile_costs_db"]) == {"0", "16", "32"}
     text = (out / "report.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert all(name in text for name in NAMES)
-    assert report["blurred"]["psnr_db"] > report["engines"]["fp32"]["spec"]["psnr_db"]  # it was not trained
-    assert "The blurred pictures themselves are" in text
+    assert report["blurred"]["psnr_db"] > report["engines"]["fp32"]["spec"]["psnr_db"]  # the network is not trained
+    assert "The blurred images are" in text
     assert cv2.imread(str(out / "pareto.png")).std() > 5
 
 
-def test_a_second_export_does_nothing_and_a_changed_one_only_what_changed(
+def test_a_second_export_computes_only_what_changed(
     tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path / "run")
@@ -117,24 +117,28 @@ def test_a_second_export_does_nothing_and_a_changed_one_only_what_changed(
     assert main(arguments) == 0
     assert "nothing has changed" in capsys.readouterr().out
     monkeypatch.undo()
-    made: list[str] = []
-    monkeypatch.setattr(recipe.Chain, "run", _noting(recipe.Chain.run, made))
+    computed: list[str] = []
+    monkeypatch.setattr(chain.Chain, "run", _record_steps(chain.Chain.run, computed))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert made == ["int8", "int8_cpu"]
-    made.clear()
+    assert computed == ["quantize_within_budget_int8", "quantize_within_budget_int8_cpu"]
+    computed.clear()
     cv2.imwrite(str(pairs / "blur" / "0.png"), cv2.blur(cv2.imread(str(pairs / "sharp" / "0.png")), (7, 1)))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert made == ["sensitivity", "int8", "int8_cpu"]
-    whole = (tmp_path / "out" / NAMES[0]).read_bytes()
+    assert computed == [
+        "measure_layer_losses",
+        "quantize_within_budget_int8",
+        "quantize_within_budget_int8_cpu",
+    ]
+    undamaged = (tmp_path / "out" / NAMES[0]).read_bytes()
     (tmp_path / "out" / NAMES[0]).write_bytes(b"damaged")
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert (tmp_path / "out" / NAMES[0]).read_bytes() == whole
+    assert (tmp_path / "out" / NAMES[0]).read_bytes() == undamaged
 
 
-def _noting(original: object, made: list[str]) -> object:
-    def run(self: recipe.Chain) -> object:
+def _record_steps(original: object, computed: list[str]) -> object:
+    def run(self: chain.Chain) -> object:
         result = original(self)
-        made.extend(result.steps)
+        computed.extend(result.computed_steps)
         return result
 
     return run
@@ -155,33 +159,33 @@ def test_a_model_worse_than_the_one_it_replaces_is_refused(
     assert (tmp_path / "out" / "deblur_fp32.onnx").read_bytes() != before
 
 
-@pytest.mark.parametrize("fault", ["swapped channels", "wrong scale", "half precision gone wrong"])
+@pytest.mark.parametrize("fault", ["swapped channels", "wrong scale", "wrong half precision"])
 def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
     fault: str, tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path / "run", name="two_stage_cnn" if fault == "swapped channels" else "edge", scale=4)
     words = "differs from PyTorch"
     if fault == "swapped channels":
-        monkeypatch.setattr(recipe, "in_bgr", lambda core: core)
+        monkeypatch.setattr(chain, "to_bgr_order", lambda core: core)
     elif fault == "wrong scale":
-        original = recipe.with_pixel_interface
+        original = network.add_pixel_interface
         monkeypatch.setattr(
-            recipe,
-            "with_pixel_interface",
+            network,
+            "add_pixel_interface",
             lambda core, view, **k: original(core, dataclasses.replace(view, pixel_range=(0.0, 2.0)), **k),
         )
     else:
         words = "loses"
 
-        def broken(core: onnx.ModelProto, frames: object) -> onnx.ModelProto:
-            model = precision.fp16(core, frames)
+        def convert_wrongly(core: onnx.ModelProto, frames: object) -> onnx.ModelProto:
+            model = precision.convert_to_fp16(core, frames)
             for tensor in model.graph.initializer:
                 values = onnx.numpy_helper.to_array(tensor)
                 if values.ndim == 4:
                     tensor.CopyFrom(onnx.numpy_helper.from_array((values * 3).astype(values.dtype), tensor.name))
             return model
 
-        monkeypatch.setattr(recipe, "fp16", broken)
+        monkeypatch.setattr(chain, "convert_to_fp16", convert_wrongly)
     arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision"]
     assert main([*arguments, "fp32,fp16"]) == 4
     assert words in capsys.readouterr().err
@@ -189,28 +193,28 @@ def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
     assert not (tmp_path / "out" / "report.json").exists()
 
 
-def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
+def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One layer's range is spoilt after calibration: the search gives that layer back to float."""
-    original = recipe.ranges
+    """The range of one layer is wrong after calibration, so that the search keeps that layer in float."""
+    original = int8_chain.calibrate_ranges
 
-    def spoilt(core: onnx.ModelProto, planes: object, method: str) -> precision.Ranges:
-        found = original(core, planes, method)
+    def calibrate_wrongly(core: onnx.ModelProto, inputs: object, method: str) -> precision.Ranges:
+        ranges = original(core, inputs, method)
         convs = [node for node in core.graph.node if node.op_type == "Conv"]
-        low, high = found[convs[2].input[0]]
-        return found | {convs[2].input[0]: (low / 300, high / 300)}
+        low, high = ranges[convs[2].input[0]]
+        return ranges | {convs[2].input[0]: (low / 300, high / 300)}
 
-    monkeypatch.setattr(recipe, "ranges", spoilt)
+    monkeypatch.setattr(int8_chain, "calibrate_ranges", calibrate_wrongly)
     arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
     arguments += ["--precision", "fp32,int8", "--calib-method", "minmax"]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2
     assert report["engines"]["int8"]["spec"]["float_layers"] == 3
-    # Without the search the same engine is beyond its budget, and refused.
-    everything = Fitted(onnx.ModelProto(), frozenset(report["layer_costs_db"]), 0.0)
-    monkeypatch.setattr(recipe, "fitted", lambda *_, **__: everything)
+    # Without the search the same engine exceeds its budget and is refused.
+    everything = QuantizedCore(onnx.ModelProto(), frozenset(report["layer_costs_db"]), 0.0)
+    monkeypatch.setattr(int8_chain, "quantize_within_budget", lambda *_, **__: everything)
     assert main([*arguments[:2], str(tmp_path / "other"), *arguments[3:]]) == 4
     assert "its budget is 0.20" in capsys.readouterr().err
     assert engines(tmp_path / "other") == []
@@ -226,21 +230,21 @@ def test_an_over_quantised_layer_goes_back_to_float_or_is_refused(
         pytest.param("edge-l", "int8_cpu", marks=pytest.mark.slow),
     ],
 )
-def test_bundled_engines_are_what_their_checkpoint_gives(name: str, precisions: str, tmp_path: Path) -> None:
+def test_bundled_engines_match_an_export_of_their_checkpoint(name: str, precisions: str, tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--name", name, "--precision", precisions]
     assert main([str(BUNDLED.with_name(name)), *arguments]) == 0
     frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
-    for file in (f"{name}_{each}.onnx" for each in precisions.split(",")):
-        made, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
+    for file in (f"{name}_{precision_name}.onnx" for precision_name in precisions.split(",")):
+        exported, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
         # Calibration chooses its method by quality measured with the INT8 kernels of this processor, so INT8 engines
         # of two processors differ by more than rounding.
         is_int8 = file.endswith("int8_cpu.onnx")
-        assert psnr_db(made.infer(frame)[0], bundled.infer(frame)[0]) > (45 if is_int8 else 55)
-        assert made.spec.weights_sha256 == bundled.spec.weights_sha256
-        assert abs(made.spec.psnr_db - bundled.spec.psnr_db) < (0.05 if is_int8 else 0.02)
+        assert psnr_db(exported.infer(frame)[0], bundled.infer(frame)[0]) > (45 if is_int8 else 55)
+        assert exported.spec.weights_sha256 == bundled.spec.weights_sha256
+        assert abs(exported.spec.psnr_db - bundled.spec.psnr_db) < (0.05 if is_int8 else 0.02)
 
 
-def test_plans_come_with_the_engines_and_only_where_something_changed(
+def test_plans_are_built_with_the_engines_and_only_after_a_change(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path / "run")
@@ -258,16 +262,16 @@ def test_plans_come_with_the_engines_and_only_where_something_changed(
         assert report["plans"][name]["kernels"] == sidecar.kernels
     assert set(report["plans"]) == {"fp32", "fp16", "int8"}
     assert "| deblur_int8.plan |" in (out / "report.md").read_text()
-    made: list[str] = []
-    monkeypatch.setattr(recipe.Chain, "run", _noting(recipe.Chain.run, made))
+    computed: list[str] = []
+    monkeypatch.setattr(chain.Chain, "run", _record_steps(chain.Chain.run, computed))
     assert main([*arguments, *plans[:-1], "96x64"]) == 0
-    assert made == ["plan_fp32", "plan_fp16", "plan_int8"]
-    made.clear()
+    assert computed == ["build_plan_fp32", "build_plan_fp16", "build_plan_int8"]
+    computed.clear()
     (out / "deblur_fp16.plan").write_bytes(b"damaged")
     assert main([*arguments, *plans[:-1], "96x64"]) == 0
-    assert made == []
+    assert computed == []
     assert (out / "deblur_fp16.plan").stat().st_size > 10_000
-    assert main(arguments) == 0  # without plans, those of before would be of other engines
+    assert main(arguments) == 0  # an export without plans removes the former ones
     assert not list(out.glob("*.plan*"))
 
 
@@ -276,17 +280,17 @@ def test_plans_come_with_the_engines_and_only_where_something_changed(
     [
         (["{tmp}/none"], 4, "no usable config.json"),
         (["{run}", "--pairs", "{tmp}"], 3, "no pairs found"),
-        (["{run}", "--pairs", "{tmp}/none"], 3, "no such --pairs"),
+        (["{run}", "--pairs", "{tmp}/none"], 3, "--pairs does not exist"),
         (["{run}", "--pairs", "{tmp}/unlike"], 3, "differ in size"),
-        (["{run}", "--calib", "{tmp}/none"], 3, "no such --calib"),
-        (["{run}", "--calib", "{tmp}/unlike/blur", "--precision", "int8"], 2, "frames to calibrate with"),
-        (["{run}", "--precision", "fp32,int4"], 2, "no such precision: int4"),
-        (["{run}", "--name", "a/b"], 2, "a name is made of letters"),
-        (["{run}", "--target", "tensorrt-rtx", "--opt-size", "1x1"], 2, "width must grow"),
+        (["{run}", "--calib", "{tmp}/none"], 3, "--calib does not exist"),
+        (["{run}", "--calib", "{tmp}/unlike/blur", "--precision", "int8"], 2, "too few calibration frames"),
+        (["{run}", "--precision", "fp32,int4"], 2, "unknown precision: int4"),
+        (["{run}", "--name", "a/b"], 2, "a name consists of letters"),
+        (["{run}", "--target", "tensorrt-rtx", "--opt-size", "1x1"], 2, "width must not decrease"),
         (["{run}", "--out", "{tmp}/file/out"], 6, "cannot write output"),
     ],
 )
-def test_bad_input_gets_one_line_and_its_code(
+def test_bad_input_gets_one_line_and_its_exit_code(
     arguments: list[str], code: int, words: str, tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run")

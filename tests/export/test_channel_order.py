@@ -1,4 +1,4 @@
-"""RGB networks become BGR ones: the same pictures, no swap left in the graph."""
+"""RGB networks become BGR networks that give the same images, without a swap in the graph."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.graph.channel_order import in_bgr
-from export.graph.fuse import collapsed
-from export.quantization.precision import prepared
-from export.torch_to_onnx import onnx_from_generator
+from export.graph.channel_order import to_bgr_order
+from export.graph.fuse import fuse_convolutions
+from export.quantization.precision import prepare_for_quantization
+from export.torch_to_onnx import export_to_onnx
 from tests.export.test_fuse import REDUCED
 from train.models import Generator, create_generator
 
 
 class Net(Generator):
-    """float32[N, 3, H, W] -> the same, by any function of two convolutions."""
+    """Network float32[N, 3, H, W] -> the same that computes any function of its convolutions."""
 
     multiple_of = 1
 
@@ -37,20 +37,20 @@ class Net(Generator):
         return self.compute(self, x)
 
 
-def run(model: onnx.ModelProto, planes: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, nchw: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: planes})[0]
+    return session.run(None, {session.get_inputs()[0].name: nchw})[0]
 
 
 def kinds(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-def require_same_pictures(core: onnx.ModelProto, bgr: onnx.ModelProto, *, side: int = 16) -> None:
-    planes = np.random.default_rng(0).random((2, 3, side, side), dtype=np.float32)
-    expected = run(core, planes)[:, ::-1]
-    assert np.abs(run(bgr, np.ascontiguousarray(planes[:, ::-1])) - expected).max() < 1e-5
-    assert np.abs(expected - expected[:, ::-1]).max() > 0.01  # a swap that was forgotten would show
+def require_same_images(core: onnx.ModelProto, bgr: onnx.ModelProto, *, side: int = 16) -> None:
+    nchw = np.random.default_rng(0).random((2, 3, side, side), dtype=np.float32)
+    expected = run(core, nchw)[:, ::-1]
+    assert np.abs(run(bgr, np.ascontiguousarray(nchw[:, ::-1])) - expected).max() < 1e-5
+    assert np.abs(expected - expected[:, ::-1]).max() > 0.01  # otherwise a missing swap would not be noticed
 
 
 FOLDED = {
@@ -66,16 +66,16 @@ FOLDED = {
 
 
 @pytest.mark.parametrize("name", FOLDED)
-def test_the_swap_goes_into_weights(name: str) -> None:
-    core = prepared(onnx_from_generator(Net(FOLDED[name])))
-    bgr = in_bgr(core)
-    require_same_pictures(core, bgr)
+def test_the_swap_goes_into_the_weights(name: str) -> None:
+    core = prepare_for_quantization(export_to_onnx(Net(FOLDED[name])))
+    bgr = to_bgr_order(core)
+    require_same_images(core, bgr)
     assert "Gather" not in kinds(bgr)
     assert kinds(bgr) == kinds(core)
 
 
-def both_ways(net: Net, x: Tensor) -> Tensor:
-    """What the last convolution makes is taken a second time, in its own order."""
+def consume_residual_twice(net: Net, x: Tensor) -> Tensor:
+    """Feed the output of the last convolution, which is in RGB order, to a second convolution."""
     residual = net.last(net.first(x))
     return x + residual + 0.1 * net.last(net.first(residual))
 
@@ -84,15 +84,15 @@ NOT_FOLDED = {
     "one colour alone": lambda net, x: x + net.last(net.first(x)) * x[:, :1],
     "masked": lambda net, x: x + net.last(net.first(x)) * torch.sigmoid(net.mask(x)),
     "channels summed": lambda net, x: x * torch.softmax(net.last(net.first(x)), dim=1),
-    "taken twice": both_ways,
+    "consumed twice": consume_residual_twice,
 }
 
 
 @pytest.mark.parametrize("name", NOT_FOLDED)
-def test_where_it_cannot_pass_a_gather_swaps(name: str) -> None:
-    core = prepared(onnx_from_generator(Net(NOT_FOLDED[name])))
-    bgr = in_bgr(core)
-    require_same_pictures(core, bgr)
+def test_a_gather_swaps_if_the_weights_cannot(name: str) -> None:
+    core = prepare_for_quantization(export_to_onnx(Net(NOT_FOLDED[name])))
+    bgr = to_bgr_order(core)
+    require_same_images(core, bgr)
     assert kinds(bgr).count("Gather") == kinds(core).count("Gather") + 2
 
 
@@ -100,8 +100,8 @@ def test_where_it_cannot_pass_a_gather_swaps(name: str) -> None:
 def test_no_generator_needs_a_gather(name: str) -> None:
     torch.manual_seed(0)
     generator = create_generator(name, **REDUCED[name]).eval()
-    core = prepared(collapsed(onnx_from_generator(generator)))
-    bgr = in_bgr(core)
-    require_same_pictures(core, bgr, side=generator.multiple_of * (1 if name == "swin_deblur" else 2))
+    core = prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
+    bgr = to_bgr_order(core)
+    require_same_images(core, bgr, side=generator.multiple_of * (1 if name == "swin_deblur" else 2))
     assert kinds(bgr).count("Gather") == kinds(core).count("Gather")
     assert len(bgr.graph.initializer) == len(core.graph.initializer)

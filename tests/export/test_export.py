@@ -1,4 +1,4 @@
-"""An engine does what the network does: every size, every order and range of pixels."""
+"""Engines agree with their network at every size and with every channel order and range of pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import onnx
 import pytest
 import torch
 
-from export.graph.channel_order import in_bgr
-from export.graph.depth_to_space import in_runs
-from export.graph.fuse import collapsed
-from export.graph.pixel_interface import with_pixel_interface
-from export.quantization.calibration import planes, ranges
-from export.quantization.precision import convolutions, int8, prepared
-from export.torch_to_onnx import onnx_from_generator, view_of
+from export.graph.channel_order import to_bgr_order
+from export.graph.depth_to_space import replace_depth_to_space
+from export.graph.fuse import fuse_convolutions
+from export.graph.pixel_interface import add_pixel_interface
+from export.quantization.calibration import calibrate_ranges, compute_core_inputs
+from export.quantization.precision import list_convolutions, prepare_for_quantization, quantize_int8
+from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import open_engine
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
@@ -25,7 +25,7 @@ from train.models import Generator, create_generator, restore
 
 
 class Signed(Generator):
-    """Sees RGB in [-1, 1] and treats the channels differently, so that a swap would show."""
+    """Network for RGB in [-1, 1] that treats the channels differently, so that a swap changes its output."""
 
     channel_order: ClassVar = "RGB"
     pixel_range: ClassVar = (-1.0, 1.0)
@@ -40,12 +40,14 @@ class Signed(Generator):
 
 
 class Plain(Signed):
+    """Network for BGR in [0, 255]."""
+
     channel_order: ClassVar = "BGR"
     pixel_range: ClassVar = (0.0, 255.0)
     multiple_of: ClassVar = 1
 
 
-def lively_edge() -> Generator:
+def create_edge() -> Generator:
     """An untrained edge network whose residual is large enough to matter."""
     generator = create_generator("edge", widths=(8, 16), blocks=(1, 1))
     with torch.no_grad():
@@ -53,22 +55,22 @@ def lively_edge() -> Generator:
     return generator
 
 
-def wrapped(generator: Generator, path: Path) -> Path:
-    core = onnx_from_generator(generator)
-    model = with_pixel_interface(
-        in_bgr(core) if generator.channel_order == "RGB" else core,
-        view_of(generator),
-        spec=EngineSpec(name="wrapped", precision="fp32"),
+def write_engine(generator: Generator, path: Path) -> Path:
+    core = export_to_onnx(generator)
+    model = add_pixel_interface(
+        to_bgr_order(core) if generator.channel_order == "RGB" else core,
+        get_view(generator),
+        spec=EngineSpec(name="engine", precision="fp32"),
     )
     onnx.save(model, path)
     return path
 
 
-@pytest.mark.parametrize("make", [lively_edge, Signed, Plain], ids=["edge", "rgb signed", "bgr 255"])
-def test_engine_agrees_with_the_network(make: type[Generator], tmp_path: Path) -> None:
+@pytest.mark.parametrize("create", [create_edge, Signed, Plain], ids=["edge", "rgb signed", "bgr 255"])
+def test_engine_agrees_with_the_network(create: type[Generator], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    generator = make().eval()
-    engine = open_engine(wrapped(generator, tmp_path / "a.onnx"), provider="cpu")
+    generator = create().eval()
+    engine = open_engine(write_engine(generator, tmp_path / "a.onnx"), provider="cpu")
     batch = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 22, 31, 3), dtype=np.uint8), 3, axis=0)
     for frames in (batch, batch[:1, :1, :1], batch[:, :5, :17]):
         assert (
@@ -77,32 +79,36 @@ def test_engine_agrees_with_the_network(make: type[Generator], tmp_path: Path) -
     assert np.abs(restore(generator, torch.from_numpy(batch)).numpy().astype(int) - batch).mean() > 1
 
 
-def test_an_engine_that_moves_bytes_agrees_too(tmp_path: Path) -> None:
-    """Quantised from end to end, at sizes with and without padding."""
+def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
+    """The core is quantized from end to end; the sizes need padding or do not."""
     torch.manual_seed(0)
-    generator = lively_edge().eval()
-    view, core = view_of(generator), prepared(collapsed(onnx_from_generator(generator)))
+    generator = create_edge().eval()
+    view, core = get_view(generator), prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
     frames = [picture(64, 48, seed=seed) for seed in range(4)]
-    floats = with_pixel_interface(core, view, spec=EngineSpec(name="floats"))
-    found = ranges(core, planes(floats, core.graph.input[0].name, frames), "minmax")
-    names = convolutions(core, whole=True)
-    quantised = int8(in_runs(core), found, "int8_cpu", quantised=names, pixel_range=view.pixel_range)
-    model = with_pixel_interface(quantised, view, spec=EngineSpec(name="bytes", precision="int8_cpu"), in_bytes=True)
-    assert "Cast" not in {node.op_type for node in model.graph.node}  # no frame is ever a float of its own
+    float_engine = add_pixel_interface(core, view, spec=EngineSpec(name="floats"))
+    ranges = calibrate_ranges(core, compute_core_inputs(float_engine, core.graph.input[0].name, frames), "minmax")
+    names = list_convolutions(core, include_ends=True)
+    quantised = quantize_int8(
+        replace_depth_to_space(core), ranges, "int8_cpu", layers=names, pixel_range=view.pixel_range
+    )
+    model = add_pixel_interface(quantised, view, spec=EngineSpec(name="bytes", precision="int8_cpu"), keep_bytes=True)
+    assert "Cast" not in {node.op_type for node in model.graph.node}  # no node converts a whole frame to float
     onnx.save(model, tmp_path / "bytes.onnx")
     engine = open_engine(tmp_path / "bytes.onnx", provider="cpu")
     for frame in (frames[0], frames[1][:45, :61], frames[2][:1, :1]):
         expected = restore(generator, torch.from_numpy(frame[None])).numpy()
         assert psnr_db(engine.infer(frame[None])[0], expected[0]) > 40
-        assert psnr_db(expected[0], frame) < 35  # so that agreement says something
+        assert (
+            psnr_db(expected[0], frame) < 35
+        )  # the network changes the frame, otherwise agreement would prove nothing
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
-    class Loud(Plain):
+    class Amplifying(Plain):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (x - 128) * 9 + 128
 
-    engine = open_engine(wrapped(Loud(), tmp_path / "loud.onnx"), provider="cpu")
+    engine = open_engine(write_engine(Amplifying(), tmp_path / "amplifying.onnx"), provider="cpu")
     frame = np.array([0, 127, 129, 255], np.uint8).reshape(1, 1, 4, 1).repeat(3, axis=3)
     assert engine.infer(frame)[0, 0, :, 0].tolist() == [0, 119, 137, 255]
 
@@ -112,5 +118,5 @@ def test_rounding_is_to_the_nearest(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + 0.6
 
-    engine = open_engine(wrapped(Shifted(), tmp_path / "shifted.onnx"), provider="cpu")
+    engine = open_engine(write_engine(Shifted(), tmp_path / "shifted.onnx"), provider="cpu")
     assert engine.infer(np.full((1, 2, 2, 3), 10, np.uint8)).max() == 11

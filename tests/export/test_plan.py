@@ -1,4 +1,4 @@
-"""Plans are really built, by TensorRT-RTX, which needs no GPU for it; what it makes of the graphs is checked."""
+"""Plans are built by TensorRT-RTX, which needs no GPU for that; its kernels are checked against the graphs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import onnx
 import pytest
 import torch
 
-from export.graph.channel_order import in_bgr
-from export.graph.fuse import collapsed
-from export.graph.pixel_interface import with_pixel_interface
+from export.graph.channel_order import to_bgr_order
+from export.graph.fuse import fuse_convolutions
+from export.graph.pixel_interface import add_pixel_interface
 from export.plan.__main__ import main
-from export.plan.builder import PlanConfig, plan_from_onnx
-from export.quantization.calibration import planes, ranges
-from export.quantization.precision import convolutions, fp16, int8, prepared
-from export.torch_to_onnx import onnx_from_generator, view_of
+from export.plan.builder import build_plan
+from export.plan.config import PlanConfig
+from export.quantization.calibration import calibrate_ranges, compute_core_inputs
+from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization, quantize_int8
+from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device
 from runtime.errors import EngineError
@@ -36,51 +37,53 @@ OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"
 
 
 @pytest.fixture(scope="module")
-def cores() -> dict[tuple[str, str], onnx.ModelProto]:
-    """Engines of every network and precision, every convolution that may be quantised in 8 bits."""
-    made = {}
+def engines() -> dict[tuple[str, str], onnx.ModelProto]:
+    """Engines by network and precision; in INT8 every convolution that may be quantized is."""
+    models = {}
     for name, options in OPTIONS.items():
         torch.manual_seed(0)
         generator = create_generator(name, **options).eval()
-        core = prepared(collapsed(onnx_from_generator(generator)))
+        core = prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
         if generator.channel_order == "RGB":
-            core = in_bgr(core)
-        view = view_of(generator)
-        wrapped = with_pixel_interface(core, view, spec=EngineSpec(name=name))
-        frames = planes(wrapped, core.graph.input[0].name, [picture(64, 64, seed=seed) for seed in range(2)])
-        found = ranges(core, frames, "minmax")
-        made[name, "fp32"] = wrapped
+            core = to_bgr_order(core)
+        view = get_view(generator)
+        engine = add_pixel_interface(core, view, spec=EngineSpec(name=name))
+        frames = compute_core_inputs(
+            engine, core.graph.input[0].name, [picture(64, 64, seed=seed) for seed in range(2)]
+        )
+        ranges = calibrate_ranges(core, frames, "minmax")
+        models[name, "fp32"] = engine
         for precision, rewritten in (
-            ("fp16", fp16(core, frames)),
-            ("int8", int8(core, found, "int8", quantised=convolutions(core))),
+            ("fp16", convert_to_fp16(core, frames)),
+            ("int8", quantize_int8(core, ranges, "int8", layers=list_convolutions(core))),
         ):
-            made[name, precision] = with_pixel_interface(rewritten, view, spec=EngineSpec(name=name))
-    return made
+            models[name, precision] = add_pixel_interface(rewritten, view, spec=EngineSpec(name=name))
+    return models
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_kernels_are_what_the_graph_asks_for(
-    name: str, precision: str, cores: dict[tuple[str, str], onnx.ModelProto]
+def test_kernels_have_the_types_of_the_graph(
+    name: str, precision: str, engines: dict[tuple[str, str], onnx.ModelProto]
 ) -> None:
-    model = cores[name, precision]
+    model = engines[name, precision]
     config = PlanConfig(flavour="tensorrt-rtx", min_size=(320, 192), opt_size=(320, 192), max_size=(320, 192))
-    plan, sidecar = plan_from_onnx(model.SerializeToString(), EngineSpec(name=name), config, name="x.onnx")
+    plan, sidecar = build_plan(model.SerializeToString(), EngineSpec(name=name), config, name="x.onnx")
     total = sum(node.op_type == "Conv" for node in model.graph.node)
     expected = {"fp32": {"Float": total}, "fp16": {"Half": total}, "int8": {"Float": 2, "Int8": total - 2}}
     assert sidecar.convolutions == expected[precision]
-    assert sidecar.pixel_kernels == 2  # one before, one after
+    assert sidecar.pixel_kernels == 2  # one before the network, one after it
     assert sidecar.plan_sha256 == hashlib.sha256(plan).hexdigest()
 
 
-def test_any_size_up_to_the_greatest(tmp_path: Path) -> None:
+def test_a_plan_for_any_size_up_to_the_largest(tmp_path: Path) -> None:
     out = tmp_path / "a.plan"
     assert main([str(FP32), "--out", str(out), *RTX, "--max-size", "2000x1400", "--batch", "2"]) == 0
     sidecar = read_sidecar(out, out.read_bytes())
     assert (sidecar.engine.width, sidecar.engine.height, sidecar.batch) == ((64, 2000), (64, 1400), (1, 2))
 
 
-def test_the_command_writes_a_plan_and_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_plan_and_describes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "deep" / "deblur_fp32.plan"
     arguments = [str(FP32), "--out", str(out), *RTX, "--size", "64x48", "--compute-capability", "8.9,12.0"]
     assert main(arguments) == 0
@@ -99,7 +102,7 @@ def test_the_command_writes_a_plan_and_says_what_it_is(tmp_path: Path, capsys: p
     assert out.read_bytes() == before
 
 
-def test_it_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
+def test_building_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules['torch'] = sys.modules['onnx'] = sys.modules['train'] = None
@@ -118,22 +121,22 @@ sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "6
         (["{cpu}", *RTX], 4, "unsupported input type of UINT8"),
         (["{fp32}", *RTX, "--workspace-mib", "1"], 4, "within workspace limit"),
         (["{fp32}", *RTX, "--compute-capability", "9.0"], 2, "does not run on compute capability 9.0; give one of 7.5"),
-        (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must grow from --min-size"),
+        (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must not decrease from --min-size"),
         (["{fp32}", *RTX, "--batch", "0"], 2, "batch must be at least 1"),
-        (["{fp32}", "--dla", "0"], 2, "DLA works on one size"),
+        (["{fp32}", "--dla", "0"], 2, "DLA needs frames of one size"),
         (["{fp32}", *RTX, "--dla", "0", "--size", "64x48"], 2, "neither DLA nor calibrators"),
-        (["{fp32}", "--compute-capability", "8.9"], 2, "builds for the GPU it runs on"),
+        (["{fp32}", "--compute-capability", "8.9"], 2, "builds for the GPU that it runs on"),
         (["{fp32}", *RTX, "--calibrator", "entropy"], 2, "belong together"),
         (["{fp32}", *RTX, "--out", "{tmp}/a.engine"], 2, "a plan is called .plan"),
         (["{fp32}", *RTX, "--out", "{tmp}/junk.onnx/a.plan"], 6, "cannot write output"),
     ],
 )
-def test_bad_input_gets_one_line_and_its_code(
+def test_bad_input_gets_one_line_and_its_exit_code(
     arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"not onnx")
     names = {"tmp": tmp_path, "cpu": BUNDLED, "fp32": FP32}
-    assert main(["--out", str(tmp_path / "a.plan"), *(each.format(**names) for each in arguments)]) == code
+    assert main(["--out", str(tmp_path / "a.plan"), *(argument.format(**names) for argument in arguments)]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
@@ -141,16 +144,16 @@ def test_bad_input_gets_one_line_and_its_code(
 
 
 @without_gpu
-def test_without_a_driver_tensorrt_is_not_touched(
+def test_without_a_driver_the_builder_is_not_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its builder ends the process there; a stand-in shows that it is not called."""
+    """Without a driver TensorRT's builder ends the process; a stand-in without attributes shows that nothing calls it."""
     monkeypatch.setattr("export.plan.builder.import_tensorrt", lambda flavour: object())
     assert main([str(FP32), "--out", str(tmp_path / "a.plan")]) == 4
     assert "no NVIDIA driver is installed here" in capsys.readouterr().err
 
 
-def test_a_package_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([str(FP32), "--out", str(tmp_path / "a.plan")])
     error = capsys.readouterr().err
     assert code == 4
@@ -158,7 +161,7 @@ def test_a_package_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Cap
 
 
 class Recorder:
-    """A stand-in for one of TensorRT's objects: remembers what is set and called, and answers with `answers`."""
+    """Stand-in for an object of TensorRT: remembers attributes and calls; `answers` are its known attributes."""
 
     def __init__(self, **answers: object) -> None:
         self.__dict__.update(answers)
@@ -177,7 +180,7 @@ class Recorder:
 
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """TensorRT 10 as far as `plan_from_onnx` uses it, on a machine with a GPU; returns its settings."""
+    """Replace TensorRT 10 by the parts that `build_plan` uses, on a machine with a GPU; return its settings."""
     cache = SimpleNamespace(serialize=lambda: b"measured")
     settings = Recorder(create_timing_cache=lambda content: cache)
     settings.set_timing_cache = lambda cache, ignore_mismatch: settings.calls.append("cache") or len(settings.calls) > 1
@@ -189,7 +192,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         settings.network_flags.append(flags)
         return network
 
-    made = Recorder(
+    trt_builder = Recorder(
         create_builder_config=lambda: settings,
         create_network=create_network,
         create_optimization_profile=lambda: profile,
@@ -202,7 +205,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     module = SimpleNamespace(
         __version__="10.3.0",
         ILogger=type("ILogger", (Base,), {"Severity": SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)}),
-        Builder=lambda log: made,
+        Builder=lambda log: trt_builder,
         OnnxParser=lambda network, log: SimpleNamespace(parse=lambda content: True, num_errors=0),
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
         ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"),
@@ -216,10 +219,10 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return settings
 
 
-def test_tensorrt_is_told_everything(builder: Recorder, tmp_path: Path) -> None:
+def test_all_settings_reach_tensorrt(builder: Recorder, tmp_path: Path) -> None:
     config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), batch=2, workspace_mib=3, dla_core=1)
     cache = tmp_path / "deep" / "timing.cache"
-    plan, sidecar = plan_from_onnx(b"onnx", EngineSpec(name="x"), config, name="x.onnx", timing_cache=cache)
+    plan, sidecar = build_plan(b"onnx", EngineSpec(name="x"), config, name="x.onnx", timing_cache=cache)
     assert plan == b"plan"
     assert builder.network_flags == [1 << 1]
     assert ("set_shape", "blurred", (1, 4, 8, 3), (2, 4, 8, 3), (2, 4, 8, 3)) in builder.profile.calls
@@ -233,40 +236,40 @@ def test_tensorrt_is_told_everything(builder: Recorder, tmp_path: Path) -> None:
     assert rebuilt[-8:] == ["--size", "8x4", "--batch", "2", "--dla", "1", "--workspace-mib", "3"]
 
 
-def test_a_full_disk_costs_the_timing_cache_not_the_plan(builder: Recorder, tmp_path: Path) -> None:
+def test_an_unwritable_timing_cache_does_not_cost_the_plan(builder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    plan, _ = plan_from_onnx(
+    plan, _ = build_plan(
         b"onnx", EngineSpec(name="x"), PlanConfig(), name="x.onnx", timing_cache=tmp_path / "file" / "cache"
     )
     assert plan == b"plan"
 
 
-def test_calibration_gets_frames_and_its_plan_claims_nothing(
+def test_calibration_reads_all_frames_and_its_plan_states_no_scores(
     builder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[np.ndarray] = []
-    driver = SimpleNamespace(mem_alloc=lambda size: 1234, memcpy_htod=lambda memory, frame: taken.append(frame.copy()))
+    copied: list[np.ndarray] = []
+    driver = SimpleNamespace(mem_alloc=lambda size: 1234, memcpy_htod=lambda memory, frame: copied.append(frame.copy()))
     for name, fake in (("pycuda", SimpleNamespace(driver=driver)), ("pycuda.driver", driver)):
         monkeypatch.setitem(sys.modules, name, fake)
     monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", SimpleNamespace())
     config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), calibrator="entropy")
     frames = [picture(16, 9, seed=seed) for seed in range(3)]
     spec = EngineSpec(name="x", precision="fp32", psnr_db=30.0, loss_db=0.0)
-    _, sidecar = plan_from_onnx(b"onnx", spec, config, name="x.onnx", frames=iter(frames))
+    _, sidecar = build_plan(b"onnx", spec, config, name="x.onnx", frames=iter(frames))
     assert builder.network_flags == [0]
     assert ("set_flag", "int8") in builder.calls
     calibrator = builder.int8_calibrator
     assert calibrator.get_batch_size() == 1
     while calibrator.get_batch(["blurred"]) == [1234]:
         pass
-    assert [frame.shape for frame in taken] == [(4, 8, 3)] * 3
+    assert [frame.shape for frame in copied] == [(4, 8, 3)] * 3
     assert calibrator.read_calibration_cache() is None
     assert (sidecar.engine.precision, sidecar.engine.loss_db) == ("unknown", None)
     assert sidecar.rebuild_arguments(Path("x.plan"))[-4:] == ["--calibrator", "entropy", "--calib", "FRAMES"]
 
 
-def test_on_tensorrt_11_it_says_why_there_are_no_calibrators(builder: Recorder) -> None:
-    from export.plan.calibrator import calibrator
+def test_tensorrt_11_has_no_calibrators(builder: Recorder) -> None:
+    from export.plan.calibrator import create_calibrator
 
-    with pytest.raises(EngineError, match=r"TensorRT 11\.1 has no calibrators: from 11 on"):
-        calibrator(SimpleNamespace(__version__="11.1"), "entropy", [], (8, 4))
+    with pytest.raises(EngineError, match=r"TensorRT 11\.1 has no calibrators: from version 11 on"):
+        create_calibrator(SimpleNamespace(__version__="11.1"), "entropy", [], (8, 4))

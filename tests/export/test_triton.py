@@ -1,4 +1,4 @@
-"""A model repository for Triton, and streaming through a server that runs it."""
+"""Model repositories for Triton, and streaming through a server that serves one."""
 
 from __future__ import annotations
 
@@ -34,32 +34,34 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[tuple[str, Service]]:
-    with serving(repository) as made:
-        yield made
+    with serving(repository) as address_and_service:
+        yield address_and_service
 
 
 def config(repository: Path, name: str) -> ModelConfig:
     return text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
 
 
-def test_the_repository_is_what_tritons_protobuf_says(repository: Path) -> None:
+def test_the_repository_follows_tritons_protobuf(repository: Path) -> None:
     assert {path.stem for path in MODELS.glob("*.onnx")} == {path.name for path in repository.iterdir()}
     for model in repository.iterdir():
-        read = config(repository, model.name)
-        assert read.name == model.name
-        assert read.backend == "onnxruntime"
-        assert [(each.name, each.data_type, list(each.dims)) for each in (*read.input, *read.output)] == [
+        written = config(repository, model.name)
+        assert written.name == model.name
+        assert written.backend == "onnxruntime"
+        assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*written.input, *written.output)] == [
             ("blurred", TYPE_UINT8, [-1, -1, 3]),
             ("sharp", TYPE_UINT8, [-1, -1, 3]),
         ]
-        assert read.dynamic_batching.max_queue_delay_microseconds == 2000
-        assert list(read.model_warmup[0].inputs["blurred"].dims) == [720, 1280, 3]
-        assert (model / "1" / read.default_model_filename).read_bytes() == (MODELS / f"{model.name}.onnx").read_bytes()
+        assert written.dynamic_batching.max_queue_delay_microseconds == 2000
+        assert list(written.model_warmup[0].inputs["blurred"].dims) == [720, 1280, 3]
+        assert (model / "1" / written.default_model_filename).read_bytes() == (
+            MODELS / f"{model.name}.onnx"
+        ).read_bytes()
     kinds = {name: config(repository, name).instance_group[0].kind for name in (NAME, NAME.replace("int8_cpu", "fp16"))}
     assert list(kinds.values()) == [ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU]
 
 
-def test_a_second_export_is_a_second_version(tmp_path: Path) -> None:
+def test_a_second_export_writes_a_second_version(tmp_path: Path) -> None:
     for _ in range(2):
         assert main([str(BUNDLED), "--out", str(tmp_path), "--batch", "2", "--instances", "3", "--kind", "gpu"]) == 0
     assert {path.name for path in (tmp_path / NAME).iterdir()} == {"1", "2", "config.pbtxt"}
@@ -68,7 +70,7 @@ def test_a_second_export_is_a_second_version(tmp_path: Path) -> None:
     assert config(tmp_path, NAME).instance_group[0].kind == ModelInstanceGroup.KIND_GPU
 
 
-def test_what_cannot_be_served_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engines_that_cannot_be_served_get_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
     assert "no engines found" in capsys.readouterr().err
     (tmp_path / "broken.onnx").write_bytes(b"not an engine")
@@ -78,7 +80,7 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 6
 
 
-def test_a_stream_through_the_server_is_that_of_the_file(server: tuple[str, Service], tmp_path: Path) -> None:
+def test_a_stream_through_the_server_equals_a_local_one(server: tuple[str, Service], tmp_path: Path) -> None:
     address, service = server
     clips = [tmp_path / "served.mp4", tmp_path / "local.mp4"]
     before = service.frames
@@ -89,7 +91,7 @@ def test_a_stream_through_the_server_is_that_of_the_file(server: tuple[str, Serv
         assert np.array_equal(served.pixels, local.pixels)
 
 
-def test_an_engine_on_a_server_has_its_spec_and_keeps_the_order(server: tuple[str, Service]) -> None:
+def test_an_engine_on_a_server_has_its_spec_and_keeps_the_order_of_batches(server: tuple[str, Service]) -> None:
     address, _ = server
     engine, local = open_engine(resolve_engine(f"triton://{address}/{NAME}/1")), open_engine(provider="cpu")
     assert engine.spec == local.spec
@@ -104,7 +106,7 @@ def test_an_engine_on_a_server_has_its_spec_and_keeps_the_order(server: tuple[st
         engine.infer(batches[0])
 
 
-def test_servers_that_are_not_there_or_fail_are_told(
+def test_missing_and_failing_servers_get_an_error(
     server: tuple[str, Service], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address, service = server

@@ -1,0 +1,38 @@
+"""Settings of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from export.plan.config import PlanConfig
+from runtime.spec import Precision
+
+Method = Literal["minmax", "entropy", "percentile"]
+"""Calibration method of ONNX Runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Engines to export, data to calibrate and measure them with, and the loss that they may have."""
+
+    name: str = "deblur"
+    """Name of the engines, in front of their precision."""
+    precisions: tuple[Precision, ...]
+    calibration: Path
+    """Folder of images, or a video."""
+    calibration_method: Method | Literal["auto"] = "auto"
+    """`auto` tries all methods and uses the one that loses least."""
+    pairs: Path
+    """Folder with `blur/` and `sharp/`."""
+    int8_budget_db: float = 0.30
+    """PSNR in dB that an INT8 engine may lose against the float network."""
+    fp16_budget_db: float = 0.10
+    """PSNR in dB that an FP16 engine may lose against the float network."""
+    force: bool = False
+    """Keep engines that exceed their budget."""
+    plan: PlanConfig | None = None
+    """Settings of the plans to build from the engines; None: no plans."""
+    timing_cache: Path | None = None
+    """File for TensorRT's measurements, reused by later exports."""

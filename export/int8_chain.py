@@ -1,0 +1,141 @@
+"""Steps from the float core to INT8 cores: calibrate, measure every layer, quantize within the budget."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import get_args
+
+import onnx
+
+from export.calibration_set import CalibrationSet
+from export.config import ExportConfig, Method
+from export.evaluator import Evaluator
+from export.graph.depth_to_space import replace_depth_to_space
+from export.network import Network, NetworkCache
+from export.quantization.calibration import calibrate_ranges
+from export.quantization.precision import Layout, Ranges, list_convolutions, quantize_int8
+from export.quantization.sensitivity import measure_layer_losses, quantize_within_budget
+from export.result import Calibration
+from export.step_cache import compute_digest
+from export.verify import crop_centre
+
+SENSITIVITY_PX = 192
+"""Side to which images are cropped while every layer is measured alone."""
+
+
+class Int8Chain:
+    """Quantization of one float core; what both layouts share is computed once."""
+
+    def __init__(
+        self,
+        *,
+        core: onnx.ModelProto,
+        network: Network,
+        evaluator: Evaluator,
+        frames: CalibrationSet,
+        config: ExportConfig,
+        cache: NetworkCache,
+        pairs_sha256: str,
+        float_psnr_db: float,
+    ) -> None:
+        self._core, self._network, self._evaluator = core, network, evaluator
+        self._frames, self._config, self._cache = frames, config, cache
+        self._pairs_sha256, self._float_psnr_db = pairs_sha256, float_psnr_db
+
+    def quantize(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
+        """Return the core with as many quantized layers as the budget allows, and the number of these layers."""
+        ranges = self._ranges_by_method[self._method]
+        core = replace_depth_to_space(self._core) if layout == "int8_cpu" else self._core
+        keeps_bytes = self._network.keeps_bytes(layout)
+        pixel_range = self._network.generator.pixel_range if keeps_bytes else None
+        budget_db = self._config.int8_budget_db
+
+        def build(layers: frozenset[str]) -> onnx.ModelProto:
+            return quantize_int8(core, ranges, layout, layers=layers, pixel_range=pixel_range)
+
+        def measure(model: onnx.ModelProto) -> float:
+            return self._float_psnr_db - self._evaluator.score_core(model, keep_bytes=keeps_bytes).psnr_db
+
+        candidates = list_convolutions(self._core, include_ends=keeps_bytes)
+        losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
+        layers = self._cache.get_json(
+            f"quantize_within_budget_{layout}",
+            self._measurement_inputs | {"budget_db": budget_db},
+            lambda: sorted(quantize_within_budget(losses_db, build, measure, budget_db=budget_db).layers),
+        )
+        return build(frozenset(layers)), len(layers)
+
+    @property
+    def calibration_sha256(self) -> str:
+        """Digest of the ranges that the engines are quantized with."""
+        return compute_digest(json.dumps(self._ranges_by_method[self._method]))
+
+    def describe(self) -> Calibration:
+        """Return what was measured on the way."""
+        return Calibration(self._method, self._method_losses_db, self._layer_losses_db)
+
+    @property
+    def _calibration_inputs(self) -> dict[str, object]:
+        return {"frames": self._frames.sha256, "method": self._config.calibration_method}
+
+    @property
+    def _measurement_inputs(self) -> dict[str, object]:
+        """Inputs of steps that measure losses, which depend on the pairs too."""
+        return self._calibration_inputs | {"pairs": self._pairs_sha256}
+
+    @cached_property
+    def _ranges_by_method(self) -> dict[Method, Ranges]:
+        """Ranges of the core's tensors by the configured method, or by all methods."""
+        method = self._config.calibration_method
+        methods: tuple[Method, ...] = get_args(Method) if method == "auto" else (method,)
+        return {name: self._calibrate(name) for name in methods}
+
+    def _calibrate(self, method: Method) -> Ranges:
+        ranges = self._cache.get_json(
+            f"calibrate_ranges_{method}",
+            self._calibration_inputs,
+            lambda: calibrate_ranges(self._core, self._frames.compute_inputs(), method),
+        )
+        return {name: (low, high) for name, (low, high) in ranges.items()}
+
+    @cached_property
+    def _method_losses_db(self) -> dict[str, float]:
+        """Loss of a completely quantized core by method; empty if there is no choice."""
+        if len(self._ranges_by_method) == 1:
+            return {}
+        losses_db: dict[str, float] = {}
+        for method, ranges in self._ranges_by_method.items():
+            model = quantize_int8(self._core, ranges, "int8", layers=list_convolutions(self._core))
+            losses_db[method] = self._float_psnr_db - self._evaluator.score_core(model).psnr_db
+        return losses_db
+
+    @cached_property
+    def _method(self) -> Method:
+        """Method that loses least."""
+        return min(self._ranges_by_method, key=lambda method: self._method_losses_db.get(method, 0.0))
+
+    @cached_property
+    def _layer_losses_db(self) -> dict[str, float]:
+        keeps_bytes = any(self._network.keeps_bytes(precision) for precision in self._config.precisions)
+        layers = list_convolutions(self._core, include_ends=keeps_bytes)
+        losses_db: dict[str, float] = self._cache.get_json(
+            "measure_layer_losses",
+            self._measurement_inputs | {"layers": layers},
+            lambda: self._measure_layer_losses(layers),
+        )
+        return losses_db
+
+    def _measure_layer_losses(self, layers: list[str]) -> dict[str, float]:
+        ranges = self._ranges_by_method[self._method]
+        crops = [crop_centre(pair, SENSITIVITY_PX) for pair in self._evaluator.pairs]
+        evaluator = Evaluator(self._network, crops)
+        float_psnr_db = evaluator.score_core(self._core).psnr_db
+
+        def build(quantized: frozenset[str]) -> onnx.ModelProto:
+            return quantize_int8(self._core, ranges, "int8", layers=quantized)
+
+        def measure(model: onnx.ModelProto) -> float:
+            return float_psnr_db - evaluator.score_core(model).psnr_db
+
+        return measure_layer_losses(layers, build, measure)

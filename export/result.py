@@ -1,0 +1,69 @@
+"""Result of an export: engines, plans, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.verify import Quality, Score
+from runtime.sidecar import Sidecar, sidecar_path
+from runtime.spec import EngineSpec, Precision
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of an export."""
+
+    content: bytes
+    """The ONNX file."""
+    spec: EngineSpec
+    score: Score
+    latency_ms: float
+    """Smallest of five runs on one frame of 640x360, on ONNX Runtime's CPU provider."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One plan of an export, with its sidecar."""
+
+    content: bytes
+    sidecar: Sidecar
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Results of calibration and of the search for layers that stay in float; all losses are PSNR in dB."""
+
+    method: str
+    method_losses_db: dict[str, float]
+    """Loss of a completely quantized core by calibration method; empty if only one method was tried."""
+    layer_losses_db: dict[str, float]
+    """Loss of each layer when only that layer is quantized, the largest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """Engines and plans by precision, and measurements of the network."""
+
+    engines: dict[Precision, Engine]
+    plans: dict[Precision, Plan]
+    blurred: Quality
+    """Quality of the blurred images of the pairs, without restoration."""
+    macs_before: float
+    """Multiply-accumulates per pixel of the trained network."""
+    macs_after: float
+    """Multiply-accumulates per pixel after `fuse_convolutions`."""
+    tile_losses_db: dict[int, float]
+    """PSNR in dB that the float engine loses by restoring images in tiles, by the overlap in pixels."""
+    calibration: Calibration | None
+    """None without INT8 engines."""
+    computed_steps: list[str]
+    """Names of the steps that were not in the cache."""
+
+    def list_files(self) -> dict[str, bytes]:
+        """Return the files to publish: engines, plans and sidecars, by file name."""
+        files = {f"{engine.spec.name}.onnx": engine.content for engine in self.engines.values()}
+        for plan in self.plans.values():
+            path = Path(plan.sidecar.onnx).with_suffix(".plan")
+            files |= {path.name: plan.content, sidecar_path(path).name: plan.sidecar.to_json().encode()}
+        return files

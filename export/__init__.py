@@ -1,1 +1,1 @@
-"""From a trained checkpoint to an engine that is proven."""
+"""Export of trained generators to verified engines."""

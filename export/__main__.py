@@ -39,15 +39,17 @@ _TIMING_CACHE = ".timing.cache"
 _PRECISIONS: tuple[Precision, ...] = tuple(name for name in get_args(Precision) if name != "unknown")
 _EPILOG = """\
 steps of the chain, described in docs/export.md:
-  export_to_onnx             PyTorch to float ONNX
-  fuse_convolutions          fewer and cheaper convolutions, with to_bgr_order for RGB networks
-  convert_to_fp16            half precision
-  calibrate_ranges           range of every tensor on the calibration frames
-  measure_layer_losses       loss of each layer when only that layer is quantized
-  quantize_within_budget     quantize_int8 with as many layers as the budget allows
-  add_pixel_interface        8-bit frames in and out
-  measure_score              quality on the pairs and agreement with PyTorch
-  build_plan                 TensorRT or TensorRT-RTX plan (--target)
+  export_to_onnx           PyTorch to float ONNX
+  fuse_convolutions        fewer and cheaper convolutions, with the same result
+  to_bgr_order             weights of RGB networks reordered for BGR frames
+  convert_to_fp16          half precision
+  calibrate_ranges         range of every tensor on the calibration frames
+  measure_layer_losses     loss of each layer when only that layer is quantised
+  quantize_within_budget   quantize_int8 with as many layers as the budget allows
+  replace_depth_to_space   pixel shuffles as moves of whole rows, for int8_cpu
+  add_pixel_interface      8-bit frames in and out
+  measure_score            quality on the pairs and agreement with PyTorch
+  build_plan               TensorRT or TensorRT-RTX plan, with --target
 """
 
 
@@ -60,7 +62,8 @@ class ExportOptions:
     config: ExportConfig
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description=__doc__,
@@ -106,7 +109,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_plan_options(parser, default_target=None)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def read_options(namespace: argparse.Namespace) -> ExportOptions:
@@ -189,7 +192,7 @@ def run(options: ExportOptions) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    namespace = parse(arguments)
+    namespace = build_parser().parse_args(arguments)
     return run_cli(lambda _: run(read_options(namespace)), debug=namespace.debug)
 
 

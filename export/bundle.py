@@ -1,4 +1,4 @@
-"""`python -m export.bundle ENGINES --out NAME-VERSION.tar.zst`: pack engines and check frames for boards."""
+"""`python -m export.bundle ENGINES --out NAME-VERSION.tar.zst`: pack engines and test frames into a bundle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _PATTERNS = ("*.onnx", "*.cache", "report.*", "*.png")
 _COMPRESSION_LEVEL = 19
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.bundle", description=__doc__)
     add = parser.add_argument
     add("engines", type=Path, metavar="ENGINES", help="folder that python -m export wrote")
@@ -43,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="SSH key of ssh-keygen -t ed25519 that signs the bundle (default: none)",
     )
     add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> Manifest:
@@ -105,7 +106,7 @@ def _compress(folder: Path, names: list[str]) -> bytes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = parse(arguments)
+    options = build_parser().parse_args(arguments)
 
     def run(_: object) -> int:
         manifest = pack(options.engines, options.pairs, options.out, key=options.key)

@@ -1,4 +1,4 @@
-"""Steps from the float core to INT8 cores: calibrate, measure every layer, quantize within the budget."""
+"""Steps from the float core to INT8 cores: calibrate, measure every layer, quantise within the budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SENSITIVITY_PX = 192
 
 
 class Int8Chain:
-    """Quantization of one float core; what both layouts share is computed once."""
+    """Quantisation of one float core; what both layouts share is computed once."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Int8Chain:
         self._pairs_sha256, self._float_psnr_db = pairs_sha256, float_psnr_db
 
     def quantize(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
-        """Return the core with as many quantized layers as the budget allows, and the number of these layers."""
+        """Return the core with as many quantised layers as the budget allows, and the number of these layers."""
         ranges = self._ranges_by_method[self._method]
         core = replace_depth_to_space(self._core) if layout == "int8_cpu" else self._core
         keeps_bytes = self._network.keeps_bytes(layout)
@@ -68,7 +68,7 @@ class Int8Chain:
 
     @property
     def calibration_sha256(self) -> str:
-        """Digest of the ranges that the engines are quantized with."""
+        """Digest of the ranges that the engines are quantised with."""
         return compute_digest(json.dumps(self._ranges_by_method[self._method]))
 
     def describe(self) -> Calibration:
@@ -101,7 +101,7 @@ class Int8Chain:
 
     @cached_property
     def _method_losses_db(self) -> dict[str, float]:
-        """Loss of a completely quantized core by method; empty if there is no choice."""
+        """Loss of a completely quantised core by method; empty if there is no choice."""
         if len(self._ranges_by_method) == 1:
             return {}
         losses_db: dict[str, float] = {}

@@ -68,7 +68,7 @@ def is_unchanged(out: Path, inputs_sha256: str) -> bool:
 
 
 def read_report(out: Path) -> dict[str, Any]:
-    """Return `report.json` of an earlier export; empty if there is none or it cannot be read."""
+    """Return `report.json` of an earlier export, or an empty dictionary if it is missing or unreadable."""
     try:
         report = json.loads((out / REPORT_JSON).read_text())
     except (OSError, ValueError):

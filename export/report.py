@@ -127,7 +127,7 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
         "",
         f"Convolutions that stay in float (`quantize_within_budget`): {', '.join(float_layers)}.",
         "",
-        "## Loss of each layer when only that layer is quantized (`measure_layer_losses`)",
+        "## Loss of each layer when only that layer is quantised (`measure_layer_losses`)",
         "",
         "| layer | loss dB |",
         "|---|---|",

@@ -36,9 +36,9 @@ class Calibration:
 
     method: str
     method_losses_db: dict[str, float]
-    """Loss of a completely quantized core by calibration method; empty if only one method was tried."""
+    """Loss of a completely quantised core by calibration method; empty if only one method was tried."""
     layer_losses_db: dict[str, float]
-    """Loss of each layer when only that layer is quantized, the largest first."""
+    """Loss of each layer when only that layer is quantised, the largest first."""
 
 
 @dataclass(frozen=True, kw_only=True)

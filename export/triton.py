@@ -29,10 +29,10 @@ _TENSOR_NAMES = ("blurred", "sharp")
 
 @dataclass(frozen=True, kw_only=True)
 class ServingConfig:
-    """How Triton runs the models."""
+    """Settings with which Triton runs the models."""
 
     kind: Kind = "auto"
-    """Where ONNX engines run; `auto`: FP16 on the GPU, other precisions on the CPU."""
+    """Processor of ONNX engines; `auto`: the GPU for FP16, the CPU for other precisions."""
     instances: int = 1
     """Number of copies of each model."""
     batch: int = 4
@@ -53,10 +53,11 @@ class _EngineFacts:
     backend: str
     """Name of Triton's backend."""
     max_batch: int
-    """Largest number of frames per call; 0 if the engine has no batch axis that is free."""
+    """Largest number of frames per call; 0, Triton's value for no batching, if the engine has a fixed batch size."""
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.triton", description=__doc__)
     files = parser.add_argument_group("input and output").add_argument
     files("engines", type=Path, metavar="ENGINES", help="folder of .onnx and .plan files, or one such file")
@@ -92,7 +93,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="size of the warm-up frame (default: 1280x720)",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def build_model_config(engine: Path, serving: ServingConfig) -> Any:
@@ -196,7 +197,7 @@ def write_repository(engines: Path, repository: Path, serving: ServingConfig) ->
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = parse(arguments)
+    options = build_parser().parse_args(arguments)
     serving = ServingConfig(
         kind=options.kind,
         instances=options.instances,

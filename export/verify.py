@@ -68,7 +68,7 @@ def create_restorer(model: onnx.ModelProto) -> Restorer:
 def read_pairs(folder: Path) -> Iterator[Pair]:
     """Yield the pairs of `blur/NAME` and `sharp/NAME` in a folder.
 
-    Raises InputError if there is none, if an image cannot be read, or if the images of a pair differ in size.
+    Raises InputError if no pair exists, if an image cannot be read, or if the images of a pair differ in size.
     """
     blurred = sorted(path for path in (folder / "blur").glob("*") if is_image(path))
     if not blurred:

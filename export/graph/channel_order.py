@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Order = NDArray[np.intp]
-"""For each channel of a tensor, the index of the original channel that it holds."""
+"""Indices of the original channels, in the order in which a tensor holds them."""
 
 _SWAP: Order = np.array([2, 1, 0])
 _CHANNELWISE = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
 """Operators that compute every channel by itself, in the same way."""
 _SPATIAL = {"AveragePool", "MaxPool", "Resize"}
-"""As `_CHANNELWISE`, but only the first input has channels."""
+"""Operators like those of `_CHANNELWISE`, but only their first input has channels."""
 
 
 class _CannotFoldError(Exception):

@@ -3,7 +3,7 @@
 Networks are trained with more layers than inference needs. Where no non-linearity lies between them, three patterns
 can be merged without changing the result, image borders included:
 
-- batch normalization after a convolution: its scale and shift go into the weights;
+- batch normalisation after a convolution: its scale and shift go into the weights;
 - a 1x1 convolution that is the only consumer of another convolution, if the product costs less;
 - convolutions of one input whose outputs are only concatenated: they become one convolution with all their channels.
 

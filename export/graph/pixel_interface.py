@@ -39,7 +39,7 @@ def add_pixel_interface(
     back. `spec` goes into the metadata.
 
     `keep_bytes`: frames are padded and moved as bytes and enter the core through a DequantizeLinear, which CPUs fuse
-    with a core that is quantized from end to end. Black must be 0, otherwise ValueError is raised. TensorRT neither
+    with a core that is quantised from end to end. Black must be 0, otherwise ValueError is raised. TensorRT neither
     pads nor moves bytes, so that without `keep_bytes` frames are cast to float first.
     """
     if keep_bytes and view.pixel_range[0]:
@@ -117,7 +117,7 @@ def _add_codes(build: NodeBuilder, values: str, view: View, *, keep_bytes: bool)
 
 
 def _remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
-    """Remove the DequantizeLinear at the end of a core whose output is quantized to the range of pixels.
+    """Remove the DequantizeLinear at the end of a core whose output is quantised to the range of pixels.
 
     Return the name of the 8-bit codes before it, or None if the core does not end with such a node.
     """

@@ -58,7 +58,8 @@ def build(options: BuildOptions) -> Sidecar:
     return sidecar
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.plan", description=__doc__)
     files = parser.add_argument_group("input and output").add_argument
     files("onnx", type=Path, help="ONNX engine that python -m export wrote")
@@ -66,10 +67,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     files("--timing-cache", type=Path, metavar="FILE", help="file for TensorRT's measurements, reused by later builds")
     add_plan_options(parser, default_target="tensorrt")
     add = parser.add_argument_group("calibration, TensorRT up to 10").add_argument
-    add("--calibrator", choices=get_args(Algorithm), help="algorithm that quantizes the engine while building")
+    add("--calibrator", choices=get_args(Algorithm), help="algorithm that quantises the engine while building")
     add("--calib", type=Path, metavar="DIR|VIDEO", help="calibration frames, a folder of images or a video")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def read_options(options: argparse.Namespace) -> BuildOptions:
@@ -89,7 +90,7 @@ def read_options(options: argparse.Namespace) -> BuildOptions:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    namespace = parse(arguments)
+    namespace = build_parser().parse_args(arguments)
 
     def run(_: object) -> int:
         options = read_options(namespace)

@@ -87,7 +87,9 @@ def build_plan(
 def describe_machine(flavour: Flavour) -> str:
     """Return what a plan depends on besides ONNX file and settings: builder and version, for TensorRT also the GPU."""
     gpu = probe() if flavour == "tensorrt" else None
-    return f"{flavour} {import_tensorrt(flavour).__version__}" + (f", {gpu.name}, {gpu.compute_capability}" if gpu else "")
+    return f"{flavour} {import_tensorrt(flavour).__version__}" + (
+        f", {gpu.name}, {gpu.compute_capability}" if gpu else ""
+    )
 
 
 def _describe_plan(
@@ -102,7 +104,7 @@ def _describe_plan(
     log_lines: list[str],
 ) -> Sidecar:
     if config.calibrator:
-        # The scores were measured without the builder's own quantization.
+        # The scores were measured without the builder's own quantisation.
         spec = dataclasses.replace(spec, precision="unknown", psnr_db=None, loss_db=None)
     layers = parse_layers(log_lines)
     widths, heights = zip(config.min_size, config.max_size, strict=True)

@@ -18,11 +18,11 @@ class PlanConfig:
     min_size: Size = (64, 64)
     """Smallest width and height in pixels."""
     opt_size: Size = (1280, 720)
-    """Width and height that the plan is optimized for."""
+    """Width and height that the plan is optimised for."""
     max_size: Size = (1920, 1088)
     """Largest width and height in pixels."""
     batch: int = 1
-    """Largest number of frames per call, and the number that the plan is optimized for."""
+    """Largest number of frames per call, and the number that the plan is optimised for."""
     workspace_mib: int | None = None
     """Limit of the builder's scratch memory in MiB; None: all memory of the device."""
     dla_core: int | None = None
@@ -33,7 +33,7 @@ class PlanConfig:
     A plan that also runs on 7.5 computes INT8 convolutions in float. A TensorRT plan is for the GPU that builds it.
     """
     calibrator: Algorithm | None = None
-    """TensorRT up to 10: quantize an FP32 engine while building it, instead of using the engine's Q/DQ nodes."""
+    """TensorRT up to 10: quantise an FP32 engine while building it, instead of using the engine's Q/DQ nodes."""
 
     def __post_init__(self) -> None:
         for axis, name in enumerate(("width", "height")):

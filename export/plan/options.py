@@ -33,7 +33,7 @@ def add_plan_options(parser: argparse.ArgumentParser, *, default_target: Flavour
         type=parse_size,
         default=PlanConfig.opt_size,
         metavar="WxH",
-        help="frame size that the plan is optimized for (default: 1280x720)",
+        help="frame size that the plan is optimised for (default: 1280x720)",
     )
     add(
         "--max-size",

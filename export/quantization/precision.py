@@ -1,8 +1,8 @@
 """FP16 and INT8 cores: the precision of a network is decided in its ONNX graph.
 
 TensorRT 11 and TensorRT-RTX take the precision from the graph alone, so every precision is a graph of its own. The
-first and the last convolution and the global residual stay in float: quantizing them to 8 bits would add noise to the
-image itself. The layout for CPUs may quantize them too if black is 0: the input image has 8 bits anyway, the output
+first and the last convolution and the global residual stay in float: quantising them to 8 bits would add noise to the
+image itself. The layout for CPUs may quantise them too if black is 0: the input image has 8 bits anyway, the output
 image gets 8 bits anyway, and the only additional noise is that the residual is rounded a second time.
 """
 
@@ -43,11 +43,11 @@ FP16_MAX = 65_504.0
 _FP16_HEADROOM = 8.0
 """Tensors that reach the largest half-precision value divided by this stay in float: other frames may be brighter."""
 _CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
-"""Operators between convolutions that the layout `int8_cpu` quantizes."""
+"""Operators between convolutions that the layout `int8_cpu` quantises."""
 
 
 def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a float core with inferred shapes and folded constants, as ONNX Runtime's quantizer expects it."""
+    """Return a float core with inferred shapes and folded constants, as ONNX Runtime's quantiser expects it."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "core.onnx", Path(folder) / "prepared.onnx"
         onnx.save(core, source)
@@ -56,7 +56,7 @@ def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> list[str]:
-    """Return the names of the convolutions that may be quantized; the first and last only with `include_ends`."""
+    """Return the names of the convolutions that may be quantised; the first and last only with `include_ends`."""
     names = [node.name for node in core.graph.node if node.op_type == "Conv"]
     return names if include_ends else names[1:-1]
 
@@ -88,7 +88,7 @@ def quantize_int8(
     """Return the core with Q/DQ nodes: the convolutions named in `layers` compute in 8 bits, the others in float.
 
     `core`: a result of `prepare_for_quantization`. `ranges`: asymmetric ranges of its tensors, from
-    `export.quantization.calibration`. `pixel_range`: values of black and white, for a core that is quantized from end
+    `export.quantization.calibration`. `pixel_range`: values of black and white, for a core that is quantised from end
     to end; its input and output then have exactly this range.
     """
     if not layers:
@@ -124,7 +124,7 @@ def quantize_int8(
         extra_options=options,
     )
     log_level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the quantizer recommends a preparation that has already been done
+    logging.disable(logging.WARNING)  # the quantiser recommends a preparation that has already been done
     try:
         quantizer.quantize_model()
     finally:
@@ -133,7 +133,7 @@ def quantize_int8(
 
 
 def _compute_weight_scales(core: onnx.ModelProto, layers: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return scales of 8-bit weights that saturate on no CPU, as overrides for ONNX Runtime's quantizer.
+    """Return scales of 8-bit weights that saturate on no CPU, as overrides for ONNX Runtime's quantiser.
 
     x86 CPUs without VNNI add two products of neighbouring input channels in 16 bits (`vpmaddubsw`). With unsigned
     activations up to 255, the sum saturates if two weights of the same sign add up to more than 128.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import onnx
 
 BuildCore = Callable[[frozenset[str]], onnx.ModelProto]
-"""Names of layers -> a core in which exactly these layers are quantized."""
+"""Names of layers -> a core in which exactly these layers are quantised."""
 MeasureLoss = Callable[[onnx.ModelProto], float]
 """Core -> PSNR in dB that it loses against the float core; negative if it happens to be better."""
 
 
 @dataclass(frozen=True)
 class QuantizedCore:
-    """A core, the layers of it that are quantized, and the PSNR in dB that it loses."""
+    """A core, the layers of it that are quantised, and the PSNR in dB that it loses."""
 
     model: onnx.ModelProto
     layers: frozenset[str]
@@ -23,7 +23,7 @@ class QuantizedCore:
 
 
 def measure_layer_losses(layers: list[str], build: BuildCore, measure: MeasureLoss) -> dict[str, float]:
-    """Return the loss in dB of each layer when only that layer is quantized, the largest loss first."""
+    """Return the loss in dB of each layer when only that layer is quantised, the largest loss first."""
     losses = {layer: measure(build(frozenset({layer}))) for layer in layers}
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
@@ -31,10 +31,10 @@ def measure_layer_losses(layers: list[str], build: BuildCore, measure: MeasureLo
 def quantize_within_budget(
     layer_losses_db: dict[str, float], build: BuildCore, measure: MeasureLoss, *, budget_db: float
 ) -> QuantizedCore:
-    """Return the core with the most quantized layers whose loss is within the budget.
+    """Return the core with the most quantised layers whose loss is within the budget.
 
-    Layers return to float in the order of `layer_losses_db`. If the last quantized layer alone still exceeds the
-    budget, the result has no quantized layer, and its loss is the one measured without any.
+    Layers return to float in the order of `layer_losses_db`. If the last quantised layer alone still exceeds the
+    budget, the result has no quantised layer, and its loss is the one measured without any.
     """
     layers = list(layer_losses_db)
     for float_layers in range(len(layers) + 1):

@@ -80,7 +80,7 @@ def test_engine_agrees_with_the_network(create: type[Generator], tmp_path: Path)
 
 
 def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
-    """The core is quantized from end to end; the sizes need padding or do not."""
+    """The core is quantised from end to end; the sizes need padding or do not."""
     torch.manual_seed(0)
     generator = create_edge().eval()
     view, core = get_view(generator), prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))

@@ -38,7 +38,7 @@ OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"
 
 @pytest.fixture(scope="module")
 def engines() -> dict[tuple[str, str], onnx.ModelProto]:
-    """Engines by network and precision; in INT8 every convolution that may be quantized is."""
+    """Engines by network and precision; in INT8 every convolution that may be quantised is."""
     models = {}
     for name, options in OPTIONS.items():
         torch.manual_seed(0)
@@ -147,7 +147,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(
 def test_without_a_driver_the_builder_is_not_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a driver TensorRT's builder ends the process; a stand-in without attributes shows that nothing calls it."""
+    """Without a driver TensorRT's builder ends the process; an empty stand-in shows that nothing calls it."""
     monkeypatch.setattr("export.plan.builder.import_tensorrt", lambda flavour: object())
     assert main([str(FP32), "--out", str(tmp_path / "a.plan")]) == 4
     assert "no NVIDIA driver is installed here" in capsys.readouterr().err

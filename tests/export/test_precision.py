@@ -88,7 +88,7 @@ def test_int8_is_close_to_float_and_its_ends_are_float(
     zero_point_types = {t.name: t.data_type for t in model.graph.initializer if "zero_point" in t.name}
     expected = {onnx.TensorProto.INT8} if layout == "int8" else {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
     assert set(zero_point_types.values()) - {onnx.TensorProto.INT32} == expected
-    if layout == "int8":  # TensorRT accepts only zero as a zero point, and no quantized biases
+    if layout == "int8":  # TensorRT accepts only zero as a zero point, and no quantised biases
         assert all(not onnx.numpy_helper.to_array(t).any() for t in model.graph.initializer if "zero_point" in t.name)
         assert all(producers.get(node.input[2]) != "DequantizeLinear" for node in convs)
 
@@ -96,7 +96,7 @@ def test_int8_is_close_to_float_and_its_ends_are_float(
 def test_only_the_given_layers_are_quantized(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
     ranges, names = calibrate_ranges(core, frames, "minmax"), list_convolutions(core)
     one = quantize_int8(core, ranges, "int8", layers=names[1:2])
-    # Only the input of that layer and its weights are quantized.
+    # Only the input of that layer and its weights are quantised.
     assert kinds(one)["QuantizeLinear"] == 2
     assert quantize_int8(core, ranges, "int8", layers=[]) is core
 
@@ -127,7 +127,7 @@ def test_a_wrong_scale_is_noticed(core: onnx.ModelProto, frames: list[np.ndarray
 
 
 def test_layers_return_to_float_by_loss_until_the_budget_holds() -> None:
-    """Here a model is the set of its quantized layers, and its loss is the sum of `layer_loss` over them."""
+    """Here a model is the set of its quantised layers, and its loss is the sum of `layer_loss` over them."""
     layer_loss = {"a": 0.05, "b": 0.40, "c": -0.01, "d": 0.20}
 
     def build(layers: frozenset[str]) -> frozenset[str]:

@@ -16,6 +16,7 @@ from benchmarks import meters as module
 from benchmarks.meters import NvmlMeter, RaplMeter, Reading, TegraMeter, open_meters
 from benchmarks.power import energy_j, metered
 from benchmarks.tegrastats import parse
+from tests.rig import wait_until
 
 # Lines as users posted them in public, one a release; averages and module totals differ in form on purpose.
 JETPACK_5 = (  # AGX Orin, layout of L4T 35: zones in capitals; jetson_exporter issue 14
@@ -189,7 +190,8 @@ def test_tegrastats_is_read_as_a_child_process(tmp_path: Path, monkeypatch: pyte
     found, _ = open_meters(tmp_path)
     assert [type(meter) for meter in found] == [TegraMeter]
     with metered(found, period_s=0.01) as power:
-        sleep(0.3)
+        ((_, readings),) = power._meters
+        wait_until(lambda: len(readings) > 1)
     (told,) = power.result(frames=10)["meters"]
     assert told["mean_w"] == pytest.approx(5.704)
     assert (told["name"], told["covers"], told["throttled"]) == ("tegrastats", "module", None)

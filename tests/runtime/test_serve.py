@@ -290,7 +290,7 @@ def test_a_source_that_stalls_is_not_ready_but_live(stack, invert) -> None:
     def ready() -> bool:
         return get_json(f"{server.url}healthz")[0] == 200
 
-    wait_until(lambda: source.give() or ready())  # it is for a second: what is late for one frame meets the next
+    wait_until(lambda: source.give() or ready())  # a frame makes it ready for a second, which one question may miss
     wait_until(lambda: not ready())
     status, values = get_json(f"{server.url}healthz/ready")
     assert status == 503

@@ -286,7 +286,7 @@ def test_those_who_wait_hear_how_many_are_before_them(desk: Desk) -> None:
             if index:
                 waits.set()
             else:
-                waits.wait(30)
+                waits.wait(30)  # and keeps its turn meanwhile
 
         if index:
             started.wait(30)

@@ -158,6 +158,6 @@ def test_an_engine_is_not_blamed_for_the_threads_of_the_one_before() -> None:
                 super().infer(batch)
             return super().infer(batch)
 
-    spinning, disturbed = Spinning(6, GOOD), Disturbed(4, GOOD)
+    spinning, disturbed = Spinning(30, GOOD), Disturbed(20, GOOD)  # apart by more than a busy machine adds
     times = median_ms([spinning, disturbed], trial_frame((64, 48)))
     assert times[1] < times[0]

@@ -16,6 +16,9 @@ from fractions import Fraction
 
 from tests.conftest import ROOT
 
+_LONGEST_S = 600.0
+"""Until it ends by itself after all: no process outlives its test for long."""
+
 
 class Held:
     """`python -m MODULE ARGUMENTS`, which never writes more than `at` frames into a video unless it is stopped."""
@@ -50,7 +53,7 @@ def _run(at: int, module: str, arguments: list[str]) -> None:
     from runtime.pipeline import Pipeline
     from runtime.sinks.video import VideoSink
 
-    written, stopped = 0, False
+    written, stopped, end = 0, False, time.monotonic() + _LONGEST_S
     resume, write, stop = VideoSink.resume, VideoSink.write, Pipeline.stop
 
     def told_resume(self: VideoSink, start: Fraction) -> int:
@@ -62,6 +65,7 @@ def _run(at: int, module: str, arguments: list[str]) -> None:
     def held_write(self: VideoSink, frame: Frame) -> None:
         nonlocal written
         while written >= at and not stopped:
+            assert time.monotonic() < end, "nobody has stopped it"
             time.sleep(0.01)
         write(self, frame)
         written += 1

@@ -58,7 +58,7 @@ def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, Content
 
 
 def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) -> None:
-    """Kill a run so long after it has written a frame: by then it is at any step of a later frame, never at its end."""
+    """Kill a run some seconds after it has written a frame: at any step of a later one, never at its end."""
     run = Held("runtime.video", [*arguments, "--resume"], at=HELD_AT)
     run.wait_for_frame(frame)
     time.sleep(seconds)

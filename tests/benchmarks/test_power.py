@@ -16,6 +16,7 @@ from benchmarks.power import meters as meters_module
 from benchmarks.power.metering import integrate_energy_j, monitor_power
 from benchmarks.power.meters import NvmlMeter, RaplMeter, Reading, TegraMeter, open_meters
 from benchmarks.power.tegrastats import parse_line
+from tests.rig import wait_until
 
 # Lines that users have published, one for each release. They differ in the form of averages and module totals.
 JETPACK_5 = (  # AGX Orin, layout of L4T 35: zones in capitals; jetson_exporter issue 14
@@ -195,7 +196,8 @@ def test_tegrastats_is_read_as_a_child_process(tmp_path: Path, monkeypatch: pyte
     meters, _ = open_meters(tmp_path)
     assert [type(meter) for meter in meters] == [TegraMeter]
     with monitor_power(meters, period_s=0.01) as monitor:
-        sleep(0.3)
+        ((_, readings),) = monitor._meters
+        wait_until(lambda: len(readings) > 1)
     (result,) = monitor.summarize(frames=10)["meters"]
     assert result["mean_w"] == pytest.approx(5.704)
     assert (result["name"], result["covers"], result["throttled"]) == ("tegrastats", "module", None)

@@ -120,6 +120,13 @@ class Proxy:
             pass
 
 
+def catches(child: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Whether a process handles a signal by now, or still."""
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from runtime.engines import BUNDLED
 from runtime.errors import InputError, UsageError
 from runtime.files import sha256
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, ROOT, picture
-from tests.rig import wait_until
+from tests.conftest import DEMO_CLIP, picture
+from tests.rig.held import Held
 from tests.runtime.test_web_desk import clip, packed
 
 
@@ -132,12 +130,11 @@ def test_a_run_that_is_stopped_goes_on_inside_the_file(number: signal.Signals, t
     source.mkdir()
     for name in ("a", "b"):
         (source / f"{name}.mp4").write_bytes(DEMO_CLIP.read_bytes() if name == "b" else clip(tmp_path / "short.mp4"))
-    command = [sys.executable, "-m", "runtime.batch", "--source", str(source), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([*command, "--provider", "cpu"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    partial = tmp_path / "out" / "b.partial.mp4"
-    wait_until(lambda: partial.exists() and partial.stat().st_size > 100_000, 60)
-    process.send_signal(number)
-    assert process.wait(30) in {-signal.SIGKILL, 130}
+    arguments = ["--source", source, "--out", tmp_path / "out", "--provider", "cpu"]
+    process = Held("runtime.batch", arguments, at=80)
+    process.wait_for_frame(50)  # of the second file: the first has fewer
+    process.process.send_signal(number)
+    assert process.ended()[0] in {-signal.SIGKILL, 130}
     assert not (tmp_path / "out" / "b.mp4").exists()
     assert run("--source", source, "--out", tmp_path / "out") == 0
     assert run("--source", source, "--out", tmp_path / "whole") == 0

@@ -158,6 +158,6 @@ def test_spinning_threads_of_one_engine_do_not_slow_the_next_measurement() -> No
                 super().infer(batch)
             return super().infer(batch)
 
-    spinning, disturbed = Spinning(6, GOOD), Disturbed(4, GOOD)
+    spinning, disturbed = Spinning(30, GOOD), Disturbed(20, GOOD)  # apart by more than a busy machine adds
     times = median_ms_per_frame([spinning, disturbed], trial_frame((64, 48)))
     assert times[1] < times[0]

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import av
@@ -24,7 +26,7 @@ from runtime.errors import InputError
 from runtime.image_files import read_image
 from runtime.sources import open_source
 from tests.conftest import ROOT, SHARED, Survived, picture, write_clip
-from tests.rig import free_port, wait_until
+from tests.rig import catches, free_port, wait_until
 
 OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
 
@@ -45,6 +47,14 @@ def run(*arguments: object, env: dict[str, str] | None = None) -> tuple[int, lis
 
 def frames_in(path: Path) -> int:
     return sum(1 for _ in open_source(str(path)))
+
+
+def counts(page: int) -> Counter[str]:
+    """The `frames` of docs/stats.md for a run with `--serve PAGE`, by now; zeros before it has begun."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{page}/stats.json") as answer:
+        streams = json.load(answer)["streams"]
+        return Counter(streams[0]["frames"] if streams else {})
+    return Counter()
 
 
 # Files
@@ -156,16 +166,14 @@ def test_a_pipe_that_stalls_can_be_interrupted(kind: str, invert: Path, tmp_path
     content = (tmp_path / "in.mkv").read_bytes()
     fifo, partial = tmp_path / "fifo.mkv", tmp_path / "out.partial.mp4"
     os.mkfifo(fifo)
-    source = fifo if kind == "fifo" else "-"
-    child = subprocess.Popen(
-        command(invert, source, tmp_path / "out.mp4"), cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    source, page = fifo if kind == "fifo" else "-", free_port()
+    whole = command(invert, source, tmp_path / "out.mp4", "--serve", page)
+    child = subprocess.Popen(whole, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdin
     with fifo.open("wb", buffering=0) if kind == "fifo" else child.stdin as feed:
         feed.write(content[: 3 * len(content) // 4])
         feed.flush()
-        wait_until(partial.exists)
-        time.sleep(1)
+        wait_until(lambda: counts(page)["written"] > 20, 60)
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
         assert child.wait(15) == 130
@@ -189,9 +197,9 @@ def test_a_second_signal_forces(invert: Path, tmp_path: Path, survived: Survived
         feed.write((tmp_path / "in.mkv").read_bytes()[:20_000])
         wait_until((tmp_path / "out.partial.mp4").exists)
         child.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
+        wait_until(lambda: not catches(child, signal.SIGTERM))  # the first has arrived
         child.send_signal(signal.SIGTERM)
-        assert child.wait(5) in {-signal.SIGTERM, 143}
+        assert child.wait(20) in {-signal.SIGTERM, 143}
     survived("ends at once", code=143, lost=0)
 
 
@@ -296,15 +304,13 @@ def recorded(invert: Path, url: str, out: Path, stats: Path, *more: object) -> s
     return subprocess.Popen(command(invert, url, out, *options), cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def ended(child: subprocess.Popen[str], stats: Path, out: Path, *, code: int = 130) -> dict[str, int]:
+def ended(child: subprocess.Popen[str], stats: Path, out: Path, *, code: int = 130) -> None:
     if code == 130:
         child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
     assert child.returncode == code, said
     assert "Traceback" not in said
-    counts: dict[str, int] = json.loads(stats.read_text())["frames"]
-    assert frames_in(out) == counts["written"] > 0
-    return counts
+    assert frames_in(out) == json.loads(stats.read_text())["frames"]["written"] > 0
 
 
 @pytest.mark.fault("Live sources", "HTTP server goes away", done="MPEG-TS over HTTP, hung up and started again")
@@ -312,37 +318,37 @@ def test_http_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survive
     port = free_port()
     server = Television(broadcast, port)
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
-    child = recorded(invert, f"http://127.0.0.1:{port}/live.ts", out, stats)
-    partial = tmp_path / "out.partial.mp4"
-    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
-    time.sleep(1)
+    page = free_port()
+    child = recorded(invert, f"http://127.0.0.1:{port}/live.ts", out, stats, "--serve", page)
+    wait_until(lambda: counts(page)["written"] > 0, 60)
     server.hang_up()
     server = Television(broadcast, port)
-    wait_until(lambda: server.viewers > 0)
-    time.sleep(2)
-    counts = ended(child, stats, out)
+    wait_until(lambda: counts(page)["reconnects"] > 0, 60)
+    before = counts(page)["written"]
+    wait_until(lambda: counts(page)["written"] > before, 60)
+    ended(child, stats, out)
     server.hang_up()
-    assert counts["reconnects"] >= 1
     survived("connected again, counted; the file plays", code=130)
 
 
 @pytest.mark.fault("Live sources", "UDP sender goes away", done="MPEG-TS over UDP; silence of two seconds, then on")
 def test_udp_comes_back(invert: Path, tmp_path: Path, survived: Survived) -> None:
-    port = free_port()
+    port, page = free_port(), free_port()
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
-    child = recorded(invert, f"udp://127.0.0.1:{port}", out, stats)
-    for _ in range(2):
+    child = recorded(invert, f"udp://127.0.0.1:{port}", out, stats, "--serve", page)
+    for silences in range(2):
+        before = counts(page)["written"]
         stop = threading.Event()
         sender = threading.Thread(
             target=serve_forever, args=(f"udp://127.0.0.1:{port}?pkt_size=1316", "mpegts", stop), daemon=True
         )
         sender.start()
-        time.sleep(4)
+        wait_until(lambda before=before: counts(page)["written"] > before + 20, 60)
         stop.set()
         sender.join()
         time.sleep(2)
-    counts = ended(child, stats, out)
-    assert counts["reconnects"] >= 1
+        wait_until(lambda silences=silences: counts(page)["reconnects"] > silences, 60)
+    ended(child, stats, out)
     survived("connected again, counted; the file plays", code=130)
 
 

@@ -25,7 +25,7 @@ def test_udp_without_a_sender(survived: Survived) -> None:
     began = time.monotonic()
     with pytest.raises(SourceLostError, match="no frame for 2 s") as caught:
         open_source(f"udp://127.0.0.1:{free_port()}", QUICK)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9  # it would wait for ever
     survived("given up after the time that was set", code=caught.value.exit_code)
 
 

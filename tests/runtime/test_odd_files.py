@@ -24,7 +24,7 @@ import pytest
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import ROOT, Survived, picture, write_clip
-from tests.rig import wait_until
+from tests.rig import catches, wait_until
 from tests.runtime.test_sources import bad_files
 
 BAD = ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "picture.mp4", "junk.png", "sound.mp4", "empty folder"]
@@ -184,13 +184,6 @@ def test_a_hard_link_to_the_input(clip: Path, invert: Path, tmp_path: Path, surv
     survived("the link is replaced, the input is untouched", code=0, lost=0)
 
 
-def is_listening(child: subprocess.Popen[bytes]) -> bool:
-    """Whether it handles SIGTERM, which it does before it opens anything."""
-    status = Path(f"/proc/{child.pid}/status").read_text()
-    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-
 @pytest.mark.fault("Files", "a pipe that never begins", done="a FIFO with and without a writer, standard input; Ctrl-C")
 @pytest.mark.parametrize("kind", ["no writer", "silent writer", "stdin"])
 def test_a_pipe_that_never_begins(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
@@ -206,7 +199,7 @@ def test_a_pipe_that_never_begins(kind: str, invert: Path, tmp_path: Path, survi
         if kind == "silent writer":
             writer = os.open(fifo, os.O_WRONLY)  # which waits until it is opened for reading
         else:
-            wait_until(lambda: is_listening(child), 60)
+            wait_until(lambda: catches(child, signal.SIGTERM), 60)  # which it does before it opens anything
         time.sleep(1)
         child.send_signal(signal.SIGINT)
         assert child.wait(10) == 130

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from runtime.errors import OutputError
@@ -96,7 +97,8 @@ def test_rtmp(clip: Path, invert: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", size=(96, 64), pts=[512 * index for index in range(50)])
     url = f"rtmp://127.0.0.1:{free_port()}/live/a"
     server = subprocess.Popen([sys.executable, "-c", RTMP_SERVER, url], stdout=subprocess.PIPE)
-    time.sleep(1.5)  # it has nothing to say before somebody comes
+    process = psutil.Process(server.pid)
+    wait_until(lambda: any(each.status == psutil.CONN_LISTEN for each in process.net_connections()))
     assert main(["--engine", str(invert), "--source", str(tmp_path / "a.mp4"), "--out", url, *OPTIONS]) == 0
     said, _ = server.communicate(timeout=30)
     assert int(said) >= 45

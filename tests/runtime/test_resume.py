@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +15,12 @@ import pytest
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import ROOT, Survived, write_clip
-from tests.rig import wait_until
+from tests.conftest import Survived, write_clip
+from tests.rig.held import Held
 
 COUNT = 260
+HELD_AT = 240
+"""Frames that a run which is to be killed writes at most."""
 Contents = tuple[list[tuple[Fraction, str]], list[bytes]]
 
 
@@ -58,18 +57,14 @@ def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, Content
     return request.param, made
 
 
-def run_and_kill(arguments: list[str], out: Path, size: float, seconds: float) -> None:
-    """Kill a run so long after its file has so many bytes, however fast this machine is."""
-    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "runtime.video", *arguments, "--resume"], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: child.poll() is not None or (partial.exists() and partial.stat().st_size > size), 60)
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) -> None:
+    """Kill a run some seconds after it has written a frame: at any step of a later one, never at its end."""
+    run = Held("runtime.video", [*arguments, "--resume"], at=HELD_AT)
+    run.wait_for_frame(frame)
+    time.sleep(seconds)
+    run.kill()
+    assert out.with_name(f"{out.stem}.partial{out.suffix}").exists()
+    assert not out.exists()
 
 
 @pytest.mark.fault("Files", "kill -9, then --resume", done="twice at random points of a job, then finished")
@@ -84,21 +79,18 @@ def test_killed_at_random_points_it_is_finished_alike(
     survived: Survived,
 ) -> None:
     suffix, expected = whole
-    whole_size = long_clip.with_name(f"whole{suffix}").stat().st_size
     chance = random.Random(kills)  # noqa: S311
     resumed_after = []
     for index in range(kills):
         out = tmp_path / f"{index}{suffix}"
         arguments = command(long_clip, out)
-        for share in sorted(chance.uniform(0.1, 0.9) for _ in range(2)):
-            run_and_kill(arguments, out, share * whole_size, chance.uniform(0, 0.3))
+        for frame in sorted(chance.randint(COUNT // 10, HELD_AT) for _ in range(2)):
+            run_and_kill(arguments, out, frame, chance.uniform(0, 0.03))
         assert main([*arguments, "--resume"]) == 0
-        shown = capsys.readouterr().err
-        if "is finished" not in shown:
-            resumed_after.append(int(shown.split("resume  after ")[1].split()[0]))
+        resumed_after.append(int(capsys.readouterr().err.split("resume  after ")[1].split()[0]))
         assert contents(out) == expected
         assert sorted(path.name for path in tmp_path.glob(f"{index}.*")) == [out.name]
-    assert max(resumed_after) > 0, "every run was killed before a chunk was whole, or after its end"
+    assert max(resumed_after) > 0, "every run was killed before a chunk was whole"
     survived(f"{kills} jobs: frames, times and sound as if never stopped", code=0, lost=0)
 
 

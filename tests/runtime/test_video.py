@@ -18,6 +18,7 @@ from runtime import session as streams
 from runtime import video
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, Survived, picture, write_clip
+from tests.rig.held import Held
 
 
 def run(*arguments: object) -> int:
@@ -170,23 +171,11 @@ def test_bugs_are_one_line_too(clip: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "Traceback" in capsys.readouterr().err
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "runtime.video", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def long_clip(tmp_path: Path) -> Path:
-    """A minute, so that a run can be met in its middle."""
+    """20 seconds, so that a killed run leaves some: FFmpeg keeps 10 s back once the sound has ended, and 256 KiB."""
     path = tmp_path / "long.mp4"
-    write_clip(path, size=(320, 240), pts=[512 * index for index in range(1500)], audio="aac")
+    write_clip(path, size=(320, 240), pts=[512 * index for index in range(500)], audio="aac")
     return path
 
 
@@ -196,25 +185,25 @@ def test_interrupted_run_keeps_what_was_written(
     long_clip: Path, tmp_path: Path, number: int, code: int, survived: Survived
 ) -> None:
     partial = tmp_path / "out.partial.mp4"
-    process = start("--source", long_clip, "--out", tmp_path / "out.mp4", "--stats", tmp_path / "s.json")
-    wait_for(lambda: partial.exists() and partial.stat().st_size > 50_000)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == code
-    assert str(partial) in err
+    arguments = ["--source", long_clip, "--out", tmp_path / "out.mp4", "--stats", tmp_path / "s.json"]
+    run = Held("runtime.video", arguments, at=450)
+    run.wait_for_frame(100)
+    run.process.send_signal(number)
+    ended, said = run.ended()
+    assert ended == code
+    assert str(partial) in said
     assert not (tmp_path / "out.mp4").exists()
     written = json.loads((tmp_path / "s.json").read_text())["frames"]["written"]
-    assert len(list(open_source(str(partial)))) == written < 1500
+    assert len(list(open_source(str(partial)))) == written < 500
     survived("all that was written plays, under its partial name", code=code, lost=0)
 
 
 @pytest.mark.fault("Files", "kill -9", done="while writing")
 def test_killed_run_leaves_a_file_that_plays(long_clip: Path, tmp_path: Path, survived: Survived) -> None:
     partial = tmp_path / "out.partial.mp4"
-    process = start("--source", long_clip, "--out", tmp_path / "out.mp4")
-    wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000)
-    process.kill()
-    process.communicate(timeout=20)
+    run = Held("runtime.video", ["--source", long_clip, "--out", tmp_path / "out.mp4"], at=450)
+    run.wait_for_frame(400)
+    run.kill()
     assert not (tmp_path / "out.mp4").exists()
     times = [frame.pts_seconds for frame in open_source(str(partial))]
     assert len(times) >= 25
@@ -248,7 +237,8 @@ def test_memory_stays_flat_over_a_long_clip(tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     write_clip(path, size=(1280, 720), pts=[1280 * index for index in range(600)])
     sizes_mib = []
-    with start("--source", path, "--out", tmp_path / "out.mp4") as process:
+    command = [sys.executable, "-m", "runtime.video", "--source", str(path), "--out", str(tmp_path / "out.mp4")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             sizes_mib.append(watched.memory_info().rss / 2**20)

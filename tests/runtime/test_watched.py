@@ -18,6 +18,7 @@ from runtime.engines.watched import WatchedEngine
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import picture, write_clip, write_engine
+from tests.rig import wait_until
 from tests.standin import install_stand_in, write_plan
 
 
@@ -159,15 +160,18 @@ def test_through_the_command_line_no_frame_is_lost(
     """The file is replaced while a clip runs: every frame is written, first inverted, then unchanged."""
     count = 120
     write_clip(tmp_path / "long.mp4", pts=[512 * index for index in range(count)])
-    frames_seen = 0
+    frames_seen, first = 0, []
     original = WatchedEngine.submit
 
     def submit(self: WatchedEngine, batch: np.ndarray) -> None:
         nonlocal frames_seen
         frames_seen += 1
         if frames_seen == 20:
+            first.append(self._engine)
             replace(path, identity)
-        time.sleep(0.02)
+        if frames_seen == 60:  # by when it may have taken over already
+            wait_until(lambda: self._next is not None or self._engine is not first[0])
+        time.sleep(0.01)
         original(self, batch)
 
     monkeypatch.setattr(WatchedEngine, "submit", submit)

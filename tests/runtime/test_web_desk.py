@@ -210,10 +210,10 @@ def test_a_header_that_lies_about_its_length_helps_nobody(temporary: Path, tmp_p
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_next_is_served(temporary: Path) -> None:
-    limits = Limits(job_s=0.3)
-    with closing(Desk([BUNDLED], provider="cpu", limits=limits)) as desk:
-        with pytest.raises(RefusedError, match=r"not done after 0\.3 seconds"):
+    with closing(Desk([BUNDLED], provider="cpu", limits=Limits(job_s=0.01))) as desk:
+        with pytest.raises(RefusedError, match=r"not done after 0\.01 seconds"):
             sharpened(desk, DEMO_CLIP.read_bytes())
+        desk.limits = Limits()
         assert sharpened(desk, packed(picture(64, 48))).frames == 1
 
 
@@ -277,12 +277,16 @@ def test_ten_at_once_are_served_in_turn_or_told_to_come_again(desk: Desk) -> Non
 
 def test_those_who_wait_hear_how_many_are_before_them(desk: Desk) -> None:
     heard: list[int] = []
-    started = threading.Event()
+    started, waits = threading.Event(), threading.Event()
 
     def ask(index: int) -> None:
         def on_standing(standing: Standing) -> None:
             started.set()
             heard.append(standing.ahead)
+            if index:
+                waits.set()
+            else:
+                waits.wait(30)  # and keeps its turn meanwhile
 
         if index:
             started.wait(30)
@@ -294,14 +298,17 @@ def test_those_who_wait_hear_how_many_are_before_them(desk: Desk) -> None:
 
 def test_a_server_that_is_killed_leaves_neither_process_nor_file(temporary: Path) -> None:
     script = f"""
-import sys, tempfile
+import sys, tempfile, time
 tempfile.tempdir = {str(temporary)!r}
 from pathlib import Path
 from runtime.web.desk import Desk
 from runtime.web.settings import Limits
 desk = Desk([Path({ENGINE!r})], provider="cpu", limits=Limits())
 content = Path({str(DEMO_CLIP)!r}).read_bytes()
-desk.sharpen(content, engine={ENGINE!r}, on_standing=lambda standing: print(standing.frames, flush=True))
+def on_standing(standing):
+    print(standing.frames, flush=True)
+    time.sleep(60 if standing.frames else 0)
+desk.sharpen(content, engine={ENGINE!r}, on_standing=on_standing)
 """
     server = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert server.stdout

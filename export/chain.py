@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 
@@ -25,7 +23,7 @@ from export.result import Engine, ExportResult, Plan
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
 from export.torch_to_onnx import OPSET, export_to_onnx
 from export.verify import (
-    Restorer,
+    RestorerEngine,
     Score,
     create_restorer,
     measure_blurred,
@@ -33,13 +31,15 @@ from export.verify import (
     read_pairs,
     require_agreement,
 )
+from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import EngineError
+from runtime.frame import Size
 from runtime.sidecar import Sidecar
 from runtime.spec import METADATA_KEY, EngineSpec, Precision
 
 MIN_AGREEMENT_DB = 50.0
 """Agreement of the float engine with PyTorch on the worst image; less is more than a difference in rounding."""
-_TIMED_SIZE = (360, 640)
+_TIMED_SIZE: Size = (640, 360)
 _SEPARATOR = b"\0"
 """Byte between a sidecar and its plan, which are cached as one result."""
 
@@ -122,9 +122,10 @@ class Chain:
         model = self._network.wrap(core, keep_bytes=self._network.keeps_bytes(precision))
         restore = create_restorer(model)
         score = self._evaluator.score(restore)
+        (latency_ms,) = median_ms_per_frame([RestorerEngine(restore)], trial_frame(_TIMED_SIZE))
         spec = self._describe_engine(precision, score, float_layers, calibration_sha256)
         onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-        return Engine(model.SerializeToString(deterministic=True), spec, score, _measure_latency_ms(restore))
+        return Engine(model.SerializeToString(deterministic=True), spec, score, latency_ms)
 
     def _describe_engine(
         self, precision: Precision, score: Score, float_layers: int | None, calibration_sha256: str | None
@@ -181,14 +182,3 @@ class Chain:
             text, _, content = self._steps.get(f"build_plan_{precision}", step_inputs, build).partition(_SEPARATOR)
             plans[precision] = Plan(content, Sidecar.from_json(text.decode()))
         return plans
-
-
-def _measure_latency_ms(restore: Restorer) -> float:
-    """Return the smallest of five runs on one frame of 640x360, after one run to warm up."""
-    frame = np.zeros((1, *_TIMED_SIZE, 3), np.uint8)
-    times_s = []
-    for _ in range(6):
-        start = time.perf_counter()
-        restore(frame)
-        times_s.append(time.perf_counter() - start)
-    return 1000 * min(times_s[1:])

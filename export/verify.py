@@ -134,7 +134,7 @@ def measure_tile_losses_db(restore: Restorer, pairs: list[Pair]) -> dict[int, fl
         tiled_db = []
         for pair in pairs:
             height, width = (max(side // 2 + overlap_px, MIN_TILE_PX) for side in pair.blurred.shape[:2])
-            tiled = TiledEngine(_RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
+            tiled = TiledEngine(RestorerEngine(restore), tile=(width, height), overlap_px=overlap_px)
             tiled_db.append(_measure_psnr_db(tiled.infer, pair))
         losses_db[overlap_px] = float(whole_db - np.mean(tiled_db))
     return losses_db
@@ -144,7 +144,7 @@ def _measure_psnr_db(restore: Restorer, pair: Pair) -> float:
     return min(psnr_db(restore(pair.blurred[np.newaxis])[0], pair.sharp), IDENTICAL_DB)
 
 
-class _RestorerEngine(SynchronousEngine):
+class RestorerEngine(SynchronousEngine):
     """A restorer with the interface of the runtime's engines."""
 
     backend, provider = "ONNX Runtime", "cpu"

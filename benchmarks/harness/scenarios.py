@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.clock import Clock, WallClock
 from runtime.engines.base import Engine
+from runtime.engines.timing import interleave
 from runtime.frame import Pixels
 
 BLOCK = 4
@@ -26,9 +27,6 @@ _BLOCK_S = 0.05
 """Approximate duration of a block in seconds. Without it, fast engines would spend most of the run in pauses."""
 _MAX_BLOCK = 1000
 _PILOT_QUERIES = 3
-PAUSE_S = 0.03
-"""Seconds of rest before each block of interleaved engines: threads of the previous engine keep spinning for a while
-after their last frame."""
 THROUGHPUT_ROUNDS = 3
 """Number of rounds in which interleaved engines are measured for throughput."""
 _WARM_UP_WINDOW = 5
@@ -118,15 +116,17 @@ def run_interleaved(
     without it, a few trial queries decide.
     """
     sizes = block_sizes or [_choose_block_size(query, clock) for query in queries]
-    rounds: list[list[list[float]]] = [[] for _ in queries]
-    while not all(map(partial(_has_enough, load=load), rounds)):
-        order = range(len(queries)) if len(rounds[0]) % 2 == 0 else reversed(range(len(queries)))
-        for index in order:
-            if len(queries) > 1:
-                clock.sleep(PAUSE_S)
-                queries[index]()
-            rounds[index].append([_time_query_ms(queries[index], clock) for _ in range(sizes[index])])
+    rounds = interleave(
+        [partial(_time_block_ms, query, size, clock) for query, size in zip(queries, sizes, strict=True)],
+        has_enough=lambda results: all(_has_enough(blocks, load=load) for blocks in results),
+        wake=lambda index: queries[index](),
+        pause=clock.sleep,
+    )
     return [np.array(blocks) for blocks in rounds]
+
+
+def _time_block_ms(query: Query, size: int, clock: Clock) -> list[float]:
+    return [_time_query_ms(query, clock) for _ in range(size)]
 
 
 def _choose_block_size(query: Query, clock: Clock) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.harness.clock import ClockSkew, WallClock, examine_clock, require_fine_clock
 from benchmarks.harness.engines import anonymize_source, describe_engine, label_engines, load_frames, open_named_engine
 from benchmarks.harness.results import format_command, require_writable, write_results
-from benchmarks.harness.scenarios import PAUSE_S, Load, WarmUp, run_single_stream, warm_up
+from benchmarks.harness.scenarios import Load, WarmUp, run_single_stream, warm_up
 from benchmarks.harness.statistics import MIN_ROUNDS, compare, summarize
 from benchmarks.harness.system_info import describe_machine
 from benchmarks.latency.layers import (
@@ -36,6 +36,7 @@ from benchmarks.latency.table import format_tables
 from runtime.arguments import parse_size
 from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, MODES, Engine
+from runtime.engines.timing import PAUSE_S
 
 MAX_DRIFT = 0.1
 """Relative change from the first to the last quarter of a run above which a note is written."""

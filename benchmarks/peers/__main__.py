@@ -23,7 +23,7 @@ from benchmarks.assets import DEMO_BLURRED, DEMO_SHARP
 from benchmarks.harness.clock import WallClock, examine_clock, require_fine_clock
 from benchmarks.harness.engines import load_frames
 from benchmarks.harness.results import format_command, require_writable, write_results
-from benchmarks.harness.scenarios import BLOCK, PAUSE_S, Load, Query, cycle_frames, run_interleaved
+from benchmarks.harness.scenarios import BLOCK, Load, Query, cycle_frames, run_interleaved
 from benchmarks.harness.statistics import MIN_ROUNDS, summarize
 from benchmarks.harness.system_info import count_cores, describe_machine
 from benchmarks.peers.baselines import (
@@ -43,6 +43,7 @@ from benchmarks.peers.table import format_tables
 from runtime.arguments import parse_size
 from runtime.cli import run_cli, say
 from runtime.engines.base import first_line
+from runtime.engines.timing import PAUSE_S
 from runtime.frame import Pixels, Size
 from train.models import GENERATORS
 

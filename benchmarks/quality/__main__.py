@@ -21,7 +21,6 @@ import numpy as np
 
 from benchmarks.harness.engines import describe_engine, label_engines, number_duplicates, open_named_engine
 from benchmarks.harness.results import format_command, require_writable, write_results
-from benchmarks.harness.scenarios import PAUSE_S
 from benchmarks.harness.statistics import summarize
 from benchmarks.harness.system_info import describe_machine
 from benchmarks.quality.classical import METHODS, ClassicalEngine
@@ -32,6 +31,7 @@ from runtime.arguments import parse_size
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED, Engine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
+from runtime.engines.timing import PAUSE_S
 from runtime.files import unwritable
 from runtime.frame import Pixels, Size
 

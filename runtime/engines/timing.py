@@ -1,10 +1,11 @@
-"""Time per frame of several engines, measured on this machine in alternating rounds."""
+"""Time measurements of engines that run alternately: a machine that becomes slower is then slower for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter, sleep
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -12,12 +13,36 @@ import numpy as np
 from runtime.engines.base import Engine
 from runtime.frame import Pixels, Size
 
+T = TypeVar("T")
+PAUSE_S = 0.03
+"""Seconds of rest before each block: threads of some libraries spin for a while after a frame and slow others down."""
 _MIN_ROUNDS = 3
-"""Smallest number of rounds; the first is a warm-up and does not count."""
-_FRAMES_PER_ROUND = 4
-"""Frames for each slot of an engine in one round, before the next engine runs."""
-_PAUSE_S = 0.05
-"""Pause before each engine: threads of some libraries spin for a while after a frame and slow the next engine down."""
+"""Smallest number of rounds of `median_ms_per_frame`; the first is a warm-up and does not count."""
+_FRAMES_PER_SLOT = 4
+"""Frames for each slot of an engine in one block of `median_ms_per_frame`."""
+
+
+def interleave(
+    blocks: Sequence[Callable[[], T]],
+    *,
+    has_enough: Callable[[list[list[T]]], bool],
+    wake: Callable[[int], object],
+    pause: Callable[[float], None] = sleep,
+) -> list[list[T]]:
+    """Run blocks in alternating rounds and return the results of each block.
+
+    Every second round runs in reverse order (A B, B A). With more than one block, each begins with a pause of `PAUSE_S`
+    and `wake(index)`, which wakes the threads of its engine. Rounds end when `has_enough` accepts the results so far.
+    """
+    results: list[list[T]] = [[] for _ in blocks]
+    while not has_enough(results):
+        order = range(len(blocks)) if len(results[0]) % 2 == 0 else reversed(range(len(blocks)))
+        for index in order:
+            if len(blocks) > 1:
+                pause(PAUSE_S)
+                wake(index)
+            results[index].append(blocks[index]())
+    return results
 
 
 def trial_frame(size: Size) -> Pixels:
@@ -32,17 +57,19 @@ def trial_frame(size: Size) -> Pixels:
 def median_ms_per_frame(engines: Sequence[Engine], frame: Pixels, *, seconds: float = 0.0) -> list[float]:
     """Return the median milliseconds per batch `frame` (uint8[N, H, W, 3] BGR) for each engine.
 
-    The engines run in alternating rounds, so that a machine that becomes slower (heat, other programs) is slower for
-    all of them. There are at least three rounds, and new rounds start until `seconds` have passed.
+    The engines run alternately with all slots busy, for at least three rounds and until `seconds` have passed.
     """
-    times_ms: list[list[float]] = [[] for _ in engines]
     end = perf_counter() + seconds
-    while len(times_ms[0]) < _MIN_ROUNDS or perf_counter() < end:
-        for engine, engine_times_ms in zip(engines, times_ms, strict=True):
-            sleep(_PAUSE_S)
-            _measure_ms_per_frame(engine, frame, 1)  # wakes the threads of the library
-            engine_times_ms.append(_measure_ms_per_frame(engine, frame, _FRAMES_PER_ROUND * engine.slots))
+    times_ms = interleave(
+        [_make_block(engine, frame) for engine in engines],
+        has_enough=lambda times: len(times[0]) >= _MIN_ROUNDS and perf_counter() >= end,
+        wake=lambda index: _measure_ms_per_frame(engines[index], frame, 1),
+    )
     return [median(engine_times_ms[1:]) for engine_times_ms in times_ms]
+
+
+def _make_block(engine: Engine, frame: Pixels) -> Callable[[], float]:
+    return lambda: _measure_ms_per_frame(engine, frame, _FRAMES_PER_SLOT * engine.slots)
 
 
 def _measure_ms_per_frame(engine: Engine, frame: Pixels, count: int) -> float:

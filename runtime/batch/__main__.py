@@ -1,4 +1,4 @@
-"""`python -m runtime.batch`: many files through one engine, resumable; on this machine or on a Ray cluster."""
+"""`python -m runtime.batch`: restore many files with one engine, resumable, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,124 +6,188 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from runtime.batch.cluster import Cluster, Shipment, Slice
-from runtime.batch.files import Journal, Task, tasks_of
-from runtime.batch.work import INTERRUPTED, Outcome, restore
+from runtime.batch.cluster import Cluster, EnginePackage, WorkerResources
+from runtime.batch.files import Journal, Task, find_tasks
+from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import run_cli, say
-from runtime.engines import BUNDLED, PROVIDERS, open_engine, resolve_engine
-from runtime.errors import EngineError
+from runtime.engines import BUNDLED_NAMES, PROVIDERS, open_engine, require_engine, resolve_engine
+from runtime.errors import UsageError
 from runtime.files import sha256
 from runtime.interrupt import Interruption
+from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import format_duration
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Files to restore, and how."""
+
+    sources: tuple[str, ...]
+    """Patterns, folders and files."""
+    out: Path
+    """Folder of the outputs and of the journal."""
+    run: RunOptions
+    """Engine and options of every file; `sources` and `outputs` of it are not used."""
+    ray: str | None = None
+    """Address of a Ray cluster, `local` for workers on this machine, None for this process."""
+    cpus_per_worker: int = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m runtime.batch`."""
     parser = argparse.ArgumentParser(prog="python -m runtime.batch", description=__doc__)
-    add = parser.add_argument
-    add("--engine", type=resolve_engine, default=BUNDLED, metavar="E", help="bundled engine or engine file")
-    add(
+    group = parser.add_argument_group("files")
+    group.add_argument(
         "--source",
         action="append",
         required=True,
         metavar="S",
-        help="a quoted pattern such as 'DIR/**/*.mp4', a folder, or a file; again for more",
+        help="quoted pattern such as 'DIR/**/*.mp4', folder, or file; repeat it for more",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="outputs lie here as their sources lie there")
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
-    add("--ray", metavar="ADDRESS|local", help="spread the files over a Ray cluster, or over workers on this machine")
-    add("--cpus-per-worker", type=int, default=2, metavar="N", help="with --ray: CPUs for each file (default: 2)")
-    add("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run made")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    group.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the outputs, with the tree of the sources"
+    )
+    group.add_argument("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run wrote")
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        default=BUNDLED_NAMES[0],
+        metavar="E",
+        help=f"bundled engine ({', '.join(BUNDLED_NAMES)}; default: {BUNDLED_NAMES[0]}) or engine file",
+    )
+    group.add_argument(
+        "--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)"
+    )
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--ray", metavar="ADDRESS|local", help="address of a Ray cluster, or local for workers on this machine"
+    )
+    group.add_argument(
+        "--cpus-per-worker", type=int, default=2, metavar="N", help="number of CPUs of each worker (default: 2)"
+    )
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> BatchOptions:
+    """Parse a command line; raises UsageError for options that do not fit."""
+    values = build_parser().parse_args(arguments)
+    if values.cpus_per_worker < 1:
+        raise UsageError(f"{values.cpus_per_worker} CPUs per worker", hint="give at least 1")
+    return BatchOptions(
+        sources=tuple(values.source),
+        out=values.out,
+        run=RunOptions(
+            engine=resolve_engine(values.engine),
+            provider=values.provider,
+            overwrite=values.overwrite,
+            mode="throughput",
+            debug=values.debug,
+        ),
+        ray=values.ray,
+        cpus_per_worker=values.cpus_per_worker,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0, or the exit code of the first file that failed."""
-    options = parse(arguments)
-    return run_cli(lambda interruption: run(options, interruption), debug=options.debug)
+    """Run the command line and return 0, or the exit code of the first file that failed."""
+
+    def command(interruption: Interruption) -> int:
+        return run(parse(arguments), interruption)
+
+    return run_cli(command, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
 
 
-def run(options: argparse.Namespace, interruption: Interruption) -> int:
-    """Do what is not done yet; files that fail are told at the end and stop nothing."""
-    if not options.engine.is_file():
-        raise EngineError("no such engine", options.engine, hint="check the path")
-    tasks = tasks_of(options.source, options.out)
-    journal = Journal(options.out, sha256(options.engine))
-    waiting = [task for task in tasks if not journal.has(task)]
-    say(f"files   {len(tasks)}, {len(tasks) - len(waiting)} of them finished before")
-    failed = [] if options.overwrite else [_taken(task) for task in waiting if not journal.may_write(task)]
-    taken = {outcome.task for outcome in failed}
-    waiting = [task for task in waiting if task not in taken]
-    progress = _Progress(waiting)
-    outcomes = _on_cluster(options, waiting, interruption) if options.ray else _here(options, waiting, interruption)
-    for outcome in outcomes:
+def run(options: BatchOptions, interruption: Interruption) -> int:
+    """Restore every file that is not finished; a file that fails stops no other and is named again at the end."""
+    engine = Path(options.run.engine)
+    require_engine(engine)
+    if not engine.is_file():
+        raise UsageError("a batch needs one engine file", engine, hint="give an .onnx file or a .plan")
+    tasks = find_tasks(options.sources, options.out)
+    journal = Journal(options.out, sha256(engine))
+    open_tasks = [task for task in tasks if not journal.is_finished(task)]
+    say(f"files   {len(tasks)}, {len(tasks) - len(open_tasks)} of them finished before")
+    failed = []
+    if not options.run.overwrite:
+        failed = [_refuse(task) for task in open_tasks if not journal.may_write(task)]
+        refused = {outcome.task for outcome in failed}
+        open_tasks = [task for task in open_tasks if task not in refused]
+    progress = _Progress(open_tasks)
+    restore_all = _run_on_cluster if options.ray else _run_here
+    for outcome in restore_all(options, open_tasks, interruption):
         if outcome.error:
             failed.append(outcome)
         else:
             journal.add(outcome.task, outcome.source_sha256)
-        progress.tell(outcome)
+        progress.report(outcome)
     for outcome in failed:
         if outcome.exit_code != INTERRUPTED:
             say(f"failed  {outcome.task.source}: {outcome.error}")
     return next((outcome.exit_code for outcome in failed), 0)
 
 
-def _taken(task: Task) -> Outcome:
+def _refuse(task: Task) -> Outcome:
     return Outcome(task=task, error=f"output exists: {task.out}; add -y to replace it", exit_code=2)
 
 
-def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
-    """One file after another in this process."""
+def _run_here(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+    """Restore one file after another in this process."""
     if not tasks:
         return
 
     def on_start(pipeline: Pipeline) -> None:
         interruption.on_signal = pipeline.stop
 
-    with open_engine(options.engine, provider=options.provider, mode="throughput") as engine:
+    with open_engine(options.run.engine, provider=options.run.provider, mode="throughput") as engine:
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         for task in tasks:
             if interruption.number:
                 return
-            yield restore(task, engine, on_start=on_start)
+            yield restore_file(task, engine, options.run, on_start=on_start)
 
 
-def _on_cluster(options: argparse.Namespace, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+def _run_on_cluster(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+    """Restore files on the workers of a Ray cluster, in the order in which they finish."""
     if not tasks:
         return
-    interruption.on_signal = lambda: None  # which is looked for once a second
-    piece = Slice(cpus=options.cpus_per_worker, gpus=int(options.engine.suffix == ".plan"))
-    shipment = Shipment.of(options.engine, provider=options.provider, threads=options.cpus_per_worker)
-    # Paths are the same on every node, which share the files.
+    assert options.ray
+    interruption.on_signal = lambda: None  # `Cluster.run` asks for the signal once a second
+    engine = Path(options.run.engine)
+    worker = WorkerResources(cpus=options.cpus_per_worker, gpus=int(engine.suffix == ".plan"))
+    package = EnginePackage.read(engine, options.run, threads=options.cpus_per_worker)
+    # The nodes share the files under the same paths.
     tasks = [Task(str(Path(task.source).resolve()), str(Path(task.out).resolve())) for task in tasks]
-    with closing(Cluster(options.ray, shipment=shipment, piece=piece)) as cluster:
-        yield from cluster.run(tasks, stopped=lambda: bool(interruption.number))
+    with closing(Cluster(options.ray, package=package, worker=worker)) as cluster:
+        yield from cluster.run(tasks, is_stopped=lambda: bool(interruption.number))
 
 
 class _Progress:
-    """A line for each file that is over, with what is left by the size of the sources."""
+    """Prints a line for each finished file, with the time left estimated from the sizes of the sources."""
 
     def __init__(self, tasks: list[Task]) -> None:
-        self._count, self._over, self._frames = len(tasks), 0, 0
+        self._count, self._finished, self._frames = len(tasks), 0, 0
         self._bytes = {task.source: Path(task.source).stat().st_size for task in tasks}
-        self._done_bytes = 0
-        self._began = perf_counter()
+        self._finished_bytes = 0
+        self._start = perf_counter()
 
-    def tell(self, outcome: Outcome) -> None:
-        self._over += 1
+    def report(self, outcome: Outcome) -> None:
+        self._finished += 1
         self._frames += outcome.frames
-        self._done_bytes += Path(outcome.task.source).stat().st_size if Path(outcome.task.source).exists() else 0
-        seconds = perf_counter() - self._began
-        left_s = seconds * (sum(self._bytes.values()) / max(1, self._done_bytes) - 1)
-        what = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
+        source = Path(outcome.task.source)
+        self._finished_bytes += source.stat().st_size if source.exists() else 0
+        seconds = perf_counter() - self._start
+        left_s = seconds * (sum(self._bytes.values()) / max(1, self._finished_bytes) - 1)
+        result = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
         place = f" on {outcome.place}" if outcome.place else ""
         say(
-            f"{self._over} of {self._count}  {outcome.task.out}: {what}{place}; "
-            f"{self._frames / seconds:.1f} fps in all, {format_duration(max(0.0, left_s))} left"
+            f"{self._finished} of {self._count}  {outcome.task.out}: {result}{place}; "
+            f"{self._frames / seconds:.1f} fps in total, {format_duration(max(0.0, left_s))} left"
         )
 
 

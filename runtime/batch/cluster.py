@@ -1,4 +1,4 @@
-"""The files of a batch on the nodes of a Ray cluster."""
+"""Batches on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,154 +15,164 @@ from pathlib import Path
 from typing import Any
 
 from runtime.batch.files import Task
-from runtime.batch.work import Outcome, restore
-from runtime.engines import Engine, Provider, open_engine
+from runtime.batch.work import Outcome, restore_file
+from runtime.engines import TiledEngine, open_engine
 from runtime.errors import DeblurError, EngineError, UsageError
+from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
 
-_MOST_TRIES = 3
-"""With a file whose worker dies, before it is taken that the file kills it."""
-_REACH_S = 5.0
-_LOOK_S = 1.0
-"""Between two looks at which nodes there are."""
+_MAX_TRIES = 3
+"""Number of workers that may die with the same file before the file counts as failed."""
+_CONNECT_S = 5.0
+_POLL_S = 1.0
+"""Seconds between two looks at the list of nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
-    """What a worker takes of a node."""
+class WorkerResources:
+    """CPUs and GPUs of one worker."""
 
     cpus: int
     gpus: int = 0
 
-    def fit(self, resources: dict[str, float]) -> int:
-        """How many of them a node has room for."""
-        fits = int(resources.get("CPU", 0) // self.cpus)
-        return min(fits, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else fits
+    def count_on(self, resources: dict[str, float]) -> int:
+        """Return the number of workers that a node with these resources has room for."""
+        count = int(resources.get("CPU", 0) // self.cpus)
+        return min(count, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else count
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shipment:
-    """An engine on its way to the nodes: its files by name, and how to open it."""
+class EnginePackage:
+    """The files of an engine, to be sent to the nodes, and how to open it there."""
 
     name: str
+    """File name of the engine."""
     files: dict[str, bytes] = field(repr=False)
-    provider: Provider
+    """Content by file name: the engine, and the sidecar of a plan."""
+    options: RunOptions
     threads: int
 
     @classmethod
-    def of(cls, path: Path, *, provider: Provider, threads: int) -> Shipment:
-        files = {each.name: each.read_bytes() for each in (path, sidecar_path(path)) if each.exists()}
-        return cls(name=path.name, files=files, provider=provider, threads=threads)
+    def read(cls, path: Path, options: RunOptions, *, threads: int) -> EnginePackage:
+        """Read an engine file with its sidecar."""
+        files = {file.name: file.read_bytes() for file in (path, sidecar_path(path)) if file.exists()}
+        return cls(name=path.name, files=files, options=options, threads=threads)
 
-    def opened(self, folder: Path) -> Engine:
+    def open_in(self, folder: Path) -> TiledEngine:
+        """Write the files into a folder and open the engine."""
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
-        path = folder / self.name
-        return open_engine(path, provider=self.provider, threads=self.threads, mode="throughput")
+        return open_engine(folder / self.name, provider=self.options.provider, threads=self.threads, mode="throughput")
 
 
 class Worker:
-    """An actor: loads the engine once, and restores one file after another."""
+    """A Ray actor that opens the engine once and restores one file after another."""
 
-    def load(self, shipment: Shipment) -> str:
-        """Empty, or why the engine cannot be loaded: errors of other packages do not travel."""
+    def load(self, package: EnginePackage) -> str:
+        """Open the engine; return an empty string, or why that failed: exceptions of this package do not travel."""
         self._place = f"{os.uname().nodename}:{os.getpid()}"
+        self._options = package.options
         try:
             with tempfile.TemporaryDirectory(prefix="deblur-engine-") as folder:
-                self._engine = shipment.opened(Path(folder))
+                self._engine = package.open_in(Path(folder))
         except DeblurError as error:
             return f"{error.what}; {error.hint}"
         return ""
 
     def restore(self, task: Task) -> Outcome:
-        return dataclasses.replace(restore(task, self._engine), place=self._place)
+        """Restore one file."""
+        return dataclasses.replace(restore_file(task, self._engine, self._options), place=self._place)
 
 
 class Cluster:
-    """Ray, on this machine (`local`) or at an address; raises UsageError if there is none."""
+    """Workers on a Ray cluster at an address, or on this machine (`local`); raises UsageError without a cluster."""
 
-    def __init__(self, address: str, *, shipment: Shipment, piece: Slice) -> None:
+    def __init__(self, address: str, *, package: EnginePackage, worker: WorkerResources) -> None:
         try:
-            import ray  # noqa: PLC0415 - only for those who have a cluster
+            import ray  # noqa: PLC0415 - optional dependency
         except ImportError as error:
             raise UsageError("Ray is not installed", hint="pip install 'deblur-toolkit[fleet]'") from error
         self._ray: Any = ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         where = {"include_dashboard": False} if address == "local" else {"address": address}
         try:
-            if found := re.fullmatch(r"\[?([^/\]]+)\]?:(\d+)", address):  # for which Ray itself waits minutes
-                socket.create_connection((found[1], int(found[2])), _REACH_S).close()
+            if found := re.fullmatch(r"\[?([^/\]]+)\]?:(\d+)", address):  # Ray itself waits for minutes
+                socket.create_connection((found[1], int(found[2])), _CONNECT_S).close()
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"no Ray cluster ({reason})", address, hint="ray start --head, or --ray local") from error
-        self._piece, self._name = piece, shipment.name
-        self._shipment = ray.put(shipment)
-        self._actor: Any = ray.remote(num_cpus=piece.cpus, num_gpus=piece.gpus)(Worker)
+        self._resources, self._name = worker, package.name
+        self._package = ray.put(package)
+        self._actor: Any = ray.remote(num_cpus=worker.cpus, num_gpus=worker.gpus)(Worker)
         self._starting: dict[Any, Any] = {}
-        """Actors that load the engine, by the promise that they have."""
+        """Workers that are opening the engine, by the reference of their result."""
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task]] = {}
-        """An actor and its task, by the promise of its outcome."""
+        """Workers and their tasks, by the reference of the outcome."""
 
-    def run(self, tasks: list[Task], *, stopped: Callable[[], bool]) -> Iterator[Outcome]:
-        """Outcomes as they come. What a worker dies of is done by another; raises EngineError where none can start."""
+    def run(self, tasks: list[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome]:
+        """Yield outcomes as tasks finish; a task whose worker dies goes to another worker.
+
+        Raises EngineError if no worker can open the engine, UsageError if no node has room for a worker.
+        """
         waiting, deaths = deque(tasks), Counter[Task]()
-        while (waiting or self._busy) and not stopped():
+        while (waiting or self._busy) and not is_stopped():
             self._start_workers(len(waiting) + len(self._busy))
             while waiting and self._idle:
                 actor, task = self._idle.pop(), waiting.popleft()
                 self._busy[actor.restore.remote(task)] = (actor, task)
-            promises = [*self._starting, *self._busy]
-            kept, _ = self._ray.wait(promises, num_returns=1, timeout=_LOOK_S) if promises else ([], [])
-            for promise in kept:
-                if promise in self._starting:
-                    self._started(promise)
+            references = [*self._starting, *self._busy]
+            ready, _ = self._ray.wait(references, num_returns=1, timeout=_POLL_S) if references else ([], [])
+            for reference in ready:
+                if reference in self._starting:
+                    self._accept_started(reference)
                     continue
-                outcome, task = self._outcome(promise)
+                outcome, task = self._take_outcome(reference)
                 if outcome:
                     yield outcome
                     continue
                 deaths[task] += 1
-                if deaths[task] < _MOST_TRIES:
+                if deaths[task] < _MAX_TRIES:
                     waiting.appendleft(task)
                 else:
-                    yield Outcome(task=task, error=f"its worker died {_MOST_TRIES} times", exit_code=1)
+                    yield Outcome(task=task, error=f"its worker died {_MAX_TRIES} times", exit_code=1)
 
     def _start_workers(self, wanted: int) -> None:
-        """As many as nodes have room for, and as there is work for."""
-        room = sum(self._piece.fit(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+        """Start workers up to the number of open tasks and the room on the nodes."""
+        room = sum(self._resources.count_on(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
         if not room:
             raise UsageError(
-                f"no node has {self._piece.cpus} CPUs and {self._piece.gpus} GPUs", hint="give fewer --cpus-per-worker"
+                f"no node has {self._resources.cpus} CPUs and {self._resources.gpus} GPUs",
+                hint="give fewer --cpus-per-worker",
             )
-        there = len(self._starting) + len(self._idle) + len(self._busy)
-        for _ in range(min(room, wanted) - there):
+        running = len(self._starting) + len(self._idle) + len(self._busy)
+        for _ in range(min(room, wanted) - running):
             actor = self._actor.remote()
-            self._starting[actor.load.remote(self._shipment)] = actor
+            self._starting[actor.load.remote(self._package)] = actor
 
-    def _started(self, promise: Any) -> None:
-        actor = self._starting.pop(promise)
+    def _accept_started(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
         try:
-            why_not = self._ray.get(promise)
+            reason = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:
-            return  # its node has gone
-        if why_not:  # and so it would be on every node
-            raise EngineError(f"a worker could not load {self._name} ({why_not})", hint="try it without --ray")
+            return  # its node is gone
+        if reason:  # the same would happen on every node
+            raise EngineError(f"a worker could not load {self._name} ({reason})", hint="try it without --ray")
         self._idle.append(actor)
 
-    def _outcome(self, promise: Any) -> tuple[Outcome | None, Task]:
-        """None where the worker has died."""
-        actor, task = self._busy.pop(promise)
+    def _take_outcome(self, reference: Any) -> tuple[Outcome | None, Task]:
+        """Return the outcome and the task of a finished reference; the outcome is None if the worker has died."""
+        actor, task = self._busy.pop(reference)
         try:
-            outcome: Outcome = self._ray.get(promise)
+            outcome: Outcome = self._ray.get(reference)
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.WorkerCrashedError):
             return None, task
-        except self._ray.exceptions.RayTaskError as error:  # a bug, of which the next file may be free
+        except self._ray.exceptions.RayTaskError as error:  # a bug, which the next file may not meet
             outcome = Outcome(task=task, error=f"this is a bug ({str(error).strip().splitlines()[-1]})", exit_code=1)
         self._idle.append(actor)
         return outcome, task
 
     def close(self) -> None:
-        """Leave the cluster; workers end, and what is half done can be resumed."""
+        """Leave the cluster; workers end, and unfinished outputs can be resumed."""
         self._ray.shutdown()

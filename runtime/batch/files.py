@@ -1,4 +1,4 @@
-"""Which files there are to do, where they go, and which are done already."""
+"""Files of a batch: finding them, the place of each output, and the journal of finished ones."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ JOURNAL = "batch.jsonl"
 
 @dataclass(frozen=True)
 class Task:
-    """One file and what is to become of it."""
+    """A file to restore, and its output."""
 
     source: str
     out: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """A line of the journal: this output was made of that content by that engine."""
+class FinishedFile:
+    """A line of the journal: an output, the content it was made from, and the engine that made it."""
 
     source: str
     out: str
-    """Seen from the journal's folder, which may be moved."""
+    """Path relative to the folder of the journal, which may be moved."""
     source_size: int
     source_mtime_ns: int
     source_sha256: str
@@ -39,54 +39,53 @@ class Done:
     out_size: int
 
 
-def tasks_of(patterns: Iterable[str], out: Path) -> list[Task]:
-    """A task for each file of some patterns or folders, in natural order; outputs lie as their sources do.
+def find_tasks(patterns: Iterable[str], out: Path) -> list[Task]:
+    """Return a task for each file of patterns, folders and file names, in natural order.
 
-    What cannot be written as the kind that it is becomes an `.mp4` beside its own suffix: `a.avi` -> `a.avi.mp4`.
-    Raises InputError if there are none, UsageError if two would have one output.
+    Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own suffix:
+    `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have the same output.
     """
     tasks: dict[str, Task] = {}
     for pattern in patterns:
-        for path, root in _found(pattern):
+        for path, root in _find_files(pattern):
             if path.resolve().is_relative_to(out.resolve()) and not root.resolve().is_relative_to(out.resolve()):
-                continue  # made by an earlier run
+                continue  # an output of an earlier run
             target = out / path.relative_to(root)
             if path.suffix.lower() not in video.SUFFIXES | IMAGE_SUFFIXES:
                 target = target.with_name(f"{target.name}.mp4")
             other = tasks.setdefault(str(target), Task(str(path), str(target)))
             if Path(other.source).resolve() != path.resolve():
                 raise UsageError(
-                    f"two sources would become {target}", path, hint="give another --source, or one at a time"
+                    f"two sources have the output {target}", path, hint="give another --source, or one at a time"
                 )
     if not tasks:
         raise InputError("no files found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'")
     return sorted(tasks.values(), key=lambda task: natural_order(Path(task.source)))
 
 
-def _found(pattern: str) -> list[tuple[Path, Path]]:
-    """Files of a pattern, a folder or a name, each with the folder that it is seen from."""
+def _find_files(pattern: str) -> list[tuple[Path, Path]]:
+    """Return the files of a pattern, folder or name, each with the folder that its output path is relative to."""
     path = Path(pattern)
     if path.is_dir():
         return [(file, path) for file in path.rglob("*") if file.is_file()]
     if path.is_file():
         return [(path, path.parent)]
-    fixed = [part for part, _ in zip(path.parts, _until_magic(path), strict=False)]
-    root = Path(*fixed)
+    root = Path(*_parts_before_wildcard(path))
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute ones
     return [(Path(name), root) for name in names if Path(name).is_file()]
 
 
-def _until_magic(path: Path) -> list[str]:
+def _parts_before_wildcard(path: Path) -> list[str]:
     first = next((index for index, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
     return list(path.parts[:first])
 
 
 class Journal:
-    """What earlier runs finished in a folder, one JSON line a file; written by one process, a line at a time."""
+    """Finished files of a folder, one JSON line each; written by one process, a line at a time."""
 
     def __init__(self, folder: Path, engine_sha256: str) -> None:
         self._folder, self._path, self._engine_sha256 = folder.resolve(), folder / JOURNAL, engine_sha256
-        self._done: dict[str, Done] = {}
+        self._finished: dict[str, FinishedFile] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = self._path.read_text() if self._path.exists() else ""
@@ -94,36 +93,40 @@ class Journal:
             raise unwritable(self._path, error) from error
         for line in text.splitlines():
             try:
-                done = Done(**json.loads(line))
+                finished = FinishedFile(**json.loads(line))
             except (ValueError, TypeError):
-                continue  # cut off when the power went
-            self._done[done.out] = done
+                continue  # cut off by a power failure
+            self._finished[finished.out] = finished
 
-    def has(self, task: Task) -> bool:
-        """Whether the output is there, and was made of this very content by this engine.
+    def is_finished(self, task: Task) -> bool:
+        """Whether the output exists and was made from the same content by the same engine.
 
-        The content is only read again if the source's size or time have changed.
+        The content is read again only if the size or the time of the source has changed.
         """
-        done = self._done.get(self._key(task))
-        if done is None or done.engine_sha256 != self._engine_sha256 or _size(Path(task.out)) != done.out_size:
+        finished = self._finished.get(self._key(task))
+        if (
+            finished is None
+            or finished.engine_sha256 != self._engine_sha256
+            or _size(Path(task.out)) != finished.out_size
+        ):
             return False
         stat = Path(task.source).stat()
-        if (stat.st_size, stat.st_mtime_ns) == (done.source_size, done.source_mtime_ns):
+        if (stat.st_size, stat.st_mtime_ns) == (finished.source_size, finished.source_mtime_ns):
             return True
-        return stat.st_size == done.source_size and sha256(Path(task.source)) == done.source_sha256
+        return stat.st_size == finished.source_size and sha256(Path(task.source)) == finished.source_sha256
 
     def may_write(self, task: Task) -> bool:
-        """Whether the output's place is free, or taken by what an earlier run made."""
-        return self._key(task) in self._done or not Path(task.out).exists()
+        """Whether the output does not exist, or an earlier run wrote it."""
+        return self._key(task) in self._finished or not Path(task.out).exists()
 
     def _key(self, task: Task) -> str:
         return str(Path(task.out).resolve().relative_to(self._folder))
 
     def add(self, task: Task, source_sha256: str) -> None:
-        """Note a finished output; raises OutputError."""
+        """Add a finished output; raises OutputError."""
         try:
             stat = Path(task.source).stat()
-            done = Done(
+            finished = FinishedFile(
                 source=task.source,
                 out=self._key(task),
                 source_size=stat.st_size,
@@ -133,10 +136,10 @@ class Journal:
                 out_size=Path(task.out).stat().st_size,
             )
             with self._path.open("a") as file:
-                file.write(json.dumps(dataclasses.asdict(done)) + "\n")
+                file.write(json.dumps(dataclasses.asdict(finished)) + "\n")
         except OSError as error:
             raise unwritable(self._path, error) from error
-        self._done[done.out] = done
+        self._finished[finished.out] = finished
 
 
 def _size(path: Path) -> int | None:

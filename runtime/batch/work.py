@@ -1,4 +1,4 @@
-"""One file through an engine that is loaded already."""
+"""One file of a batch: restored by an engine that is open already."""
 
 from __future__ import annotations
 
@@ -19,53 +19,59 @@ from runtime.sinks import open_sink
 from runtime.sources import open_source
 
 INTERRUPTED = 130
+"""Exit code of a file that a signal stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a task."""
+    """Result of a task."""
 
     task: Task
     frames: int = 0
-    """Restored by this run; a file that was resumed has more."""
+    """Number of frames that this run restored; a resumed file has more."""
     seconds: float = 0.0
     source_sha256: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""
-    """One line; empty if the output is whole."""
+    """Reason of a failure on one line; empty if the output is complete."""
     exit_code: int = 0
     place: str = ""
-    """Where it was done."""
+    """Host and process of the worker; empty for this process."""
 
 
-def restore(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] = lambda _: None) -> Outcome:
-    """Restore a file, going on where a run that was killed left it; what is wrong with it is in the outcome."""
-    began = perf_counter()
+def restore_file(
+    task: Task, engine: Engine, options: RunOptions, *, on_start: Callable[[Pipeline], None] = lambda _: None
+) -> Outcome:
+    """Restore a file, continuing the output of a killed run; errors are in the outcome and are not raised.
+
+    `on_start` gets the pipeline before it runs.
+    """
+    start = perf_counter()
     pipeline: Pipeline | None = None
     try:
         digest = sha256(Path(task.source))
         source = open_source(task.source)
-        sink = open_sink(task.out, source.info, job=job_id(source, engine, RunOptions()))
+        sink = open_sink(task.out, source.info, job=job_id(source, engine, options))
         with suppress(UsageError):  # not a video, or an unfinished output of another engine, which is written again
             resume(source, sink)
-        pipeline = Pipeline(source, engine, sink)
+        pipeline = Pipeline(source, engine, sink, options)
         on_start(pipeline)
         pipeline.run()
     except (DeblurError, OSError, MemoryError) as error:
         return Outcome(
             task=task,
             frames=pipeline.frames_written if pipeline else 0,
-            seconds=perf_counter() - began,
+            seconds=perf_counter() - start,
             error=" ".join(str(error).split()) or type(error).__name__,
             exit_code=error.exit_code if isinstance(error, DeblurError) else 3,
         )
-    whole = pipeline.kept == task.out
+    is_complete = pipeline.kept == task.out
     return Outcome(
         task=task,
         frames=pipeline.frames_written,
-        seconds=perf_counter() - began,
+        seconds=perf_counter() - start,
         source_sha256=digest,
-        error="" if whole else "stopped before its end",
-        exit_code=0 if whole else INTERRUPTED,
+        error="" if is_complete else "stopped before its end",
+        exit_code=0 if is_complete else INTERRUPTED,
         warnings=tuple(pipeline.warnings),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from runtime.batch.__main__ import main
-from runtime.batch.files import Journal, Task, tasks_of
+from runtime.batch.files import Journal, Task, find_tasks
 from runtime.engines import BUNDLED
 from runtime.errors import InputError, UsageError
 from runtime.files import sha256
@@ -51,30 +51,30 @@ def test_outputs_lie_as_their_sources_do(tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 3)
     (source / "old.avi").write_bytes(b"")
     (source / "still.png").write_bytes(packed(picture(32, 32)))
-    tasks = tasks_of([str(source / "**" / "*.mp4")], tmp_path / "out")
+    tasks = find_tasks([str(source / "**" / "*.mp4")], tmp_path / "out")
     assert [Path(task.out).relative_to(tmp_path / "out").as_posix() for task in tasks] == [
         "day 0/cam0.mp4",
         "day 0/cam2.mp4",
         "day 1/cam1.mp4",
     ]
     every = {
-        Path(task.out).relative_to(tmp_path / "out").as_posix() for task in tasks_of([str(source)], tmp_path / "out")
+        Path(task.out).relative_to(tmp_path / "out").as_posix() for task in find_tasks([str(source)], tmp_path / "out")
     }
     assert {"old.avi.mp4", "still.png"} < every
-    assert tasks_of([str(source / "old.avi")], tmp_path)[0].out == str(tmp_path / "old.avi.mp4")
+    assert find_tasks([str(source / "old.avi")], tmp_path)[0].out == str(tmp_path / "old.avi.mp4")
     (source / "out").mkdir()
     (source / "out" / "made.mp4").write_bytes(b"")
-    assert len(tasks_of([str(source)], source / "out")) == 5
+    assert len(find_tasks([str(source)], source / "out")) == 5
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no files found"):
-        tasks_of([str(tmp_path / "*.mp4")], tmp_path)
+        find_tasks([str(tmp_path / "*.mp4")], tmp_path)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "one.mp4").write_bytes(b"")
-    with pytest.raises(UsageError, match="two sources would become"):
-        tasks_of([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
+    with pytest.raises(UsageError, match="two sources have the output"):
+        find_tasks([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
 
 
 def test_a_broken_file_is_told_at_the_end_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,10 +106,10 @@ def test_finished_files_are_known_by_their_content(tmp_path: Path, capsys: pytes
 
 def test_another_engine_makes_everything_again(tmp_path: Path) -> None:
     source, out = archive(tmp_path / "in", 1), tmp_path / "out"
-    task = tasks_of([str(source)], out)[0]
+    task = find_tasks([str(source)], out)[0]
     assert run("--source", source, "--out", out) == 0
-    assert Journal(out, sha256(BUNDLED)).has(task)
-    assert not Journal(out, "another").has(task)
+    assert Journal(out, sha256(BUNDLED)).is_finished(task)
+    assert not Journal(out, "another").is_finished(task)
 
 
 def test_what_no_run_made_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,8 +68,9 @@ def test_nothing_grows(seconds: float, invert: Path, tmp_path: Path, survived: S
     assert sum(parts) == counts["frames"]["written"] > 5 * induced
     half = len(figures) // 2
     early, late = np.array(figures[1:half]), np.array(figures[half:])
-    # 32 MiB: a decoder of another size; 4: the thread or socket of a connection that is being left
-    assert (late.max(axis=0) <= early.max(axis=0) + np.array([32, 4, 4])).all(), figures
+    assert late[:, 0].max() <= early[:, 0].max() + 32, figures  # MiB: a decoder of another size
+    # A new connection has threads and files while the old one still ends; a leak would be in every sample.
+    assert (late[:, 1:].min(axis=0) <= early[:, 1:].max(axis=0)).all(), figures
     survived(
         f"{induced} faults in {seconds:.0f} s, {counts['frames']['reconnects']} reconnects, all {len(parts)} segments "
         f"play; at most {early[:, 0].max():.0f} MiB in the first half, {late[:, 0].max():.0f} in the second",

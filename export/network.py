@@ -15,11 +15,10 @@ import torch
 from export.graph.pixel_interface import add_pixel_interface
 from export.step_cache import StepCache, compute_digest
 from export.torch_to_onnx import get_view
-from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec, Precision
-from train.checkpoint import CheckpointError, load_generator, weights_path
-from train.models import Generator, restore
+from train.checkpoint import load_generator, weights_path
+from train.models import Generator, restore_frames
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Network:
 
     def restore(self, blurred: Pixels) -> Pixels:
         """Restore an image with PyTorch: uint8[H, W, 3] BGR -> the same shape."""
-        restored: Pixels = restore(self.generator, torch.from_numpy(blurred[np.newaxis]))[0].numpy()
+        restored: Pixels = restore_frames(self.generator, torch.from_numpy(blurred[np.newaxis]))[0].numpy()
         return restored
 
     def wrap(self, core: onnx.ModelProto, *, keep_bytes: bool = False) -> onnx.ModelProto:
@@ -53,12 +52,8 @@ class Network:
 
 
 def load_network(checkpoint: Path) -> Network:
-    """Load a trained generator; raises EngineError if its files are missing or damaged."""
-    try:
-        generator, settings = load_generator(checkpoint)
-    except CheckpointError as error:
-        what, _, hint = str(error).rpartition("; ")
-        raise EngineError(what, hint=hint) from error
+    """Load a trained generator; raises CheckpointError if its files are missing or damaged."""
+    generator, settings = load_generator(checkpoint)
     return Network(generator, settings, compute_digest(weights_path(checkpoint).read_bytes()))
 
 

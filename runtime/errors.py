@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class DeblurError(Exception):
@@ -17,6 +17,10 @@ class DeblurError(Exception):
     def __init__(self, what: str, path: str | os.PathLike[str] | None = None, *, hint: str) -> None:
         self.what, self.path, self.hint = what, path, hint
         super().__init__(f"{what}: {printable(path)}; {hint}" if path is not None else f"{what}; {hint}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support pickle for every subclass, whatever its arguments are: processes send errors to each other."""
+        return _unpickle, (type(self), self.args, self.__dict__)
 
 
 class UsageError(DeblurError):
@@ -67,6 +71,12 @@ class NumbersError(DeblurError):
     """NaN or impossible values where they must not be replaced (`--strict`, training)."""
 
     exit_code = 8
+
+
+def _unpickle(kind: type[DeblurError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> DeblurError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 _CV_OUT_OF_MEMORY = -4

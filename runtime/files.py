@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class PendingFile:
                 if not complete:
                     return self.partial
                 os.fsync(self._lock)
-                return self.partial.replace(self.final)
+                self.partial.replace(self.final)
+                _sync_folder(self.final.parent)  # or a power cut could undo the renaming
+                return self.final
             finally:
                 os.close(self._lock)
         except OSError as error:
@@ -80,6 +83,15 @@ def _locked(partial: Path, final: Path) -> int:
             "another run is writing this output", final, hint="wait for it, or give another --out"
         ) from error
     return lock
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def partial_name(final: Path) -> Path:

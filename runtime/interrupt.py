@@ -36,6 +36,10 @@ class Interruption:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Restore the signal handlers that were installed before this one was entered."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

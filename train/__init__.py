@@ -1,1 +1,1 @@
-"""The workshop: data, networks, losses and the training loop (needs torch)."""
+"""Training of generators: data, networks, losses and the training loop; needs torch."""

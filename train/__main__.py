@@ -8,70 +8,114 @@ import os
 import sys
 from pathlib import Path
 
+from runtime.interrupt import Interruption
 from train.checkpoint import has_state
-from train.config import RECIPES, Recipe, overridden
-from train.exit_codes import to_its_end
+from train.command import run_command
+from train.config import Recipe, apply_overrides
+from train.errors import settings_checked
 from train.models import GENERATORS
-from train.training.loop import LAUNCH, launch_id, train
+from train.recipes import RECIPES
+from train.training.distributed import is_started_by_torchrun
+from train.training.loop import LAUNCH, get_launch_id, train
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m train`."""
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    add = parser.add_argument
-    add("--recipe", choices=RECIPES, default="edge-s", help="settings to start from (default: edge-s)")
-    add(
+    group = parser.add_argument_group("input and output")
+    group.add_argument(
         "--data",
         type=Path,
         required=True,
         action="append",
         metavar="DIR",
-        help="GOPRO_Large, blur/ and sharp/, or sharp photographs; again for each folder",
+        help="folder of images: GOPRO_Large, blur/ and sharp/, or sharp photographs; repeat the option for more",
     )
-    add("--out", type=Path, required=True, metavar="RUN", help="folder for weights, log and state")
-    add("--generator", choices=GENERATORS, help="another network than the recipe's")
-    add("--init", metavar="C", help="begin with the weights of a checkpoint")
-    add("--teacher", metavar="C", help="learn from the pictures of this checkpoint, too")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as losses.mse=0.5")
-    add("--max-steps", type=int, metavar="N", help="the same as --set max_steps=N")
-    add("--resume", action="store_true", help="go on from the state in RUN")
-    add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
-    return parser.parse_args(arguments)
+    group.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="folder for the weights, the log and the state of the run",
+    )
+    group.add_argument("--resume", action="store_true", help="continue the run in RUN from its last saved state")
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--recipe", choices=RECIPES, default="edge-s", help="settings to start from (default: edge-s)")
+    group.add_argument("--generator", choices=GENERATORS, help="network to train (default: that of the recipe)")
+    group.add_argument("--init", metavar="C", help="checkpoint whose weights training begins with (default: random)")
+    group.add_argument(
+        "--teacher", metavar="C", help="checkpoint of a better generator, whose output is learned from too"
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting to change, such as losses.mse=0.5; repeat the option for more settings",
+    )
+    group.add_argument("--max-steps", type=int, metavar="N", help="number of steps to stop after (default: all epochs)")
+    group = parser.add_argument_group("device and errors")
+    group.add_argument("--device", default="cpu", help="torch device to train on: cpu, cuda, ... (default: cpu)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
 
 
-def recipe_from(arguments: argparse.Namespace) -> Recipe:
-    """The recipe with all overrides; raises ValueError."""
-    recipe = RECIPES[arguments.recipe]
-    if arguments.generator and arguments.generator != recipe.generator:
-        recipe = dataclasses.replace(recipe, generator=arguments.generator, options={})
-    given = {name: getattr(arguments, name) for name in ("init", "teacher") if getattr(arguments, name)}
-    recipe = dataclasses.replace(recipe, **given)
-    overrides = arguments.set + ([f"max_steps={arguments.max_steps}"] if arguments.max_steps is not None else [])
-    changed: Recipe = overridden(recipe, overrides)
-    return changed
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    return build_parser().parse_args(arguments)
+
+
+def build_recipe(
+    name: str,
+    *,
+    generator: str | None = None,
+    init: str | None = None,
+    teacher: str | None = None,
+    overrides: list[str] | None = None,
+) -> Recipe:
+    """Return a recipe with the changes of the command line; raises UsageError if a setting cannot be used.
+
+    `generator`: another network than the recipe's, with its default options.
+    """
+    with settings_checked():
+        recipe = RECIPES[name]
+        if generator and generator != recipe.generator:
+            recipe = dataclasses.replace(recipe, generator=generator, options={})
+        recipe = dataclasses.replace(recipe, init=init or recipe.init, teacher=teacher or recipe.teacher)
+        return apply_overrides(recipe, overrides or [])
 
 
 def is_restart(run: Path) -> bool:
-    """Whether torchrun starts this process again after a failure, so that it goes on where the run was saved.
+    """Whether torchrun started this process again after a failure, so that the run is resumed from its state.
 
-    A run that an earlier launch left there is no reason to go on.
+    The state of an earlier launch does not count.
     """
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not has_state(run):
         return False
-    return (run / LAUNCH).exists() and (run / LAUNCH).read_text() == launch_id()
+    return (run / LAUNCH).exists() and (run / LAUNCH).read_text() == get_launch_id()
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Show the recipe, and train by it."""
-    recipe = recipe_from(arguments)
-    if os.environ.get("RANK", "0") == "0":
-        print(recipe.to_json())
-    resume = arguments.resume or is_restart(arguments.out)
-    train(recipe, data=arguments.data, run=arguments.out, resume=resume, device=arguments.device)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m train` and return its exit code."""
+    options = parse(arguments)
 
+    def command(interruption: Interruption) -> None:
+        if is_started_by_torchrun():
+            interruption.release()  # torchrun ends its processes itself
+        max_steps = [f"max_steps={options.max_steps}"] if options.max_steps is not None else []
+        recipe = build_recipe(
+            options.recipe,
+            generator=options.generator,
+            init=options.init,
+            teacher=options.teacher,
+            overrides=options.set + max_steps,
+        )
+        if os.environ.get("RANK", "0") == "0":
+            print(recipe.to_json())
+        resume = options.resume or is_restart(options.out)
+        train(recipe, data=options.data, run=options.out, resume=resume, device=options.device)
 
-def main() -> int:
-    arguments = parse()
-    return to_its_end(lambda: run(arguments))
+    return run_command(command, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Saving and loading: training state that survives a kill, and published weights."""
+"""Files of a run: training state that survives a kill, and published weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,134 +15,138 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from runtime.errors import UsageError
+from runtime.files import unwritable, write_whole
+from train.config import Recipe
+from train.errors import CheckpointError
 from train.models import Generator, create_generator
 
 STATE = "state.pt"
-PREVIOUS = "state.previous.pt"
+PREVIOUS_STATE = "state.previous.pt"
+_NEXT_STATE = "state.next.pt"
 WEIGHTS = "generator.safetensors"
 CONFIG = "config.json"
 LOCK = "lock"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another network."""
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held before or all of `content`, even after a power cut."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def save_state(state: dict[str, Any], run: Path) -> None:
-    """Write training state; the state before it stays as `state.previous.pt`."""
+    """Write the training state and keep the one before as `state.previous.pt`; raises OutputError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    unfinished = run / "state.next.pt"
-    write_whole(unfinished, buffer.getvalue())
+    write_whole(run / _NEXT_STATE, buffer.getvalue())
     if (run / STATE).exists():
-        (run / STATE).replace(run / PREVIOUS)
-    unfinished.replace(run / STATE)
+        (run / STATE).replace(run / PREVIOUS_STATE)
+    (run / _NEXT_STATE).replace(run / STATE)
 
 
 def has_state(run: Path) -> bool:
-    """Whether there is anything to resume from."""
-    return (run / STATE).exists() or (run / PREVIOUS).exists()
+    """Whether a run has a state to resume from."""
+    return (run / STATE).exists() or (run / PREVIOUS_STATE).exists()
 
 
 def load_state(run: Path) -> tuple[dict[str, Any], Path]:
-    """The newest training state that is whole, and its file; raises CheckpointError if there is none."""
+    """Return the newest undamaged training state and its file; raises CheckpointError if there is none."""
     reasons = []
-    for path in (run / STATE, run / PREVIOUS):
+    for path in (run / STATE, run / PREVIOUS_STATE):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             return {"step": int(state["step"]), **state}, path
         except Exception as error:  # noqa: BLE001 - torch.load raises whatever zipfile, pickle and struct raise
             reasons.append(f"{path.name}: {type(error).__name__}")
-    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)}); start without --resume: {run}")
+    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)})", run, hint="start without --resume")
 
 
 @contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Keep a run's folder, made if needed, for this process; raises ValueError if another one trains there.
+def lock_run(run: Path) -> Iterator[None]:
+    """Create the folder of a run and reserve it for this process.
 
-    What a killed process left half written is removed. A killed process keeps no lock.
+    Files that a killed process left incomplete are removed. A killed process holds no lock. Raises UsageError if
+    another process trains in the folder, and OutputError if it cannot be written.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / LOCK).open("w") as file:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / LOCK).open("w")
+    except OSError as error:
+        raise unwritable(run, error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process trains here; wait for it, or give another --out: {run}") from error
-        for path in (*run.glob("*.part"), run / "state.next.pt"):
+            hint = "wait for it, or give another --out"
+            raise UsageError("another process trains in this folder", run, hint=hint) from error
+        for path in (*run.glob("*.partial.*"), run / _NEXT_STATE):
             path.unlink(missing_ok=True)
         yield
 
 
 def publish(generator: Generator, config_json: str, run: Path) -> None:
-    """Write `generator.safetensors` and `config.json`, all that the export needs."""
+    """Write `generator.safetensors` and `config.json`, which is all that the export needs; raises OutputError."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     write_whole(run / CONFIG, f"{config_json}\n".encode())
     write_whole(run / WEIGHTS, safetensors.torch.save(tensors))
 
 
 def weights_path(run: Path) -> Path:
-    """The published weights of a run, which may be given by their own name too."""
+    """Return the published weights of a run; `run` is its folder or the weights themselves."""
     return run if run.suffix == ".safetensors" else run / WEIGHTS
 
 
 def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
-    """The published generator of a run in eval mode, and its configuration.
+    """Return the published generator of a run in eval mode, and the contents of its `config.json`.
 
-    `run`: the folder, or the `.safetensors` file in it. Raises CheckpointError, with the path
-    and the reason, if either file is missing, damaged, or does not fit the other.
+    `run`: the folder, or the `.safetensors` file in it. Raises CheckpointError if either file is missing or damaged,
+    or if the weights do not fit the network that `config.json` names.
     """
     weights = weights_path(run)
     folder = weights.parent
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         options = config["options"]
-        # All weights are in the file; an encoder need not be fetched again.
+        # All weights are in the file, so that a pretrained encoder need not be downloaded again.
         generator = create_generator(
             config["generator"], **options | ({"pretrained": None} if "pretrained" in options else {})
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"no usable {CONFIG} ({error}); give the folder that python -m train wrote: {folder}"
-        ) from error
+        reason = " ".join(str(error).split())
+        hint = "give the folder that python -m train wrote"
+        raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
     try:
         generator.load_state_dict(safetensors.torch.load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"weights do not load ({reason}); train again or restore the file: {weights}") from error
+        hint = "train again, or restore the file"
+        raise CheckpointError(f"weights do not load ({reason})", weights, hint=hint) from error
     return generator.eval(), config
 
 
-def weights_hash(run: Path) -> str:
-    """SHA-256 of the published weights of a run; raises CheckpointError if there are none."""
+def load_recipe(run: Path) -> Recipe:
+    """Return the recipe that a published generator was trained by; raises CheckpointError if it cannot be read."""
+    folder = weights_path(run).parent
+    try:
+        return Recipe.from_json((folder / CONFIG).read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        hint = "give the folder that python -m train wrote"
+        raise CheckpointError(f"no recipe in {CONFIG} ({reason})", folder, hint=hint) from error
+
+
+def hash_weights(run: Path) -> str:
+    """Return the SHA-256 of the published weights of a run; raises CheckpointError if it has none."""
     try:
         return hashlib.sha256(weights_path(run).read_bytes()).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"no weights there; give a folder that python -m train wrote: {run}") from error
+        hint = "give the folder that python -m train wrote"
+        raise CheckpointError("no published weights", run, hint=hint) from error
 
 
-def load_weights(generator: Generator, run: Path) -> None:
-    """Let a generator begin as the published one of a run; raises CheckpointError if it cannot (`begin_as`)."""
+def load_initial_weights(generator: Generator, run: Path) -> None:
+    """Initialise a generator with the published weights of a run (`Generator.copy_weights_from`).
+
+    Raises CheckpointError if they do not load or do not fit.
+    """
     trained, _ = load_generator(run)
     try:
-        generator.begin_as(trained)
+        generator.copy_weights_from(trained)
     except RuntimeError as error:
-        raise CheckpointError(f"weights are of another network; give its options by --set: {run}") from error
+        hint = "give the options of that network with --set options.NAME=VALUE"
+        raise CheckpointError("weights are of another network", run, hint=hint) from error

@@ -1,4 +1,4 @@
-"""What a training run is made of: frozen dataclasses, overridable from the command line."""
+"""Settings of a training run: frozen dataclasses, with overrides from the command line."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ import ast
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from runtime.metrics import SSIM_MIN_PX
 from train.data.blur import BlurConfig
 from train.fields import check_types
 from train.models.patch_gan import Normalisation
 
+Config = TypeVar("Config")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the generator's losses (`train.training.losses`); zero leaves one out.
+    """Weights of the generator's losses (`train.training.losses`); a loss of weight 0 is not computed.
 
-    All but the adversarial one are taken on pixels in [0, 1], whatever range the network sees.
+    All losses but the adversarial one compare pixels in [0, 1], whatever range the network uses.
     """
 
     mse: float = 0.0
     l1: float = 0.0
     charbonnier: float = 0.0
     ssim: float = 0.0
-    """Of 1 - SSIM."""
+    """Weight of 1 - SSIM."""
     multi_scale_l1: float = 0.0
     fft_l1: float = 0.0
     lpips: float = 0.0
     lpips_weights: str | None = None
-    """File with the AlexNet variant's weights (`train.training.lpips`)."""
+    """File with the weights of LPIPS for AlexNet (`train.training.lpips`)."""
     adversarial: float = 0.0
     adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
     distillation: float = 1.0
-    """Of the L1 distance to the picture of the recipe's `teacher`, where it has one."""
+    """Weight of the L1 distance to the output of the recipe's `teacher`; unused without a teacher."""
     feature_distillation: float = 0.0
-    """Of the distance between the places where its features and the generator's are strong."""
+    """Weight of the distance between the attention maps of the generator and the teacher."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -50,37 +53,40 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which pictures are trained on, and as what."""
+    """Images to train on, and what is done to them."""
 
     view: Literal["crop", "resize", "whole"] = "crop"
-    """`crop`: squares, made once and kept on disk; `resize`: whole pictures brought to `size_px`;
-    `whole`: as they are, all of one size."""
+    """`crop`: squares, made once and kept on disk; `resize`: whole images, resized to `size_px`; `whole`: whole images
+    at their own size, which must be the same for all."""
     size_px: tuple[int, int] = (128, 128)
-    """Width and height of a crop or a resized picture."""
+    """Width and height of a crop or of a resized image, in pixels; at least 11, the window of SSIM."""
     crops: int = 40_000
-    """How many crops are made."""
+    """Number of crops."""
     shares: tuple[float, ...] = ()
-    """Of the crops, one for each folder of pictures, in any measure; none: as many from each."""
+    """Relative numbers of crops from each folder of images; empty: the same number from each."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Sharp photographs are reduced by a factor from this range before they are cropped."""
+    """Range of the factor by which sharp photographs are reduced before they are cropped."""
     flips: bool = False
     """Mirror half of the pairs left to right."""
     quarter_turns: bool = False
-    """Turn crops by 0, 90, 180 or 270 degrees."""
+    """Rotate crops by 0, 90, 180 or 270 degrees."""
     rotation_deg: float = 0.0
-    """Turn by an angle of up to this, either way; the border is mirrored."""
+    """Largest angle of a rotation in either direction; pixels outside the image are mirrored at its border."""
     blurred_folder: str = "blur"
-    """GOPRO_Large has `blur` and `blur_gamma`."""
+    """Name of the folders of blurred images; GOPRO_Large has `blur` and `blur_gamma`."""
     validation: Literal["train", "test"] = "train"
-    """Validate on a share of the training pictures, or on the `test` folder where there is one."""
+    """`test`: validate on the folder `test`, if the data has one; `train`: on a share of the training images."""
     validation_share: float = 0.1
+    """Share of the training images that is held out for validation."""
     blur: BlurConfig = field(default_factory=BlurConfig)
-    """Of sharp pictures that come without a blurred partner."""
+    """Synthetic blur of sharp images that have no blurred partner."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        if min(self.size_px) < 1 or self.crops < 1:
-            raise ValueError(f"size_px and crops must be at least 1, got {self.size_px} and {self.crops}")
+        if min(self.size_px) < SSIM_MIN_PX:
+            raise ValueError(f"size_px must be at least {SSIM_MIN_PX}, got {self.size_px}")
+        if self.crops < 1:
+            raise ValueError(f"crops must be at least 1, got {self.crops}")
         if self.view == "crop" and self.size_px[0] != self.size_px[1]:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
         if self.view != "crop" and self.quarter_turns:
@@ -88,7 +94,7 @@ class DataConfig:
         if self.shares and min(self.shares) <= 0:
             raise ValueError(f"shares must be positive, got {self.shares}")
         if self.shares and self.view != "crop":
-            raise ValueError("shares are of crops: --set data.view=crop")
+            raise ValueError("shares are for crops: --set data.view=crop")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.validation_share < 1:
@@ -97,55 +103,56 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides how a run ends, but for the pictures themselves."""
+    """All settings of a run. Together with the images, they determine its result."""
 
     generator: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of the generator (`train.models`)."""
+    """Arguments of the generator's class (`train.models`)."""
     init: str | None = None
-    """Checkpoint whose weights the generator begins with; random ones without it."""
+    """Checkpoint that the generator is initialised from; None: random weights."""
     teacher: str | None = None
-    """Checkpoint of a better generator, whose pictures are learned from too (`losses.distillation`)."""
+    """Checkpoint of a better generator, whose output is learned from too (`losses.distillation`)."""
     normalisation: Normalisation = "batch"
-    """Of the discriminator, which there is when `losses.adversarial` has a weight."""
+    """Normalisation in the discriminator, which exists if `losses.adversarial` is not 0."""
     losses: LossConfig
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     batch: int
-    """Pairs a step and process."""
+    """Number of pairs of one step in one process."""
     epochs: int
     max_steps: int | None = None
-    """Stop after so many steps, if the epochs have more."""
+    """Step after which the run ends even if epochs are left."""
     optimizer: Literal["adam", "adamw"] = "adam"
-    """Of both networks; `adam` adds weight decay to the gradient (L2), `adamw` does not."""
+    """Optimizer of both networks; `adam` adds the weight decay to the gradient (L2), `adamw` does not."""
     learning_rate: float
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    """`cosine`: the learning rate falls to nothing along half a cosine; `plateau`: it is halved after
-    more than `patience_epochs` without a better validation loss."""
+    """Learning-rate schedule. `cosine`: the rate falls to 0 along half a cosine; `plateau`: it is halved after more
+    than `patience_epochs` without a better validation loss."""
     warmup_steps: int = 0
-    """Steps in which the learning rate rises to its value."""
+    """Number of steps in which the learning rate rises linearly to its value."""
     patience_epochs: int = 5
     tenth_every_epochs: int = 0
-    """Divide the learning rate by ten each so many epochs."""
+    """Number of epochs after which the learning rate is divided by ten, again and again; 0: never."""
     early_stopping_epochs: int = 0
-    """Stop after so many epochs without a better validation loss."""
+    """Number of epochs without a better validation loss after which the run stops; 0: never."""
     gradient_clip: float = 0.0
-    """Largest norm of a network's gradient."""
+    """Largest norm of the gradient of a network; 0: not clipped."""
     ema_decay: float = 0.0
-    """Validate and publish an exponential moving average of the generator."""
+    """Decay of the exponential moving average of the generator, which is validated and published; 0: no average."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Of the generator's and discriminator's forward pass; weights and losses stay in float32.
-    `auto`: bf16 on what computes in it, else fp32."""
+    """Precision of the forward pass of both networks; weights and losses stay in float32. `auto`: bf16 on devices that
+    compute in it, else fp32."""
     channels_last: bool = False
+    """Keep tensors in the memory layout NHWC."""
     compile: bool = False
-    """`torch.compile` the generator."""
+    """Use `torch.compile` for the generator."""
     save_steps: int = 500
-    """Steps between two saves of the state, besides the one after each epoch."""
+    """Number of steps between two saves of the state; it is also saved after each epoch."""
     metrics_steps: int = 1
-    """PSNR and SSIM of the training pictures are taken each so many steps."""
+    """Number of steps between two measurements of PSNR and SSIM of the training images."""
     workers: int = 2
-    """Processes that read pictures; crops come without."""
+    """Number of processes that read images; crops need none."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -164,124 +171,61 @@ class Recipe:
         if self.schedule == "plateau" and self.warmup_steps:
             raise ValueError("warmup_steps do not go with the plateau schedule")
         if self.losses.adversarial_kind == "wgan_gp" and self.losses.adversarial and self.normalisation == "batch":
-            raise ValueError("wgan_gp judges each picture alone: --set normalisation=instance")
+            raise ValueError(
+                "wgan_gp needs a normalisation that does not mix the images of a batch: --set normalisation=instance"
+            )
 
     def to_json(self) -> str:
-        """Every value, as JSON."""
+        """Return all values as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """The inverse of `to_json`; raises ValueError, KeyError or TypeError for anything else."""
+        """Return the recipe that `to_json` wrote; raises ValueError, KeyError or TypeError for any other text."""
         values = json.loads(text)
         data = values.pop("data")
-        blur = BlurConfig(**_tuples(data.pop("blur")))
+        blur = BlurConfig(**_lists_to_tuples(data.pop("blur")))
         losses = LossConfig(**values.pop("losses"))
-        options = _tuples(values.pop("options"))
-        return cls(**values, options=options, losses=losses, data=DataConfig(**_tuples(data), blur=blur))
+        options = _lists_to_tuples(values.pop("options"))
+        return cls(**values, options=options, losses=losses, data=DataConfig(**_lists_to_tuples(data), blur=blur))
 
 
-_PAPER_DATA = DataConfig(view="resize", size_px=(224, 224), validation="test")
+def apply_overrides(config: Config, overrides: list[str]) -> Config:
+    """Return a copy of a dataclass with `KEY=VALUE` overrides, such as `data.blur.KEY=VALUE` for nested ones.
 
-_EDGE = Recipe(
-    generator="edge",
-    losses=LossConfig(charbonnier=1.0, fft_l1=0.1),
-    data=DataConfig(
-        scale=(0.5, 1.0),
-        flips=True,
-        quarter_turns=True,
-        validation_share=1 / 16,
-        blur=BlurConfig(length_px=(0.0, 32.0), codes_share=0.5),
-    ),
-    batch=16,
-    epochs=20,
-    optimizer="adamw",
-    learning_rate=6e-4,
-    weight_decay=1e-4,
-    warmup_steps=500,
-    schedule="cosine",
-    gradient_clip=0.1,
-    ema_decay=0.999,
-    precision="auto",
-    channels_last=True,
-    metrics_steps=100,
-)
-
-RECIPES: dict[str, Recipe] = {
-    # "Two-Stage CNN Framework for Single-Image Deblurring and Restoration", section 3.3. The paper
-    # does not say which pictures validate; a tenth of the training sequences does here.
-    "two_stage": Recipe(
-        generator="two_stage_cnn",
-        losses=LossConfig(mse=1.0, ssim=0.3, adversarial=0.01),
-        data=DataConfig(view="resize", size_px=(800, 450), flips=True, rotation_deg=10.0),
-        batch=4,
-        epochs=100,
-        learning_rate=5e-4,
-        weight_decay=5e-4,
-        schedule="plateau",
-        tenth_every_epochs=30,
-        early_stopping_epochs=10,
-    ),
-    # The DeblurGAN-v2 paper, sections V and VI. It calls the weights of its losses empirical and
-    # gives none.
-    "deblurgan_v2": Recipe(
-        generator="resnet_unet",
-        options={"pretrained": "microsoft/resnet-50"},
-        losses=LossConfig(l1=1.0, multi_scale_l1=1.0, adversarial=0.01, adversarial_kind="bce_logits"),
-        data=_PAPER_DATA,
-        batch=8,
-        epochs=50,
-        learning_rate=1e-4,
-    ),
-    # The same paper, section II.
-    "swin_mse": Recipe(
-        generator="swin_deblur",
-        options={"pretrained": "microsoft/swin-base-patch4-window7-224"},
-        losses=LossConfig(mse=1.0),
-        data=_PAPER_DATA,
-        batch=8,
-        epochs=50,
-        learning_rate=1e-4,
-    ),
-    # The bundled engines', by their names.
-    "edge-s": dataclasses.replace(_EDGE, options={"widths": (32, 64, 96), "blocks": (1, 1, 2)}),
-    "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2)}),
-    "edge-l": dataclasses.replace(_EDGE, options={"widths": (64, 96, 96), "blocks": (2, 2, 2)}),
-}
-
-
-def overridden(config: Any, overrides: list[str]) -> Any:
-    """A copy of a dataclass with `KEY=VALUE` overrides, `data.blur.KEY` for nested ones.
-
-    All overrides of one dataclass take effect together. Raises ValueError.
+    All overrides of one dataclass are applied before it is checked. Raises ValueError for an unknown key or a value
+    that is not allowed.
     """
+    assert dataclasses.is_dataclass(config)
+    assert not isinstance(config, type)
     own: dict[str, Any] = {}
     nested: dict[str, list[str]] = {}
+    known = [field.name for field in dataclasses.fields(config)]
     for override in overrides:
         name, equals, text = override.partition("=")
         head, dot, rest = name.partition(".")
-        known = [f.name for f in dataclasses.fields(config)]
         if not equals or head not in known:
             raise ValueError(f"--set {override}: expected KEY=VALUE, KEY one of {', '.join(known)}")
         if not dot:
-            own[name] = _value(text)
+            own[name] = _parse_value(text)
         elif dataclasses.is_dataclass(getattr(config, head)):
             nested.setdefault(head, []).append(f"{rest}={text}")
         elif isinstance(getattr(config, head), dict):
-            own[head] = {**own.get(head, getattr(config, head)), rest: _value(text)}
+            own[head] = {**own.get(head, getattr(config, head)), rest: _parse_value(text)}
         else:
             raise ValueError(f"--set {override}: {head} has no parts")
-    parts = {name: overridden(getattr(config, name), texts) for name, texts in nested.items()}
+    parts = {name: apply_overrides(getattr(config, name), texts) for name, texts in nested.items()}
     return dataclasses.replace(config, **own, **parts)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
+    """Return the Python literal of a text, or the text itself if it is none."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the dataclasses have tuples."""
+def _lists_to_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert the lists of JSON to the tuples of the dataclasses."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

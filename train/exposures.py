@@ -1,8 +1,8 @@
-"""`python -m train.exposures --source CLIP --out DIR`: true-motion pairs out of a sharp clip of many frames a second.
+"""`python -m train.exposures --source CLIP --out DIR`: make pairs with true motion from a sharp, fast clip.
 
-An odd number of consecutive frames is one exposure, their mean is the blurred picture, and the one
-in the middle the sharp truth; the longer, the more blur. Light is averaged, as in a camera;
-`--responses codes` averages codes, as GOPRO_Large's `blur` was made (Nah et al. 2017).
+The mean of an odd number of consecutive frames is the blurred image of an exposure, and the frame in the middle is its
+sharp ground truth; a longer exposure has more blur. Light is averaged, as in a camera; `--responses codes` averages
+8-bit codes, as GOPRO_Large's `blur` was made (Nah et al. 2017).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,93 +19,129 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.command import run_command
 from train.data.blur import Image, linear_from_srgb, srgb_from_linear
-from train.data.index import DataError
 from train.data.pairs import write_pairs
-from train.exit_codes import to_its_end
+from train.errors import DataError
 
 Response = Literal["light", "codes"]
-"""What is averaged: linear light, as in a camera, or 8-bit codes, as in GOPRO_Large's `blur`."""
+"""Values that are averaged: linear light, as in a camera, or 8-bit codes, as in GOPRO_Large's `blur`."""
 
 
-def exposures(
-    frames: Iterator[Image], *, lengths: tuple[int, ...], stride: int, responses: tuple[Response, ...]
-) -> Iterator[tuple[int, Image, Image]]:
-    """Pairs around every `stride`-th frame: the frame's index, the blurred and the sharp uint8[H, W, 3].
+@dataclass(frozen=True)
+class ExposureConfig:
+    """Exposures to take of a clip; lengths and responses alternate from one exposure to the next."""
 
-    Lengths, in frames, and responses take turns.
-    """
-    window: deque[Image] = deque(maxlen=max(lengths))
-    half = max(lengths) // 2
-    made = 0
+    lengths: tuple[int, ...]
+    """Odd numbers of frames."""
+    stride: int
+    """Number of frames from the middle of one exposure to that of the next."""
+    responses: tuple[Response, ...]
+
+
+def iterate_exposures(frames: Iterator[Image], config: ExposureConfig) -> Iterator[tuple[int, Image, Image]]:
+    """Yield exposures: index of the middle frame, blurred image, sharp image, uint8[H, W, 3] each."""
+    max_length = max(config.lengths)
+    window: deque[Image] = deque(maxlen=max_length)
+    half = max_length // 2
+    count = 0
     for index, frame in enumerate(frames):
         window.append(frame)
         middle = index - half
-        if len(window) < max(lengths) or (middle - half) % stride:
+        if len(window) < max_length or (middle - half) % config.stride:
             continue
-        length = lengths[made % len(lengths)]
+        length = config.lengths[count % len(config.lengths)]
         first = half - length // 2
-        response = responses[made // len(lengths) % len(responses)]
-        yield middle, mean_picture(list(window)[first : first + length], response), window[half]
-        made += 1
+        response = config.responses[count // len(config.lengths) % len(config.responses)]
+        yield middle, average_frames(list(window)[first : first + length], response), window[half]
+        count += 1
 
 
-def mean_picture(frames: list[Image], response: Response) -> Image:
-    """One exposure of uint8[H, W, 3] frames."""
+def average_frames(frames: list[Image], response: Response) -> Image:
+    """Return the mean of uint8[H, W, 3] frames, rounded to uint8."""
     total = np.zeros(frames[0].shape, np.float32)
     for frame in frames:
         total += linear_from_srgb(frame) if response == "light" else frame
-    mean: NDArray[np.float32] = total / len(frames)
-    return np.rint(srgb_from_linear(mean) if response == "light" else mean).astype(np.uint8)
+    mean: NDArray[np.float32] = (total / len(frames)).astype(np.float32, copy=False)
+    rounded: Image = np.rint(srgb_from_linear(mean) if response == "light" else mean).astype(np.uint8)
+    return rounded
 
 
-def frames_of(path: Path) -> Iterator[Image]:
-    """The frames of a clip, uint8[H, W, 3] BGR; raises DataError."""
-    video = cv2.VideoCapture(str(path))
+def read_frames(clip: Path) -> Iterator[Image]:
+    """Yield the frames of a clip, uint8[H, W, 3] BGR; raises DataError if it cannot be opened."""
+    video = cv2.VideoCapture(str(clip))
     if not video.isOpened():
-        raise DataError(f"cannot be read as a video; give a clip that OpenCV can open: {path}")
+        raise DataError("cannot be read as a video", clip, hint="give a clip that OpenCV can open")
     try:
         while True:
-            there, frame = video.read()
-            if not there:
+            has_frame, frame = video.read()
+            if not has_frame:
                 return
-            yield frame
+            yield np.asarray(frame, np.uint8)
     finally:
         video.release()
 
 
-def write_exposures(options: argparse.Namespace) -> None:
-    """Write the pairs of a clip, named by the frame in the middle, and say how many."""
-    pairs = exposures(
-        frames_of(options.source), lengths=options.lengths, stride=options.stride, responses=options.responses
-    )
-    count = write_pairs(((f"{index:06d}", blurred, sharp) for index, blurred, sharp in pairs), options.out)
+def write_exposures(clip: Path, *, out: Path, config: ExposureConfig) -> int:
+    """Write the pairs of a clip, named by the index of the middle frame, and return their number.
+
+    Raises DataError if the clip cannot be read or is too short, UsageError if `out` holds pairs, and OutputError.
+    """
+    exposures = iterate_exposures(read_frames(clip), config)
+    count = write_pairs(((f"{index:06d}", blurred, sharp) for index, blurred, sharp in exposures), out)
     if not count:
-        raise DataError(f"the clip has fewer than {max(options.lengths)} frames; give a longer one: {options.source}")
-    print(f"{count} pairs: {options.out}")
+        raise DataError(f"the clip has fewer than {max(config.lengths)} frames", clip, hint="give a longer one")
+    return count
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m train.exposures`."""
+    parser = argparse.ArgumentParser(prog="python -m train.exposures", description=__doc__)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, metavar="CLIP", help="sharp clip of 120 frames per second or more")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the pairs, in blur/ and sharp/")
+    add(
+        "--lengths",
+        type=_parse_odd,
+        nargs="+",
+        default=[7, 9, 11, 13],
+        metavar="N",
+        help="odd lengths of the exposures in frames, used alternately (default: 7 9 11 13)",
+    )
+    add("--stride", type=int, default=3, metavar="N", help="frames from one exposure to the next (default: 3)")
+    add(
+        "--responses",
+        nargs="+",
+        choices=get_args(Response),
+        default=["light"],
+        help="values to average, used alternately: linear light, or 8-bit codes (default: light)",
+    )
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m train.exposures", description=__doc__)
-    add = parser.add_argument
-    add("--source", type=Path, required=True, metavar="CLIP", help="sharp, of 120 frames a second or more")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for blur/ and sharp/")
-    add("--lengths", type=_odd, nargs="+", default=[7, 9, 11, 13], metavar="N", help="frames of an exposure, odd")
-    add("--stride", type=int, default=3, metavar="N", help="frames from one exposure to the next (default: 3)")
-    add("--responses", nargs="+", choices=get_args(Response), default=["light"], help="what is averaged, in turns")
+    """Parse the command line; exit with code 2 if it is wrong."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.stride < 1:
         parser.error(f"--stride must be at least 1, got {options.stride}")
-    options.lengths, options.responses = tuple(options.lengths), tuple(options.responses)
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m train.exposures` and return its exit code."""
     options = parse(arguments)
-    return to_its_end(lambda: write_exposures(options))
+    config = ExposureConfig(tuple(options.lengths), options.stride, tuple(options.responses))
+
+    def command(_: object) -> None:
+        count = write_exposures(options.source, out=options.out, config=config)
+        print(f"{count} pairs: {options.out}")
+
+    return run_command(command, debug=options.debug)
 
 
-def _odd(text: str) -> int:
+def _parse_odd(text: str) -> int:
     number = int(text)
     if number < 3 or number % 2 == 0:
         raise argparse.ArgumentTypeError(f"must be odd and at least 3, got {text}")

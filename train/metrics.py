@@ -1,21 +1,34 @@
-"""PSNR and SSIM of batches, from torchmetrics, on the 8-bit values that a viewer would see."""
+"""PSNR and SSIM of restored images, on the 8-bit values that a viewer sees."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-IDENTICAL_DB = 99.0
-"""Stands for the infinite PSNR of equal pictures, in means and in files."""
+from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
+from train.data.blur import Image
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Similarity of an image to its ground truth."""
+
+    psnr_db: float
+    """At most `runtime.metrics.IDENTICAL_DB`, which stands for equal images."""
+    ssim: float
 
 
 @dataclass(frozen=True)
 class Score:
-    """One test picture: how near the blurred and the restored one are to the sharp one."""
+    """One test image: the similarity of the blurred and of the restored image to the sharp one."""
 
-    picture: str
+    image: str
+    """Path below the folder of the data."""
     blurred_psnr_db: float
     restored_psnr_db: float
     blurred_ssim: float
@@ -23,26 +36,21 @@ class Score:
 
     @property
     def gain_db(self) -> float:
-        """How much nearer the restored picture is."""
+        """PSNR of the restored image minus that of the blurred one, in dB."""
         return self.restored_psnr_db - self.blurred_psnr_db
 
 
-def psnr_db(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture, in dB: float32[N, C, H, W] in [0, 1] -> float32[N]."""
-    psnr = peak_signal_noise_ratio(_codes(restored), _codes(sharp), data_range=255.0, reduction="none", dim=(1, 2, 3))
-    return psnr.clamp(max=IDENTICAL_DB)
+def measure_similarity(image: Image, reference: Image) -> Similarity:
+    """Compare two uint8[H, W, 3] images of at least 11x11 pixels."""
+    return Similarity(min(psnr_db(image, reference), IDENTICAL_DB), ssim(image, reference))
 
 
-def ssim(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Structural similarity of each picture (Wang et al. 2004): float32[N, C, H, W] in [0, 1] -> float32[N].
-
-    The mean over channels and positions, the border mirrored; both sides at least 11 pixels.
-    """
-    similarity: Tensor = structural_similarity_index_measure(
-        _codes(restored), _codes(sharp), data_range=255.0, reduction="none"
-    )
-    return similarity.reshape(-1)
+def measure_batch(images: Tensor, references: Tensor) -> list[Similarity]:
+    """Compare the images of two batches, float32[N, 3, H, W] in [0, 1] each, after rounding to 8 bits."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV and NumPy release Python's lock
+        return list(pool.map(measure_similarity, _to_images(images), _to_images(references)))
 
 
-def _codes(pictures: Tensor) -> Tensor:
-    return pictures.detach().float().clamp(0, 1).mul(255).round()
+def _to_images(batch: Tensor) -> Sequence[Image]:
+    codes = batch.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return list(codes.permute(0, 2, 3, 1).contiguous().cpu().numpy())

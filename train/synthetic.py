@@ -1,59 +1,74 @@
-"""`python -m train.synthetic --source PHOTOS --out DIR`: pairs out of sharp photographs, to measure on.
+"""`python -m train.synthetic --source PHOTOS --out DIR`: make pairs from sharp photographs, to measure networks on.
 
-They are what `train.evaluate` shows a model of the same photographs: blurred along random camera paths
-(`train/data/blur.py`), the same ones each time.
+The photographs are blurred along random camera paths (`train/data/blur.py`). The same photographs always give the same
+pairs, which are those that `train.evaluate` makes of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from train.checkpoint import load_generator
-from train.config import RECIPES, DataConfig, Recipe
+from train.checkpoint import load_recipe
+from train.command import run_command
+from train.config import DataConfig
 from train.data.blur import BlurConfig
-from train.data.datasets import Pictures
-from train.data.index import DataError, check, find_samples
+from train.data.datasets import ImageDataset
+from train.data.index import check_images, find_samples
 from train.data.pairs import write_pairs
-from train.exit_codes import to_its_end
+from train.errors import DataError
+from train.recipes import RECIPES
 
 
-def write_blurred(options: argparse.Namespace) -> None:
-    """Write a pair for each photograph, named by its path, and say how many."""
-    found = find_samples(options.source)
+def write_synthetic_pairs(source: Path, *, out: Path, blur: BlurConfig) -> int:
+    """Write a pair for each photograph below `source`, named by its path, and return the number of pairs.
+
+    Raises DataError if `source` holds pairs or images that cannot be used, UsageError if `out` holds pairs, and
+    OutputError.
+    """
+    found = find_samples(source)
     samples = [*found.train, *found.test]
     if any(sample.blurred for sample in samples):
-        raise DataError(f"there are pairs already; give a folder of sharp photographs alone: {options.source}")
-    config = DataConfig(view="whole", blur=blur_of(options.blur_as))
-    check(samples, config, where=str(options.source), same_size=False)
-    pictures = Pictures(samples, config, seed=0, augment=False)
-    names = ("_".join(each.sharp.relative_to(options.source).with_suffix("").parts) for each in samples)
-    count = write_pairs(((name, *pictures[0, row]) for row, name in enumerate(names)), options.out)
-    print(f"{count} pairs: {options.out}")
+        raise DataError("this folder holds pairs", source, hint="give a folder of sharp photographs only")
+    config = DataConfig(view="whole", blur=blur)
+    check_images(samples, config, where=str(source), same_size=False)
+    dataset = ImageDataset(samples, config, seed=0, augment=False)
+    names = ("_".join(sample.sharp.relative_to(source).with_suffix("").parts) for sample in samples)
+    return write_pairs(((name, *dataset[0, row]) for row, name in enumerate(names)), out)
 
 
-def blur_of(checkpoint: Path | None) -> BlurConfig:
-    """What a checkpoint was trained to undo; without one, what `edge-s` is."""
-    if checkpoint is None:
-        return RECIPES["edge-s"].data.blur
-    _, config = load_generator(checkpoint)
-    return Recipe.from_json(json.dumps(config)).data.blur
+def choose_blur(checkpoint: Path | None) -> BlurConfig:
+    """Return the synthetic blur of a checkpoint's training, or of the `edge-s` recipe; raises CheckpointError."""
+    recipe = load_recipe(checkpoint) if checkpoint else RECIPES["edge-s"]
+    return recipe.data.blur
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m train.synthetic`."""
     parser = argparse.ArgumentParser(prog="python -m train.synthetic", description=__doc__)
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="PHOTOS", help="folder of sharp photographs")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for blur/ and sharp/")
-    add("--blur-as", type=Path, metavar="C", help="blur as this checkpoint was trained (default: as the edge recipes)")
-    return parser.parse_args(arguments)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the pairs, in blur/ and sharp/")
+    add("--blur-as", type=Path, metavar="C", help="checkpoint whose training blur is used (default: the edge recipes')")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; exit with code 2 if it is wrong."""
+    return build_parser().parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m train.synthetic` and return its exit code."""
     options = parse(arguments)
-    return to_its_end(lambda: write_blurred(options))
+
+    def command(_: object) -> None:
+        count = write_synthetic_pairs(options.source, out=options.out, blur=choose_blur(options.blur_as))
+        print(f"{count} pairs: {options.out}")
+
+    return run_command(command, debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from skimage import data
 
 import calib_data
 from runtime.frame import Pixels
-from train.data.blur import BlurConfig, blurred_pair
+from train.data.blur import BlurConfig, make_blurred_pair
 
 FOLDER = Path(calib_data.__file__).parent
 SIDE_PX = 256
@@ -58,7 +58,7 @@ def make_pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple
     resized = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
     photo = np.clip(resized * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
     top, left = (int(rng.integers(0, max(1, side - crop_px + 1))) for side in photo.shape[:2])
-    return blurred_pair(photo[top : top + crop_px, left : left + crop_px], config=config, rng=rng)
+    return make_blurred_pair(photo[top : top + crop_px, left : left + crop_px], config=config, rng=rng)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels, Size
 from runtime.spec import Precision
-from train.models import Generator, planes, restored_planes
+from train.models import Generator, nchw_from_frames, restore_nchw
 
 Restorer = Callable[[Pixels], Pixels]
 """Restores uint8[1, H, W, 3] BGR; the output has the same shape and type."""
@@ -231,8 +231,8 @@ def _wrap_with_torch(
 ) -> Restorer:
     def restore(frames: Pixels) -> Pixels:
         with torch.inference_mode():
-            before = planes(torch.from_numpy(frames), generator).contiguous(memory_format=layout)
-            after: Tensor = restored_planes(network, before, generator)  # type: ignore[arg-type]
+            before = nchw_from_frames(torch.from_numpy(frames), generator).contiguous(memory_format=layout)
+            after: Tensor = restore_nchw(network, before, generator)  # type: ignore[arg-type]
             codes = after.mul(255).clamp(0, 255).round().to(torch.uint8)
             restored = codes.flip(1) if generator.channel_order == "RGB" else codes
             return restored.permute(0, 2, 3, 1).contiguous().numpy()

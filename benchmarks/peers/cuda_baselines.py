@@ -29,7 +29,7 @@ from benchmarks.peers.baselines import (
 )
 from runtime.engines.base import first_line
 from runtime.frame import Pixels, Size
-from train.models import Generator, planes, restored_planes
+from train.models import Generator, nchw_from_frames, restore_nchw
 
 
 def list_cuda_baselines(network: Network, *, size: Size, threads: int) -> list[Implementation]:
@@ -64,8 +64,8 @@ def make_cuda_graph(generator: Generator, size: Size) -> Restorer:
     source = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8, device="cuda")
 
     def run() -> Tensor:
-        before = planes(source, generator).half().contiguous(memory_format=torch.channels_last)
-        codes = restored_planes(network, before, generator).mul(255).clamp(0, 255).round().to(torch.uint8)
+        before = nchw_from_frames(source, generator).half().contiguous(memory_format=torch.channels_last)
+        codes = restore_nchw(network, before, generator).mul(255).clamp(0, 255).round().to(torch.uint8)
         restored = codes.flip(1) if generator.channel_order == "RGB" else codes
         return restored.permute(0, 2, 3, 1).contiguous()
 

@@ -13,7 +13,7 @@ from benchmarks.peers.baselines import Network
 from export.__main__ import main as export
 from runtime.engines import BUNDLED
 from runtime.errors import EngineError
-from train.checkpoint import CheckpointError, load_generator, publish
+from train.checkpoint import load_generator, publish
 from train.models import create_generator
 
 BUNDLED_RUN = BUNDLED.with_name("edge-s")
@@ -35,10 +35,7 @@ def load_network(name: str, *, checkpoint: Path | None, work: Path = WORK) -> Ne
         return _load_bundled()
     weights = f"random, seed {SEED}" if checkpoint is None else checkpoint.name
     run = checkpoint or _publish_random_weights(name, work / f"{name}-random")
-    try:
-        generator, settings = load_generator(run)
-    except CheckpointError as error:
-        raise EngineError(str(error), hint="give another --checkpoint") from error
+    generator, settings = load_generator(run)
     if settings["generator"] != name:
         hint = f"give --generator {settings['generator']}"
         raise EngineError(f"this run is of {settings['generator']}, not of {name}", run, hint=hint)

@@ -42,7 +42,7 @@ from runtime.errors import EngineError
 from runtime.frame import Pixels
 from tests.conftest import HAS_GPU, picture, without_gpu
 from train.checkpoint import publish
-from train.models import Generator, create_generator, restore
+from train.models import Generator, create_generator, restore_frames
 
 SIZE = (61, 45)
 """Width and height that are no multiple of what any generator needs."""
@@ -71,7 +71,7 @@ def test_every_baseline_has_the_output_of_the_generator(small: Network) -> None:
     blurred = [frame(seed) for seed in range(2)]
     expected = [make_eager(small.generator)(image) for image in blurred]
     for output, image in zip(expected, blurred, strict=True):
-        assert np.array_equal(output, restore(small.generator, torch.from_numpy(image)).numpy())
+        assert np.array_equal(output, restore_frames(small.generator, torch.from_numpy(image)).numpy())
         assert np.abs(output.astype(int) - image).max() > 3, "otherwise doing nothing would pass the check"
     baselines = [way for way in list_baselines(small, size=SIZE, threads=2) if way.name != "torch.compile"]
     assert len(baselines) == 5

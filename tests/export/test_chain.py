@@ -24,8 +24,9 @@ from runtime.sidecar import read_sidecar
 from tests.conftest import ROOT, picture
 from tests.export.test_fuse import REDUCED
 from train.checkpoint import publish
-from train.config import RECIPES, overridden
-from train.models import Generator, create_generator, restore
+from train.config import apply_overrides
+from train.models import Generator, create_generator, restore_frames
+from train.recipes import RECIPES
 
 NAMES = ["deblur_fp16.onnx", "deblur_fp32.onnx", "deblur_int8.onnx", "deblur_int8_cpu.onnx"]
 
@@ -37,7 +38,7 @@ def write_run(folder: Path, *, name: str = "edge", seed: int = 0, scale: float =
         for weight in list(generator.parameters())[-2:]:
             weight.mul_(scale)
     folder.mkdir(parents=True, exist_ok=True)
-    config = overridden(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
+    config = apply_overrides(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
     publish(generator.eval(), config.to_json(), folder)
     return generator
 
@@ -73,7 +74,7 @@ def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path:
         engine = open_engine(tmp_path / "out" / f"deblur_{precision_name}.onnx", provider="cpu")
         for height, width in ((45, 61), (1, 1), (187, 250)):
             frame = photograph[None, :height, :width]
-            expected = restore(generator, torch.from_numpy(frame)).numpy().astype(int)
+            expected = restore_frames(generator, torch.from_numpy(frame)).numpy().astype(int)
             difference = np.abs(engine.infer(frame).astype(int) - expected)
             assert difference.max() <= {"fp32": 1, "fp16": 2, "int8_cpu": 40}[precision_name]
         assert engine.spec.generator.startswith(f"{name}(")

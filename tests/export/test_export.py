@@ -21,7 +21,7 @@ from runtime.engines import open_engine
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
 from tests.conftest import picture
-from train.models import Generator, create_generator, restore
+from train.models import Generator, create_generator, restore_frames
 
 
 class Signed(Generator):
@@ -74,9 +74,10 @@ def test_engine_agrees_with_the_network(create: type[Generator], tmp_path: Path)
     batch = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 22, 31, 3), dtype=np.uint8), 3, axis=0)
     for frames in (batch, batch[:1, :1, :1], batch[:, :5, :17]):
         assert (
-            np.abs(engine.infer(frames).astype(int) - restore(generator, torch.from_numpy(frames)).numpy()).max() <= 1
+            np.abs(engine.infer(frames).astype(int) - restore_frames(generator, torch.from_numpy(frames)).numpy()).max()
+            <= 1
         )
-    assert np.abs(restore(generator, torch.from_numpy(batch)).numpy().astype(int) - batch).mean() > 1
+    assert np.abs(restore_frames(generator, torch.from_numpy(batch)).numpy().astype(int) - batch).mean() > 1
 
 
 def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "bytes.onnx")
     engine = open_engine(tmp_path / "bytes.onnx", provider="cpu")
     for frame in (frames[0], frames[1][:45, :61], frames[2][:1, :1]):
-        expected = restore(generator, torch.from_numpy(frame[None])).numpy()
+        expected = restore_frames(generator, torch.from_numpy(frame[None])).numpy()
         assert psnr_db(engine.infer(frame[None])[0], expected[0]) > 40
         assert (
             psnr_db(expected[0], frame) < 35

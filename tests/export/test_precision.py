@@ -22,7 +22,7 @@ from runtime.errors import InputError, UsageError
 from tests.conftest import ROOT, picture, write_clip
 from tests.export.test_fuse import kinds, run
 from train.models import create_generator
-from train.models.base import patches
+from train.models.base import patches_from_pixels
 
 CALIBRATION = ROOT / "calib_data" / "calibration"
 
@@ -40,7 +40,10 @@ def core() -> onnx.ModelProto:
 def frames() -> list[np.ndarray]:
     """Calibration frames as inputs of the core."""
     crops = [frame[:192, :192] for frame in read_frames(CALIBRATION)[:8]]
-    return [patches(torch.from_numpy(frame.transpose(2, 0, 1)[None]).float() / 255, 4).numpy() for frame in crops]
+    return [
+        patches_from_pixels(torch.from_numpy(frame.transpose(2, 0, 1)[None]).float() / 255, 4).numpy()
+        for frame in crops
+    ]
 
 
 def psnr_db(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Pictures to train on, small enough to make in a moment."""
+"""Small images to train on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import picture
 
 
 def scene(width: int, height: int, *, seed: int) -> np.ndarray:
-    """A picture with edges, uint8[height, width, 3]."""
+    """Return an image with edges, uint8[height, width, 3]."""
     photo, rng = picture(width, height, seed=seed), np.random.default_rng(seed)
     for x, y, size, *colour in rng.integers(0, min(width, height), (40, 6)).tolist():
         cv2.rectangle(photo, (x, y), (x + 8 + size // 8, y + 6 + size // 10), colour, -1)
@@ -29,7 +29,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_gopro(root: Path, *, sequences: dict[str, int], size: tuple[int, int] = (96, 80)) -> Path:
-    """A tree as GOPRO_Large has it, with so many pairs in each `train/SEQUENCE` or `test/SEQUENCE`."""
+    """Write a tree like GOPRO_Large's; `sequences`: number of pairs by folder, `train/SEQUENCE` or `test/SEQUENCE`."""
     for number, (sequence, count) in enumerate(sequences.items()):
         for kind in ("blur", "blur_gamma", "sharp"):
             (root / sequence / kind).mkdir(parents=True)
@@ -43,6 +43,6 @@ def write_gopro(root: Path, *, sequences: dict[str, int], size: tuple[int, int] 
 
 @pytest.fixture(scope="session")
 def gopro(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three sequences to train on and one to test, 12 and 3 pairs of 96x80."""
+    """Three training sequences and one test sequence, 12 and 3 pairs of 96x80 pixels."""
     root = tmp_path_factory.mktemp("gopro")
     return write_gopro(root, sequences={"train/GOPR01": 4, "train/GOPR02": 4, "train/GOPR03": 4, "test/GOPR04": 3})

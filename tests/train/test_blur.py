@@ -1,4 +1,4 @@
-"""Blur is made of light, is reproducible, and leaves the truth where it was."""
+"""Synthetic blur averages light, is reproducible, and is centred on the sharp image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import picture
-from train.data.blur import BlurConfig, blurred_pair, expose, linear_from_srgb, motion_path, srgb_from_linear
+from train.data.blur import BlurConfig, draw_motion_path, expose, linear_from_srgb, make_blurred_pair, srgb_from_linear
 
 
 def test_linear_light_is_the_standard_and_inverts() -> None:
@@ -18,7 +18,7 @@ def test_linear_light_is_the_standard_and_inverts() -> None:
 
 
 def test_exposure_averages_light_not_codes() -> None:
-    """A black and white edge that passes by half the time gives half the light: code 188, not 128."""
+    """A pixel that is white for half of the exposure gets half the light: code 188, not 128."""
     wall = np.zeros((60, 60, 3), np.float32)
     wall[:, 30:] = 1.0
     path = np.array([[-20.0, 0], [20.0, 0]])
@@ -28,31 +28,31 @@ def test_exposure_averages_light_not_codes() -> None:
 
 @given(seed=st.integers(0, 2**32), length_px=st.floats(0, 40), moments=st.integers(9, 41))
 def test_path_has_its_length_and_stays_centred(seed: int, length_px: float, moments: int) -> None:
-    path = motion_path(np.random.default_rng(seed), length_px=length_px, moments=moments)
+    path = draw_motion_path(np.random.default_rng(seed), length_px=length_px, moments=moments)
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     assert steps.sum() == pytest.approx(length_px, abs=1e-6)
     assert np.allclose(path.mean(axis=0), 0, atol=1e-9)
 
 
-def patch(config: BlurConfig, size: int = 48) -> np.ndarray:
+def scene_with_margin(config: BlurConfig, size: int = 48) -> np.ndarray:
     return picture(size + 2 * config.margin_px, size + 2 * config.margin_px)
 
 
-def test_truth_is_the_untouched_centre() -> None:
+def test_sharp_image_is_the_unchanged_centre() -> None:
     config = BlurConfig(object_share=0)
-    around = patch(config)
-    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(0))
+    image = scene_with_margin(config)
+    blurred, sharp = make_blurred_pair(image, config=config, rng=np.random.default_rng(0))
     margin = config.margin_px
-    assert np.array_equal(sharp, around[margin:-margin, margin:-margin])
+    assert np.array_equal(sharp, image[margin:-margin, margin:-margin])
     assert blurred.shape == sharp.shape == (48, 48, 3)
 
 
 @pytest.mark.parametrize("codes_share", [0.0, 1.0])
-def test_exposures_of_codes_keep_the_mean_code_and_those_of_light_the_light(codes_share: float) -> None:
+def test_averages_of_codes_keep_the_mean_code_and_averages_of_light_the_mean_light(codes_share: float) -> None:
     config = BlurConfig(length_px=(20, 20), noise_sigma=0, jpeg_share=0, object_share=0, codes_share=codes_share)
-    around = np.where(np.random.default_rng(0).random((24, 24, 1)) < 0.5, 20, 230).astype(np.uint8)
-    around = np.kron(around, np.ones((8, 8, 3), np.uint8))
-    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(1))
+    image = np.where(np.random.default_rng(0).random((24, 24, 1)) < 0.5, 20, 230).astype(np.uint8)
+    image = np.kron(image, np.ones((8, 8, 3), np.uint8))
+    blurred, sharp = make_blurred_pair(image, config=config, rng=np.random.default_rng(1))
     codes = abs(blurred.mean() - sharp.mean())
     light = 255 * abs(linear_from_srgb(blurred).mean() - linear_from_srgb(sharp).mean())
     assert (codes < 3 < light) if codes_share else (light < 3 < codes)
@@ -60,67 +60,67 @@ def test_exposures_of_codes_keep_the_mean_code_and_those_of_light_the_light(code
 
 def test_no_motion_and_no_noise_change_nothing() -> None:
     config = BlurConfig(length_px=(0, 0), roll_deg=0, noise_sigma=0, jpeg_share=0)
-    blurred, sharp = blurred_pair(patch(config), config=config, rng=np.random.default_rng(0))
+    blurred, sharp = make_blurred_pair(scene_with_margin(config), config=config, rng=np.random.default_rng(0))
     assert np.array_equal(blurred, sharp)
 
 
-def test_thing_that_stands_still_is_part_of_the_truth() -> None:
+def test_object_without_motion_is_part_of_the_sharp_image() -> None:
     config = BlurConfig(length_px=(0, 0), roll_deg=0, noise_sigma=0, jpeg_share=0, object_share=1, object_px=(9, 9))
-    around = patch(config)
+    image = scene_with_margin(config)
     touched = []
     for seed in range(20):
-        blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(seed))
+        blurred, sharp = make_blurred_pair(image, config=config, rng=np.random.default_rng(seed))
         assert np.abs(blurred.astype(int) - sharp).max() <= 1
-        touched.append(not np.array_equal(sharp, around[4:-4, 4:-4]))
+        touched.append(not np.array_equal(sharp, image[4:-4, 4:-4]))
     assert sum(touched) > 5
 
 
-def test_thing_moves_on_its_own() -> None:
-    """Before a wall that moves not, a white thing is smeared along its path, keeps its light, and stays centred."""
-    wall, thing = np.zeros((60, 60, 3), np.float32), np.zeros((60, 60, 4), np.float32)
-    thing[28:31, 28:31] = 1
+def test_object_moves_by_its_own_path() -> None:
+    """In front of a still wall, a white object is smeared along its path, keeps its light, and stays centred."""
+    wall, white = np.zeros((60, 60, 3), np.float32), np.zeros((60, 60, 4), np.float32)
+    white[28:31, 28:31] = 1
     path = np.column_stack((np.linspace(-6, 6, 13), np.zeros(13)))
-    light = expose(wall, 0 * path, roll_deg=0, size=(60, 60), thing=thing, thing_path=path)[..., 0]
+    light = expose(wall, 0 * path, roll_deg=0, size=(60, 60), moving_object=white, object_path=path)[..., 0]
     assert light.sum() == pytest.approx(9, rel=1e-4)
     rows, columns = np.nonzero(light > 1e-4)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 30, 22, 36)
     assert (light * np.arange(60)).sum() / light.sum() == pytest.approx(29)
 
 
-def test_thing_covers_what_lies_behind() -> None:
-    wall, thing = np.ones((40, 40, 3), np.float32), np.zeros((40, 40, 4), np.float32)
-    thing[10:30, 10:30, 3] = 1  # black and opaque
+def test_object_covers_the_background() -> None:
+    wall, black = np.ones((40, 40, 3), np.float32), np.zeros((40, 40, 4), np.float32)
+    black[10:30, 10:30, 3] = 1  # colour 0, opaque
     still = np.zeros((9, 2))
-    light = expose(wall, still, roll_deg=0, size=(40, 40), thing=thing, thing_path=still)
+    light = expose(wall, still, roll_deg=0, size=(40, 40), moving_object=black, object_path=still)
     assert light[12:28, 12:28].max() == 0
     assert light[:8].min() == pytest.approx(1)
 
 
-def test_pictures_need_not_be_square() -> None:
+def test_images_need_not_be_square() -> None:
     config = BlurConfig()
-    around = picture(50 + 2 * config.margin_px, 30 + 2 * config.margin_px)
-    blurred, sharp = blurred_pair(around, config=config, rng=np.random.default_rng(0))
+    image = picture(50 + 2 * config.margin_px, 30 + 2 * config.margin_px)
+    blurred, sharp = make_blurred_pair(image, config=config, rng=np.random.default_rng(0))
     assert blurred.shape == sharp.shape == (30, 50, 3)
 
 
-def test_same_seed_same_picture() -> None:
+def test_same_seed_gives_the_same_image() -> None:
     config = BlurConfig()
     first, second, other = (
-        blurred_pair(patch(config), config=config, rng=np.random.default_rng(s))[0] for s in (1, 1, 2)
+        make_blurred_pair(scene_with_margin(config), config=config, rng=np.random.default_rng(s))[0] for s in (1, 1, 2)
     )
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
 
-def test_blur_is_centred_on_the_truth() -> None:
+def test_blur_is_centred_on_the_sharp_image() -> None:
     """The centroid of a blurred dot stays where the dot was, whatever the path."""
     config = BlurConfig(noise_sigma=0, jpeg_share=0, object_share=0)
-    around = np.zeros((81 + 2 * config.margin_px,) * 2 + (3,), np.uint8)
-    middle = around.shape[0] // 2
-    around[middle - 1 : middle + 2, middle - 1 : middle + 2] = 255
+    image = np.zeros((81 + 2 * config.margin_px,) * 2 + (3,), np.uint8)
+    middle = image.shape[0] // 2
+    image[middle - 1 : middle + 2, middle - 1 : middle + 2] = 255
     rows, columns = np.mgrid[:81, :81] - 40
     for seed in range(10):
-        blurred, _ = blurred_pair(around, config=config, rng=np.random.default_rng(seed))
+        blurred, _ = make_blurred_pair(image, config=config, rng=np.random.default_rng(seed))
         light = linear_from_srgb(blurred).sum(axis=2)
         assert abs((light * rows).sum() / light.sum()) < 0.35
         assert abs((light * columns).sum() / light.sum()) < 0.35
@@ -137,6 +137,6 @@ def test_blur_is_centred_on_the_truth() -> None:
         {"object_px": (0, 2)},
     ],
 )
-def test_nonsense_is_refused(values: dict[str, object]) -> None:
+def test_wrong_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         BlurConfig(**values)

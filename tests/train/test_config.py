@@ -1,4 +1,4 @@
-"""Recipes are complete, can be overridden safely, and their learning rates run as they say."""
+"""Recipes are complete, overrides are checked, and learning rates follow the schedule."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import dataclasses
 import pytest
 import torch
 
-from train.config import RECIPES, DataConfig, LossConfig, Recipe, overridden
+from train.config import DataConfig, LossConfig, Recipe, apply_overrides
 from train.data.blur import BlurConfig
-from train.training.lr_schedule import Schedule
+from train.recipes import RECIPES
+from train.training.lr_schedule import LearningRateSchedule
 
 
 def rates(recipe: Recipe, losses: list[float]) -> list[float]:
-    """The learning rate of each epoch, of ten steps, under the given validation losses."""
+    """Return the learning rate of each epoch of ten steps, for the given validation losses."""
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
-    schedule, used = Schedule(recipe, optimizer, steps=10 * len(losses)), []
+    schedule, used = LearningRateSchedule(recipe, optimizer, steps=10 * len(losses)), []
     for loss in losses:
         used.append(optimizer.param_groups[0]["lr"])
         for _ in range(10):
@@ -33,7 +34,7 @@ def test_two_stage_rates_halve_on_a_plateau_and_fall_to_a_tenth_each_thirty_epoc
     assert falling == pytest.approx([5e-4] * 30 + [5e-5] * 30 + [5e-6])
 
 
-def test_cosine_rates_warm_up_and_end_at_nothing() -> None:
+def test_cosine_rates_warm_up_and_end_at_zero() -> None:
     recipe = dataclasses.replace(RECIPES["edge-s"], warmup_steps=10, learning_rate=1.0)
     used = rates(recipe, [1.0] * 11)
     assert used[0] == pytest.approx(0.1)
@@ -52,7 +53,7 @@ def test_recipes_are_complete_and_come_back_from_json() -> None:
 
 
 def test_overrides_reach_every_level() -> None:
-    recipe = overridden(
+    recipe = apply_overrides(
         RECIPES["deblurgan_v2"],
         ["data.blur.length_px=(1, 5)", "losses.l1=2", "batch=2", "options.pretrained=None", "options.width=16"],
     )
@@ -63,7 +64,7 @@ def test_overrides_reach_every_level() -> None:
 
 def test_a_run_without_a_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one loss"):
-        overridden(RECIPES["swin_mse"], ["losses.mse=0"])
+        apply_overrides(RECIPES["swin_mse"], ["losses.mse=0"])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,7 @@ def test_a_run_without_a_loss_is_refused() -> None:
         ("precision=fp64", "precision must be auto or fp32 or bf16 or fp16, got 'fp64'"),
         ("data.size_px=32", r"size_px must be \(int, int\), got 32"),
         ("data.size_px=(32, 48)", "crops are square"),
+        ("data.size_px=(8, 8)", "size_px must be at least 11"),
         ("data.view=resize", "quarter_turns need square crops"),
         ("data.validation_share=1.5", "between 0 and 1"),
         ("data.blur.jpeg_share=2", "from 0 to 1"),
@@ -93,13 +95,13 @@ def test_a_run_without_a_loss_is_refused() -> None:
         ("data.shares=(1.0, 'x')", r"shares must be \(float, \.\.\.\)"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(override: str, words: str) -> None:
+def test_wrong_settings_are_refused(override: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        overridden(RECIPES["edge-s"], [override])
+        apply_overrides(RECIPES["edge-s"], [override])
 
 
 def test_wgan_gp_refuses_batch_normalisation() -> None:
     with pytest.raises(ValueError, match="normalisation=instance"):
-        overridden(RECIPES["two_stage"], ["losses.adversarial_kind=wgan_gp"])
+        apply_overrides(RECIPES["two_stage"], ["losses.adversarial_kind=wgan_gp"])
     assert LossConfig(l1=1.0).adversarial == 0
     assert DataConfig(blur=BlurConfig(jpeg_share=0)).blur.jpeg_share == 0

@@ -1,4 +1,4 @@
-"""Pictures are found, split, checked, and changed alike in both halves of a pair."""
+"""Images are found, split and checked; both images of a pair undergo the same changes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.errors import InputError
+from runtime.image_files import read_image
 from tests.conftest import picture
 from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
-from train.data.datasets import Augmentation, CropsOnDevice, Pictures, dataset, taken_in_turns
-from train.data.index import DataError, check, find_samples, fingerprint, read, split
-from train.training.loaders import training_keys, validation_keys
+from train.data.crops import interleave_samples
+from train.data.datasets import Augmentation, DeviceCrops, ImageDataset, open_dataset
+from train.data.index import check_images, compute_fingerprint, find_samples, split_samples
+from train.errors import DataError
+from train.training.loaders import iterate_training_keys, list_validation_keys
 
 
 def names(samples: list) -> list[str]:
@@ -35,7 +39,7 @@ def test_gopro_large_is_found_as_it_is_distributed(gopro: Path) -> None:
     assert all(sample.blurred.name == sample.sharp.name for sample in found.train + found.test)
 
 
-def test_plain_pairs_and_sharp_pictures_are_found(gopro: Path, photos: Path) -> None:
+def test_plain_pairs_and_sharp_images_are_found(gopro: Path, photos: Path) -> None:
     pairs = find_samples(gopro / "train" / "GOPR01")
     assert (len(pairs.train), len(pairs.test), pairs.train[0].blurred is None) == (4, 0, False)
     sharp = find_samples(photos)
@@ -43,19 +47,19 @@ def test_plain_pairs_and_sharp_pictures_are_found(gopro: Path, photos: Path) -> 
 
 
 def test_whole_sequences_are_held_out(gopro: Path) -> None:
-    train, validation = split(find_samples(gopro), DataConfig())
+    train, validation = split_samples(find_samples(gopro), DataConfig())
     assert {sample.sequence for sample in validation} == {"train/GOPR01"}
     assert {sample.sequence for sample in train} == {"train/GOPR02", "train/GOPR03"}
-    train, validation = split(find_samples(gopro), DataConfig(validation="test"))
+    train, validation = split_samples(find_samples(gopro), DataConfig(validation="test"))
     assert (len(train), {sample.sequence for sample in validation}) == (12, {"test/GOPR04"})
 
 
-def test_a_share_of_the_pictures_is_held_out_of_a_single_sequence(photos: Path) -> None:
-    train, validation = split(find_samples(photos), DataConfig(validation_share=0.5))
+def test_a_share_of_the_images_is_held_out_of_a_single_sequence(photos: Path) -> None:
+    train, validation = split_samples(find_samples(photos), DataConfig(validation_share=0.5))
     assert (names(train), names(validation)) == (["./1.png", "./2.png"], ["./0.png", "./3.png"])
 
 
-def test_all_that_is_wrong_is_listed_before_the_first_step(tmp_path: Path) -> None:
+def test_all_problems_are_listed_before_the_first_step(tmp_path: Path) -> None:
     root = write_gopro(tmp_path, sequences={"train/A": 6})
     folder = root / "train" / "A"
     (folder / "sharp" / "000000.png").write_bytes(b"junk")
@@ -66,18 +70,18 @@ def test_all_that_is_wrong_is_listed_before_the_first_step(tmp_path: Path) -> No
     cv2.imwrite(str(folder / "blur" / "000004.jpg"), scene(96, 80, seed=1))
     (folder / "blur" / "000004.png").unlink()
     jpeg = folder / "blur" / "000004.jpg"
-    jpeg.write_bytes(jpeg.read_bytes()[:-2])  # OpenCV 4 shows it as if it were whole
+    jpeg.write_bytes(jpeg.read_bytes()[:-2])  # OpenCV 4 decodes it without an error
     with pytest.raises(DataError) as refusal:
-        check(find_samples(root).train, DataConfig(view="resize"), where=str(root))
+        check_images(find_samples(root).train, DataConfig(view="resize"), where=str(root))
     lines = str(refusal.value).splitlines()
-    assert lines[0].startswith("5 problems with the pictures")
+    assert lines[0].startswith("5 problems with the images")
     for number, words in enumerate(
-        ("read as a picture", "", "blurred is 40x30 and sharp 96x80", "read as", "remove or replace")
+        ("not an image", "", "blurred image is 40x30, sharp one 96x80", "not an image", "image is cut off")
     ):
         assert any(f"00000{number}" in line and words in line for line in lines[1:]), lines
 
 
-def test_pictures_without_a_partner_are_listed(tmp_path: Path) -> None:
+def test_images_without_a_partner_are_listed(tmp_path: Path) -> None:
     root = write_gopro(tmp_path, sequences={"train/A": 30})
     for index in range(25):
         (root / "train" / "A" / ("blur" if index % 2 else "sharp") / f"{index:06d}.png").unlink()
@@ -86,7 +90,7 @@ def test_pictures_without_a_partner_are_listed(tmp_path: Path) -> None:
     lines = str(refusal.value).splitlines()
     assert len(lines) == 22
     assert "25 problems" in lines[0]
-    assert "has no partner: train/A/blur/000000.png" in lines[1]
+    assert "image without a partner: train/A/blur/000000.png" in lines[1]
     assert "and 5 more" in lines[-1]
 
 
@@ -94,20 +98,20 @@ def test_pictures_without_a_partner_are_listed(tmp_path: Path) -> None:
     ("make", "words"),
     [
         (lambda root: root / "none", "no such folder"),
-        (lambda root: root, "found 0 pictures"),
-        (lambda root: (root / "a" / "sharp").mkdir(parents=True) or root, "no blur/ beside it"),
+        (lambda root: root, "found 0 images"),
+        (lambda root: (root / "a" / "sharp").mkdir(parents=True) or root, "but no blur/"),
     ],
 )
-def test_folders_without_pictures_are_refused(make: object, words: str, tmp_path: Path) -> None:
+def test_folders_without_images_are_refused(make: object, words: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=words):
         find_samples(make(tmp_path))
 
 
-def test_what_follows_the_end_of_a_jpeg_does_not_matter(tmp_path: Path) -> None:
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "phone.jpg"), picture(40, 30))
     with (tmp_path / "phone.jpg").open("ab") as file:
         file.write(bytes(3000))  # phones put a short video there
-    assert read(tmp_path / "phone.jpg").shape == (30, 40, 3)
+    assert read_image(tmp_path / "phone.jpg").shape == (30, 40, 3)
 
 
 def test_a_header_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
@@ -116,40 +120,42 @@ def test_a_header_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
     content[16:24] = b"\x00\x7f\xff\xff" * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "huge.png").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a picture"):
-        read(tmp_path / "huge.png")
+    with pytest.raises(InputError, match="not an image"):
+        read_image(tmp_path / "huge.png")
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), picture(40, 40))
-    with pytest.raises(DataError, match="0 pictures to train on and 1 to validate"):
-        split(find_samples(tmp_path), DataConfig())
+    with pytest.raises(DataError, match="0 images to train on and 1 to validate"):
+        split_samples(find_samples(tmp_path), DataConfig())
     root = write_gopro(tmp_path / "tree", sequences={"test/A": 2})
-    with pytest.raises(DataError, match="0 pictures to train on and 2"):
-        split(find_samples(root), DataConfig(validation="test"))
+    with pytest.raises(DataError, match="0 images to train on and 2"):
+        split_samples(find_samples(root), DataConfig(validation="test"))
 
 
-def test_pictures_of_several_sizes_do_not_go_whole_into_batches(tmp_path: Path) -> None:
+def test_whole_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
     root = write_gopro(tmp_path / "tree", sequences={"A": 1})
     write_gopro(root, sequences={"B": 1}, size=(80, 96))
-    check(find_samples(root).train, DataConfig(view="resize"), where=str(root))
+    check_images(find_samples(root).train, DataConfig(view="resize"), where=str(root))
     with pytest.raises(DataError, match="2 different sizes"):
-        check(find_samples(root).train, DataConfig(view="whole"), where=str(root))
+        check_images(find_samples(root).train, DataConfig(view="whole"), where=str(root))
 
 
-def test_fingerprint_changes_with_the_pictures(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_the_images(tmp_path: Path) -> None:
     root = write_gopro(tmp_path, sequences={"A": 2})
-    before = fingerprint([(root, find_samples(root).train)])
-    assert fingerprint([(root, find_samples(root).train)]) == before
+    before = compute_fingerprint([(root, find_samples(root).train)])
+    assert compute_fingerprint([(root, find_samples(root).train)]) == before
     cv2.imwrite(str(root / "A" / "sharp" / "000000.png"), scene(96, 80, seed=9))
-    assert fingerprint([(root, find_samples(root).train)]) != before
-    assert fingerprint([(root, find_samples(root).train)] * 2) != fingerprint([(root, find_samples(root).train)])
+    assert compute_fingerprint([(root, find_samples(root).train)]) != before
+    assert compute_fingerprint([(root, find_samples(root).train)] * 2) != compute_fingerprint(
+        [(root, find_samples(root).train)]
+    )
 
 
 @given(seed=st.integers(0, 2**32), flips=st.booleans(), turns=st.booleans(), angle=st.floats(0, 45))
-def test_both_pictures_of_a_pair_undergo_the_same_changes(seed: int, flips: bool, turns: bool, angle: float) -> None:
+def test_both_images_of_a_pair_undergo_the_same_changes(seed: int, flips: bool, turns: bool, angle: float) -> None:
     config = DataConfig(flips=flips, quarter_turns=turns, rotation_deg=angle)
-    change = Augmentation.drawn(config, np.random.default_rng(seed))
+    change = Augmentation.draw(config, np.random.default_rng(seed))
     whole = np.random.default_rng(0).integers(0, 256, (24, 24, 4), dtype=np.uint8)
     separate = np.concatenate((change(whole[..., :3]), change(whole[..., 1:])), axis=2)
     assert separate.shape == (24, 24, 6)
@@ -162,8 +168,8 @@ def test_both_pictures_of_a_pair_undergo_the_same_changes(seed: int, flips: bool
 def test_every_symmetry_of_the_square_is_drawn_and_angles_stay_within_their_limit() -> None:
     config = DataConfig(flips=True, quarter_turns=True)
     rng, square = np.random.default_rng(0), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    assert len({Augmentation.drawn(config, rng)(square).tobytes() for _ in range(200)}) == 8
-    angles = [Augmentation.drawn(DataConfig(rotation_deg=10.0), rng).angle_deg for _ in range(200)]
+    assert len({Augmentation.draw(config, rng)(square).tobytes() for _ in range(200)}) == 8
+    angles = [Augmentation.draw(DataConfig(rotation_deg=10.0), rng).angle_deg for _ in range(200)]
     assert -10 <= min(angles) < -5 < 5 < max(angles) <= 10
 
 
@@ -175,7 +181,7 @@ def test_pairs_depend_on_seed_epoch_and_row_alone(
     config = DataConfig(view=view, size_px=(48, 48), crops=16, flips=True, rotation_deg=10.0)
     samples = find_samples(gopro if kind == "pairs" else photos).train
     first, second, other = (
-        dataset([samples], config, seed=seed, augment=True, cache=tmp_path / name, key=kind)
+        open_dataset([samples], config, seed=seed, augment=True, cache=tmp_path / name, key=kind)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     pair, again, different, later = first[0, 2], second[0, 2], other[0, 2], first[1, 2]
@@ -187,71 +193,71 @@ def test_pairs_depend_on_seed_epoch_and_row_alone(
     assert np.abs(pair[0].astype(int) - pair[1]).mean() > 0.5  # blurred is not sharp
 
 
-def test_held_out_pictures_are_the_same_at_every_epoch(photos: Path) -> None:
+def test_validation_images_are_the_same_at_every_epoch(photos: Path) -> None:
     config = DataConfig(view="resize", size_px=(64, 48), flips=True, rotation_deg=10.0)
-    held_out = Pictures(find_samples(photos).train, config, seed=0, augment=False)
+    held_out = ImageDataset(find_samples(photos).train, config, seed=0, augment=False)
     assert np.array_equal(held_out[0, 1], held_out[7, 1])
 
 
 def test_crops_are_made_once(photos: Path, tmp_path: Path) -> None:
     config, samples = DataConfig(size_px=(32, 32), crops=20), find_samples(photos).train
-    made = [dataset([samples], config, seed=0, augment=True, cache=tmp_path, key="k") for _ in range(2)]
+    made = [open_dataset([samples], config, seed=0, augment=True, cache=tmp_path, key="k") for _ in range(2)]
     assert len(made[0]) == 20
     assert len(list(tmp_path.iterdir())) == 1
     assert np.array_equal(made[0].sharp, made[1].sharp)
     assert made[0].sharp.std(axis=(1, 2, 3)).min() > 0
 
 
-def test_crops_turned_in_a_device_s_memory_are_those_that_the_cpu_turns(photos: Path, tmp_path: Path) -> None:
+def test_augmentation_on_a_device_equals_that_of_the_cpu(photos: Path, tmp_path: Path) -> None:
     config = DataConfig(size_px=(32, 32), crops=64, flips=True, quarter_turns=True)
-    crops = dataset([find_samples(photos).train], config, seed=0, augment=True, cache=tmp_path, key="")
-    keys = list(training_keys(64, batch=16, seed=0, start=0, stop=8))
-    batches = list(CropsOnDevice(crops, torch.device("cpu")).batches(keys))
+    crops = open_dataset([find_samples(photos).train], config, seed=0, augment=True, cache=tmp_path, key="")
+    keys = list(iterate_training_keys(64, batch=16, seed=0, start=0, stop=8))
+    batches = list(DeviceCrops(crops, torch.device("cpu")).iterate_batches(keys))
     for batch, rows in zip(batches, keys, strict=True):
         for part in (0, 1):
             assert np.array_equal(batch[part].numpy(), np.stack([crops[key][part] for key in rows]))
-    assert {crops.change(key).turns for rows in keys for key in rows} == {0, 1, 2, 3}
+    assert {crops.draw_augmentation(key).quarter_turns for rows in keys for key in rows} == {0, 1, 2, 3}
 
 
-def test_folders_give_crops_by_their_shares(gopro: Path, photos: Path) -> None:
+def test_folders_give_crops_in_proportion_to_their_shares(gopro: Path, photos: Path) -> None:
     groups = [find_samples(gopro).train, find_samples(photos).train]
-    alike, weighted = (taken_in_turns(groups, shares, count=40, seed=0) for shares in ((), (3.0, 1.0)))
+    alike, weighted = (interleave_samples(groups, shares, count=40, seed=0) for shares in ((), (3.0, 1.0)))
     assert [sum(sample.blurred is None for sample in taken) for taken in (alike, weighted)] == [20, 10]
     assert Counter(sample.sharp.name for sample in alike if sample.blurred is None) == dict.fromkeys(
         (f"{seed}.png" for seed in range(4)), 5
     )
-    assert taken_in_turns(groups, (), count=40, seed=1) != alike
+    assert interleave_samples(groups, (), count=40, seed=1) != alike
 
 
-def test_every_epoch_takes_each_sample_once_in_an_order_of_its_own() -> None:
-    keys = list(training_keys(10, batch=5, seed=0, start=0, stop=4))
+def test_every_epoch_takes_each_sample_once_in_another_order() -> None:
+    keys = list(iterate_training_keys(10, batch=5, seed=0, start=0, stop=4))
     epochs = [list(itertools.chain(*keys[:2])), list(itertools.chain(*keys[2:]))]
     assert [sorted(row for _, row in epoch) for epoch in epochs] == [list(range(10))] * 2
     assert [row for _, row in epochs[0]] != [row for _, row in epochs[1]]
     assert {epoch for epoch, _ in epochs[1]} == {1}
-    assert list(training_keys(10, batch=5, seed=0, start=3, stop=4)) == keys[3:]
+    assert list(iterate_training_keys(10, batch=5, seed=0, start=3, stop=4)) == keys[3:]
 
 
-def test_ranks_together_take_what_one_would() -> None:
-    alone = list(training_keys(11, batch=4, seed=0, start=0, stop=5))
-    shares = [list(training_keys(11, batch=2, seed=0, start=0, stop=5, rank=rank, ranks=2)) for rank in (0, 1)]
+def test_all_processes_together_take_the_samples_of_one() -> None:
+    alone = list(iterate_training_keys(11, batch=4, seed=0, start=0, stop=5))
+    shares = [list(iterate_training_keys(11, batch=2, seed=0, start=0, stop=5, rank=rank, ranks=2)) for rank in (0, 1)]
     assert [first + second for first, second in zip(*shares, strict=True)] == alone
-    held_out = [validation_keys(7, batch=2, rank=rank, ranks=2) for rank in (0, 1)]
+    held_out = [list_validation_keys(7, batch=2, rank=rank, ranks=2) for rank in (0, 1)]
     assert sorted(itertools.chain(*itertools.chain(*held_out))) == [(0, row) for row in range(7)]
 
 
-def test_pictures_fewer_than_a_batch_are_repeated() -> None:
-    (keys,) = training_keys(3, batch=8, seed=0, start=0, stop=1)
+def test_fewer_images_than_a_batch_are_repeated() -> None:
+    (keys,) = iterate_training_keys(3, batch=8, seed=0, start=0, stop=1)
     assert len(keys) == 8
     assert {row for _, row in keys} == {0, 1, 2}
 
 
-def test_gray_alpha_and_deep_pictures_are_read_as_8_bit_bgr(tmp_path: Path) -> None:
+def test_gray_alpha_and_16_bit_images_are_read_as_8_bit_bgr(tmp_path: Path) -> None:
     for name, array in {
         "gray": np.full((4, 5), 7, np.uint8),
         "alpha": np.full((4, 5, 4), 7, np.uint8),
         "deep": np.full((4, 5, 3), 7 * 257, np.uint16),
     }.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), array)
-        decoded = read(tmp_path / f"{name}.png")
+        decoded = read_image(tmp_path / f"{name}.png")
         assert (decoded.shape, decoded.dtype, decoded.max()) == ((4, 5, 3), np.uint8, 7)

@@ -1,4 +1,4 @@
-"""Two processes over Gloo: the same weights as one with twice the batch, and a worker's death is survived."""
+"""Two processes over Gloo give the weights of one with twice the batch, and restart after one is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 from tests.conftest import ROOT
 from tests.rig import free_port
 from train.checkpoint import has_state, load_state
-from train.config import RECIPES, Recipe, overridden
+from train.config import Recipe, apply_overrides
+from train.recipes import RECIPES
 from train.training.loop import train
 from train.training.run_log import read_log
 
@@ -28,7 +29,7 @@ GAN = [*EDGE, "data.view=crop", "data.size_px=(64, 64)", "data.rotation_deg=0.0"
 
 
 def launch(recipe: str, overrides: list[str], *, data: Path, run: Path, options: tuple[str, ...] = ()) -> list[str]:
-    """The command that trains with two processes on this machine."""
+    """Return the command that trains with two processes on this machine."""
     sets = [text for override in overrides for text in ("--set", override)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
     return [*torchrun, "-m", "train", "--recipe", recipe, "--data", str(data), "--out", str(run), *sets]
@@ -48,7 +49,7 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """After one step of Adam these are a tenth of the gradients, which its weights alone would hide."""
+    """Return Adam's first moments: a tenth of the gradients after one step, whose size the weights do not show."""
     return {index: values["exp_avg"] for index, values in state[f"{name}_optimizer"]["state"].items()}
 
 
@@ -64,7 +65,7 @@ def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
 def test_two_processes_do_the_step_of_one_with_twice_the_batch(
     recipe: str, overrides: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # WGAN-GP's points between real and fake are random; here all lie in the middle.
+    # The points of WGAN-GP between real and fake images are random; here all are in the middle.
     (tmp_path / "sitecustomize.py").write_text("import torch\ntorch.rand = lambda *s, **_: torch.full(s, 0.5)\n")
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.5))
     command = launch(recipe, [*overrides, "batch=4", "max_steps=1"], data=photos, run=tmp_path / "two")
@@ -72,7 +73,7 @@ def test_two_processes_do_the_step_of_one_with_twice_the_batch(
         command, cwd=ROOT, env=environment(path=tmp_path), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    one: Recipe = overridden(RECIPES[recipe], [*overrides, "batch=8", "max_steps=1"])
+    one: Recipe = apply_overrides(RECIPES[recipe], [*overrides, "batch=8", "max_steps=1"])
     train(one, data=[photos], run=tmp_path / "one")
     states = [load_state(tmp_path / run)[0] for run in ("one", "two")]
     for name in ("generator", "discriminator") if one.losses.adversarial else ("generator",):
@@ -85,7 +86,7 @@ def test_two_processes_do_the_step_of_one_with_twice_the_batch(
 
 
 def test_two_nodes_do_the_step_of_one_with_twice_the_batch(photos: Path, tmp_path: Path) -> None:
-    """As docs/training.md starts them, each with an agent of its own, which meet on loopback."""
+    """Two torchrun agents, started as in docs/training.md, which meet on the loopback address."""
     overrides = [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0", "max_steps=2"]
     sets = [text for override in [*overrides, "batch=4"] for text in ("--set", override)]
     master = f"127.0.0.1:{free_port()}"
@@ -98,7 +99,7 @@ def test_two_nodes_do_the_step_of_one_with_twice_the_batch(photos: Path, tmp_pat
     for node in nodes:
         _, errors = node.communicate(timeout=200)
         assert node.returncode == 0, errors[-2000:]
-    train(overridden(RECIPES["edge-s"], [*overrides, "batch=8"]), data=[photos], run=tmp_path / "one")
+    train(apply_overrides(RECIPES["edge-s"], [*overrides, "batch=8"]), data=[photos], run=tmp_path / "one")
     one, two = (load_state(tmp_path / run)[0]["generator"] for run in ("one", "two"))
     assert largest(differences(one, two)) < 1e-5
 
@@ -109,8 +110,8 @@ def test_a_node_without_arguments_says_how_it_is_used() -> None:
     assert "train/node.sh RANK NODES MASTER:PORT" in done.stderr
 
 
-def test_ranks_with_other_settings_are_refused(photos: Path, tmp_path: Path) -> None:
-    """Each rank is started by hand, the second with another seed."""
+def test_processes_with_different_settings_are_refused(photos: Path, tmp_path: Path) -> None:
+    """Each process is started by hand, the second one with another seed."""
     processes = []
     for rank in (0, 1):
         sets = [text for override in [*EDGE, f"seed={rank}"] for text in ("--set", override)]
@@ -126,7 +127,7 @@ def test_ranks_with_other_settings_are_refused(photos: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_goes_on_where_the_run_was_saved(photos: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_and_resumes_from_the_saved_state(photos: Path, tmp_path: Path) -> None:
     overrides = [*EDGE, "data.size_px=(32, 32)", "batch=2", "epochs=60"]
     command = launch("edge-s", overrides, data=photos, run=tmp_path / "run", options=("--max-restarts", "3"))
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)

@@ -1,18 +1,22 @@
-"""The report of a model: its tables are true, its figures are there, from a checkpoint or an engine."""
+"""Reports of checkpoints and of engines: tables, figures and scores."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks.quality.__main__ import main as measure_quality
 from tests.conftest import SHARED
 from tests.train.conftest import write_gopro
-from train.config import RECIPES, overridden
-from train.evaluate.__main__ import chosen, main, view
+from train.config import apply_overrides
+from train.evaluate.__main__ import main
+from train.evaluate.scoring import choose_test_config, select_examples
+from train.recipes import RECIPES
 from train.training.loop import train
 
 SMALL = ["generator=edge", "options={'widths': (8,), 'blocks': (1,)}", "data.size_px=(80, 64)", "workers=0", "epochs=2"]
@@ -21,7 +25,7 @@ SMALL = ["generator=edge", "options={'widths': (8,), 'blocks': (1,)}", "data.siz
 @pytest.fixture(scope="module")
 def run(gopro: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(overridden(RECIPES["two_stage"], SMALL), data=[gopro], run=folder)
+    train(apply_overrides(RECIPES["two_stage"], SMALL), data=[gopro], run=folder)
     return folder
 
 
@@ -50,7 +54,7 @@ def test_report_of_a_checkpoint_has_tables_curves_and_triplets(
     table = f"| PSNR (dB) | {means['blurred_psnr_db']:.2f} | {means['restored_psnr_db']:.2f} | {gain:+.2f} |"
     assert table in report
     assert table in capsys.readouterr().out
-    assert "3 pictures at 80x64" in report
+    assert "3 images at 80x64" in report
     assert "| Training discriminator loss |" in report
     for name in ("generator_loss", "discriminator_loss", "ssim", "psnr"):
         assert f"](curve_{name}.png)" in report
@@ -61,8 +65,8 @@ def test_report_of_a_checkpoint_has_tables_curves_and_triplets(
     assert all(f"]({path.name})" in report for path in triplets)
 
 
-def test_report_of_an_engine_and_of_a_model_that_changes_colours(invert: Path, gopro: Path, tmp_path: Path) -> None:
-    """The engine that inverts colours is scored as exactly that."""
+def test_report_of_an_engine(invert: Path, gopro: Path, tmp_path: Path) -> None:
+    """An engine that inverts colours gets the scores of inverted images."""
     assert main(["--checkpoint", str(invert), "--data", str(gopro), "--out", str(tmp_path / "report")]) == 0
     row = scores(tmp_path / "report")[0]
     blurred, sharp = (cv2.imread(str(gopro / "test" / "GOPR04" / kind / "000000.png")) for kind in ("blur", "sharp"))
@@ -72,28 +76,41 @@ def test_report_of_an_engine_and_of_a_model_that_changes_colours(invert: Path, g
     assert "## Training" not in report
 
 
-def test_sharp_pictures_are_blurred_and_the_report_says_so(run: Path, photos: Path, tmp_path: Path) -> None:
+def test_scores_of_an_engine_are_those_of_benchmarks_quality(invert: Path, gopro: Path, tmp_path: Path) -> None:
+    pairs = gopro / "test" / "GOPR04"
+    assert main(["--checkpoint", str(invert), "--data", str(pairs), "--out", str(tmp_path / "report")]) == 0
+    arguments = ["--pairs", str(pairs), "--engine", str(invert), "--json", str(tmp_path / "quality.json")]
+    assert measure_quality(arguments) == 0
+    quality = json.loads((tmp_path / "quality.json").read_text())["quality"]
+    rows = scores(tmp_path / "report")
+    for kind, numbers in (("blurred", quality["blurred"]), ("restored", quality["restored"][0])):
+        for name in ("psnr_db", "ssim"):
+            mean = np.mean([float(row[f"{kind}_{name}"]) for row in rows])
+            assert numbers[name] == round(float(mean), 4)
+
+
+def test_sharp_images_are_blurred_and_the_report_says_so(run: Path, photos: Path, tmp_path: Path) -> None:
     arguments = ["--checkpoint", str(run / "generator.safetensors"), "--data", str(photos), "--out", str(tmp_path)]
     assert main([*arguments, "--size", "64x48"]) == 0
     report = (tmp_path / "report.md").read_text()
     assert "The blur is synthetic" in report
-    assert "it has seen these pictures" in report
+    assert "has seen these images" in report
     first = scores(tmp_path)
     assert main([*arguments, "--size", "64x48", "-y"]) == 0
     assert scores(tmp_path) == first
 
 
-def test_another_checkpoint_says_how_sharp_pictures_are_blurred(run: Path, photos: Path, tmp_path: Path) -> None:
-    """So that two models, or an engine that knows no recipe, are compared on the same pictures."""
+def test_blur_as_takes_the_blur_of_another_checkpoint(run: Path, photos: Path, tmp_path: Path) -> None:
+    """Two models, or an engine without a recipe, can be compared on the same images."""
     other = tmp_path / "other"
     train(
-        overridden(RECIPES["two_stage"], [*SMALL, "epochs=1", "data.blur.length_px=(9.0, 9.0)"]),
+        apply_overrides(RECIPES["two_stage"], [*SMALL, "epochs=1", "data.blur.length_px=(9.0, 9.0)"]),
         data=[photos],
         run=other,
     )
-    asked = {"own": (run, []), "theirs": (run, ["--blur-as", str(other)]), "other": (other, [])}
+    runs = {"own": (run, []), "theirs": (run, ["--blur-as", str(other)]), "other": (other, [])}
     blurred = {}
-    for name, (model, extra) in asked.items():
+    for name, (model, extra) in runs.items():
         report = tmp_path / name / "report"
         assert (
             main(["--checkpoint", str(model), "--data", str(photos), "--out", str(report), "--size", "full", *extra])
@@ -103,7 +120,7 @@ def test_another_checkpoint_says_how_sharp_pictures_are_blurred(run: Path, photo
     assert blurred["theirs"] == blurred["other"] != blurred["own"]
 
 
-def test_pictures_of_several_sizes_are_scored_one_by_one(run: Path, tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_scored_one_by_one(run: Path, tmp_path: Path) -> None:
     root = write_gopro(tmp_path / "tree", sequences={"A": 1})
     write_gopro(root, sequences={"B": 1}, size=(70, 50))
     arguments = ["--checkpoint", str(run), "--data", str(root), "--out", str(tmp_path / "out"), "--size", "full"]
@@ -111,22 +128,23 @@ def test_pictures_of_several_sizes_are_scored_one_by_one(run: Path, tmp_path: Pa
     assert len(scores(tmp_path / "out")) == 2
 
 
-def test_triplets_span_from_the_least_gain_to_the_most() -> None:
+def test_examples_span_from_the_smallest_gain_to_the_largest() -> None:
     class Fake:
         def __init__(self, gain_db: float) -> None:
             self.gain_db = gain_db
 
-    assert chosen([Fake(gain) for gain in (3, 9, 1, 5, 7, 8, 0, 2, 4)]) == [6, 7, 8, 4, 1]
-    assert chosen([Fake(1.0)]) == [0]
+    assert select_examples([Fake(gain) for gain in (3, 9, 1, 5, 7, 8, 0, 2, 4)]) == [6, 7, 8, 4, 1]
+    assert select_examples([Fake(1.0)]) == [0]
 
 
-def test_sizes() -> None:
-    assert view("800x450", None).size_px == (800, 450)
-    assert view("trained", RECIPES["swin_mse"]).size_px == (224, 224)
-    assert view("trained", RECIPES["edge-s"]).view == "whole"
-    assert view("full", RECIPES["swin_mse"]).view == "whole"
-    gamma = overridden(RECIPES["edge-s"], ["data.blurred_folder=blur_gamma", "data.blur.length_px=(0, 24)"])
-    assert (view("full", gamma).blurred_folder, view("full", gamma).blur.length_px) == ("blur_gamma", (0, 24))
+def test_test_images_have_the_size_of_the_option_or_of_the_training() -> None:
+    assert choose_test_config("800x450", None).size_px == (800, 450)
+    assert choose_test_config("trained", RECIPES["swin_mse"]).size_px == (224, 224)
+    assert choose_test_config("trained", RECIPES["edge-s"]).view == "whole"
+    assert choose_test_config("full", RECIPES["swin_mse"]).view == "whole"
+    gamma = apply_overrides(RECIPES["edge-s"], ["data.blurred_folder=blur_gamma", "data.blur.length_px=(0, 24)"])
+    config = choose_test_config("full", gamma)
+    assert (config.blurred_folder, config.blur.length_px) == ("blur_gamma", (0, 24))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +154,7 @@ def test_sizes() -> None:
         ({"--checkpoint": "{tmp}/none.onnx"}, 4, "no such engine"),
         ({"--data": "{tmp}/none"}, 3, "no such folder"),
         ({"--size": "big"}, 2, "--size must be WxH"),
-        ({"--blurred-folder": "fog"}, 3, "no fog/ beside it"),
+        ({"--blurred-folder": "fog"}, 3, "but no fog/"),
         ({"--device": "nonsense"}, 2, "no such device"),
     ],
 )
@@ -156,7 +174,7 @@ def test_bad_input_gets_one_line_and_its_code(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_report_is_not_replaced_unasked(run: Path, gopro: Path, tmp_path: Path) -> None:
+def test_a_report_is_replaced_only_with_y(run: Path, gopro: Path, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("mine")
     arguments = ["--checkpoint", str(run), "--data", str(gopro), "--out", str(tmp_path)]
     assert main(arguments) == 2
@@ -166,7 +184,7 @@ def test_a_report_is_not_replaced_unasked(run: Path, gopro: Path, tmp_path: Path
 
 @pytest.mark.needs_shared_data
 def test_two_stage_recipe_on_true_pairs_from_tree_to_report(tmp_path: Path) -> None:
-    """The paper's own network and recipe, end to end, on a tree laid out as GOPRO_Large; small pictures."""
+    """The network and recipe of the paper, end to end, on small images in a tree like GOPRO_Large's."""
     for part, source in (("train", "gopro_train"), ("test", "gopro_dev")):
         for path in sorted((SHARED / "pairs" / source / "blur").iterdir())[::3]:
             for kind in ("blur", "sharp"):
@@ -175,7 +193,7 @@ def test_two_stage_recipe_on_true_pairs_from_tree_to_report(tmp_path: Path) -> N
                 picture = cv2.imread(str(path.parent.parent / kind / path.name))
                 cv2.imwrite(str(folder / f"{path.stem}.png"), picture)
     overrides = ["data.size_px=(128, 72)", "batch=2", "epochs=2", "workers=1"]
-    train(overridden(RECIPES["two_stage"], overrides), data=[tmp_path / "data"], run=tmp_path / "run")
+    train(apply_overrides(RECIPES["two_stage"], overrides), data=[tmp_path / "data"], run=tmp_path / "run")
     arguments = [
         "--checkpoint",
         str(tmp_path / "run"),

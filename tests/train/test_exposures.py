@@ -1,4 +1,4 @@
-"""Pairs out of a fast clip: means of frames around their truth."""
+"""Exposures of a fast clip are means of the frames around the sharp one."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ import pytest
 
 from tests.conftest import write_clip
 from train.data.index import find_samples
-from train.exposures import exposures, frames_of, main, mean_picture
+from train.exposures import ExposureConfig, average_frames, iterate_exposures, main, read_frames
 
 
 def flat(*codes: int) -> list[np.ndarray]:
     return [np.full((4, 6, 3), code, np.uint8) for code in codes]
 
 
-def test_light_and_codes_have_means_of_their_own() -> None:
-    """Black and white alike: half the light is code 188, half the codes 128."""
+def test_mean_of_light_and_mean_of_codes_differ() -> None:
+    """Half black, half white: half the light is code 188, the mean code is 128."""
     frames = flat(0, 0, 255, 255)
-    assert mean_picture(frames, "light")[0, 0].tolist() == [188] * 3
-    assert mean_picture(frames, "codes")[0, 0].tolist() == [128] * 3
+    assert average_frames(frames, "light")[0, 0].tolist() == [188] * 3
+    assert average_frames(frames, "codes")[0, 0].tolist() == [128] * 3
 
 
-def test_an_exposure_lies_around_its_truth_and_lengths_take_turns() -> None:
-    made = list(exposures(iter(flat(*range(0, 100, 4))), lengths=(3, 7), stride=2, responses=("codes",)))
+def test_an_exposure_is_centred_on_the_sharp_frame_and_lengths_alternate() -> None:
+    made = list(iterate_exposures(iter(flat(*range(0, 100, 4))), ExposureConfig((3, 7), 2, ("codes",))))
     assert [index for index, *_ in made] == list(range(3, 22, 2))
     for index, blurred, sharp in made:
         assert sharp[0, 0, 0] == 4 * index
-        assert blurred[0, 0, 0] == 4 * index  # of a steady change the mean is the middle
+        assert blurred[0, 0, 0] == 4 * index  # the mean of a steady change is its middle
 
 
-def test_the_longer_exposure_sees_more() -> None:
+def test_a_longer_exposure_averages_more_frames() -> None:
     flash = flat(*[0] * 6, 210, *[0] * 6)
-    seen = {
-        length: list(exposures(iter(flash), lengths=(length,), stride=1, responses=("codes",))) for length in (3, 7)
-    }
+    seen = {length: list(iterate_exposures(iter(flash), ExposureConfig((length,), 1, ("codes",)))) for length in (3, 7)}
     at_middle = {length: next(b[0, 0, 0] for index, b, _ in made if index == 6) for length, made in seen.items()}
     assert at_middle == {3: 70, 7: 30}
 
@@ -46,12 +44,12 @@ def test_the_command_writes_pairs_that_training_finds(tmp_path: Path, capsys: py
     out = tmp_path / "pairs" / "GOPR01"
     arguments = ["--source", str(tmp_path / "clip.mp4"), "--out", str(out), "--lengths", "3", "5", "--stride", "2"]
     assert main(arguments) == 0
-    frames = list(frames_of(tmp_path / "clip.mp4"))
+    frames = list(read_frames(tmp_path / "clip.mp4"))
     samples = find_samples(tmp_path / "pairs").train
     assert [sample.sharp.name for sample in samples] == [f"{index:06d}.png" for index in range(2, len(frames) - 2, 2)]
     assert np.array_equal(cv2.imread(str(samples[0].sharp)), frames[2])
-    assert main(arguments) == 2  # nothing is written over
-    assert "pairs are there already" in capsys.readouterr().err
+    assert main(arguments) == 2  # existing pairs are kept
+    assert "this folder holds pairs already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def test_the_command_writes_pairs_that_training_finds(tmp_path: Path, capsys: py
         (lambda path: write_clip(path, size=(96, 64)), "99", "fewer than 99 frames"),
     ],
 )
-def test_a_clip_that_gives_no_pair_is_refused(
+def test_a_clip_without_a_whole_exposure_is_refused(
     make: object, lengths: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "clip.mp4")
@@ -70,7 +68,7 @@ def test_a_clip_that_gives_no_pair_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_even_exposure_has_no_middle(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_even_length_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--source", "a.mp4", "--out", "b", "--lengths", "4"])
     assert "must be odd" in capsys.readouterr().err

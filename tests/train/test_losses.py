@@ -1,4 +1,4 @@
-"""Each loss against its formula, written out in float64; metrics on 8-bit values."""
+"""Losses against their formulas in float64; image metrics on 8-bit values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.quality.scores import ScoreCollector
+from runtime.errors import UsageError
 from train.config import LossConfig
-from train.metrics import psnr_db, ssim
+from train.data.blur import Image
+from train.metrics import measure_batch, measure_similarity
 from train.models import PatchGan
 from train.training.losses import (
     ContentLoss,
@@ -26,14 +29,14 @@ from train.training.losses import (
 from train.training.lpips import Lpips
 
 
-def pictures(height: int = 24, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+def images(height: int = 24, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     sharp = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
     return (sharp + 0.1 * noise).clamp(0, 1), sharp
 
 
 def ssim_by_hand(x: np.ndarray, y: np.ndarray) -> float:
-    """Wang et al. 2004, equation 13, one window at a time; borders mirrored as torchmetrics does."""
+    """Compute equation 13 of Wang et al. 2004 window by window, with the border mirrored as in torchmetrics."""
     offset = np.arange(11) - 5
     window = np.exp(-(offset**2) / (2 * 1.5**2))
     window = np.outer(window, window) / window.sum() ** 2
@@ -53,7 +56,7 @@ def ssim_by_hand(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def halved(x: np.ndarray, factor: int) -> np.ndarray:
-    """Bilinear reduction by an even factor takes the mean of the four pixels around each sample's centre."""
+    """Reduce by an even factor: bilinear sampling is the mean of the four pixels around the centre of each sample."""
     first, second = factor // 2 - 1, factor // 2
     rows = (x[:, :, first::factor] + x[:, :, second::factor]) / 2
     return (rows[..., first::factor] + rows[..., second::factor]) / 2
@@ -80,23 +83,23 @@ def by_hand(name: str, x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", ["mse", "l1", "charbonnier", "ssim", "multi_scale_l1", "fft_l1"])
 def test_loss_is_its_formula(name: str) -> None:
-    restored, sharp = pictures()
+    restored, sharp = images()
     expected = by_hand(name, restored.double().numpy(), sharp.double().numpy())
     loss = ContentLoss(LossConfig(**{name: 1.0}))
     assert loss(restored.double(), sharp.double()).item() == pytest.approx(expected, rel=1e-9)
     assert loss(restored, sharp).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_weights_multiply_and_add() -> None:
-    restored, sharp = pictures()
+def test_content_loss_is_the_weighted_sum() -> None:
+    restored, sharp = images()
     total = ContentLoss(LossConfig(mse=1.0, ssim=0.3, charbonnier=2.0, fft_l1=0.1, multi_scale_l1=0.5))(restored, sharp)
     parts = (restored - sharp).square().mean() + 0.3 * ssim_loss(restored, sharp) + 2 * charbonnier(restored, sharp)
     assert torch.allclose(total, parts + 0.1 * fft_l1(restored, sharp) + 0.5 * multi_scale_l1(restored, sharp))
 
 
 @pytest.mark.parametrize("name", ["mse", "l1", "charbonnier", "ssim", "multi_scale_l1", "fft_l1"])
-def test_equal_pictures_cost_nothing_and_have_a_finite_gradient(name: str) -> None:
-    sharp = pictures()[1]
+def test_loss_of_equal_images_is_zero_with_a_finite_gradient(name: str) -> None:
+    sharp = images()[1]
     restored = sharp.clone().requires_grad_()
     loss = ContentLoss(LossConfig(**{name: 1.0}))(restored, sharp)
     loss.backward()
@@ -107,16 +110,16 @@ def test_equal_pictures_cost_nothing_and_have_a_finite_gradient(name: str) -> No
 def test_adversarial_losses_are_their_formulas() -> None:
     logits_real, logits_fake = torch.randn(2, 1, 3, 3).double(), torch.randn(2, 1, 3, 3).double()
     real, fake = torch.sigmoid(logits_real), torch.sigmoid(logits_fake)
-    judged = (-(real.log().mean()) - (1 - fake).log().mean()) / 2
+    expected = (-(real.log().mean()) - (1 - fake).log().mean()) / 2
     for kind, ours, theirs in (("bce", real, fake), ("bce_logits", logits_real, logits_fake)):
-        assert discriminator_loss(ours, theirs, kind).item() == pytest.approx(judged.item(), rel=1e-9)
+        assert discriminator_loss(ours, theirs, kind).item() == pytest.approx(expected.item(), rel=1e-9)
         assert adversarial_loss(theirs, kind).item() == pytest.approx(-fake.log().mean().item(), rel=1e-9)
     critic = logits_fake.mean() - logits_real.mean()
     assert discriminator_loss(logits_real, logits_fake, "wgan_gp").item() == pytest.approx(critic.item())
     assert adversarial_loss(logits_fake, "wgan_gp").item() == pytest.approx(-logits_fake.mean().item())
 
 
-def test_gradient_penalty_of_a_linear_critic_is_known() -> None:
+def test_gradient_penalty_of_a_linear_critic_is_its_formula() -> None:
     """The gradient of a sum of w * x is w everywhere, so the penalty is 10 (|w| - 1)^2."""
 
     class Linear(nn.Module):
@@ -128,7 +131,7 @@ def test_gradient_penalty_of_a_linear_critic_is_known() -> None:
     assert penalty.item() == pytest.approx(10 * (norm - 1) ** 2, rel=1e-5)
 
 
-def test_gradient_penalty_is_of_points_between_and_reaches_the_weights() -> None:
+def test_gradient_penalty_is_computed_between_the_images_and_trains_the_weights() -> None:
     critic = PatchGan(sigmoid=False, normalisation="instance")
     real, fake = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
     gradient_penalty(critic, real, fake).backward()
@@ -144,7 +147,7 @@ def test_gradient_penalty_is_of_points_between_and_reaches_the_weights() -> None
 
 
 def lpips_file(path: Path) -> dict[str, torch.Tensor]:
-    """Random weights, named and shaped as `lpips.LPIPS(net="alex")` saves them."""
+    """Write random weights with the names and shapes of `lpips.LPIPS(net="alex")`, and return them."""
     rng = torch.Generator().manual_seed(0)
     shapes = {"slice1.0": (64, 3, 11, 11), "slice2.3": (192, 64, 5, 5), "slice3.6": (384, 192, 3, 3)}
     shapes |= {"slice4.8": (256, 384, 3, 3), "slice5.10": (256, 256, 3, 3)}
@@ -159,7 +162,7 @@ def lpips_file(path: Path) -> dict[str, torch.Tensor]:
 
 def test_lpips_is_its_formula(tmp_path: Path) -> None:
     state = {name: value.double() for name, value in lpips_file(tmp_path / "lpips.safetensors").items()}
-    restored, sharp = (x.double() for x in pictures(64, 48))
+    restored, sharp = (x.double() for x in images(64, 48))
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1).double()
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1).double()
     x, y = ((2 * picture - 1 - shift) / scale for picture in (restored, sharp))
@@ -183,32 +186,39 @@ def test_lpips_is_its_formula(tmp_path: Path) -> None:
     assert flat.grad.isfinite().all()
 
 
-def test_lpips_weights_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="FileNotFoundError"):
+def test_damaged_lpips_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="FileNotFoundError"):
         Lpips(tmp_path / "none.pth")
     (tmp_path / "junk.pth").write_bytes(b"junk")
-    with pytest.raises(ValueError, match="do not load"):
+    with pytest.raises(UsageError, match="do not load"):
         Lpips(tmp_path / "junk.pth")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"not the state of lpips\.LPIPS"):
+    with pytest.raises(UsageError, match=r"not the state of lpips\.LPIPS"):
         Lpips(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="lpips_weights=FILE"):
         LossConfig(lpips=1.0)
 
 
 def test_psnr_is_the_formula_on_rounded_values() -> None:
-    sharp = torch.full((2, 3, 4, 4), 0.5)
-    assert psnr_db(sharp + 10 / 255, sharp).tolist() == pytest.approx(2 * [20 * np.log10(255 / 10)], abs=1e-4)
-    assert psnr_db(sharp + 0.4 / 255, sharp).tolist() == [99.0, 99.0]
+    sharp = torch.full((2, 3, 16, 16), 0.5)
+    expected_db = pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
+    assert [score.psnr_db for score in measure_batch(sharp + 10 / 255, sharp)] == [expected_db, expected_db]
+    assert [score.psnr_db for score in measure_batch(sharp + 0.4 / 255, sharp)] == [99.0, 99.0]
 
 
-def test_ssim_is_the_formula_on_rounded_values() -> None:
-    restored, sharp = pictures()
-    codes = [np.rint(255 * x.double().numpy()) / 255 for x in (restored, sharp)]
-    expected = [ssim_by_hand(codes[0][row : row + 1], codes[1][row : row + 1]) for row in range(2)]
-    assert ssim(restored, sharp).tolist() == pytest.approx(expected, abs=1e-4)
+def test_training_evaluation_and_benchmarks_give_the_same_psnr_and_ssim() -> None:
+    """`train.evaluate` and validation agree to the last bit with `benchmarks.quality`."""
+    batches = images(height=40, width=56)
+    codes: list[list[Image]] = [list((x * 255).round().byte().permute(0, 2, 3, 1).numpy()) for x in batches]
+    benchmark = ScoreCollector()
+    for row, in_batch in enumerate(measure_batch(*batches)):
+        benchmarked = benchmark.add(str(row), codes[0][row], codes[1][row], is_consecutive=False)
+        evaluated = measure_similarity(codes[0][row], codes[1][row])
+        assert in_batch == evaluated
+        assert (evaluated.psnr_db, evaluated.ssim) == (benchmarked.psnr_db, benchmarked.ssim)
+        assert 0 < evaluated.ssim < 1
 
 
-def test_the_papers_validation_loss_is_of_pixels_in_0_1_without_the_adversarial_part() -> None:
-    """Table 1 at epoch 5: 24.79 dB and SSIM 0.7950 beside a generator loss of 0.064928."""
+def test_the_validation_loss_of_the_paper_is_on_pixels_in_0_1_without_the_adversarial_loss() -> None:
+    """Table 1, epoch 5: 24.79 dB, SSIM 0.7950, and a generator loss of 0.064928."""
     assert pytest.approx(0.064928, abs=2e-4) == 10 ** (-24.79 / 10) + 0.3 * (1 - 0.7950)

@@ -1,4 +1,4 @@
-"""Networks: as published, right at any size and in eval mode, and able to learn."""
+"""Networks have the published layers, work at any size, do not mix the images of a batch, and can learn."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import nn
 
 from tests.conftest import SHARED
 from train.checkpoint import load_generator, publish
-from train.config import RECIPES, Recipe, overridden
-from train.models import GENERATORS, Generator, PatchGan, create_generator, padded, restore
-from train.models.base import patches, pixels
+from train.config import Recipe, apply_overrides
+from train.models import GENERATORS, Generator, PatchGan, create_generator, restore_frames, run_padded
+from train.models.base import patches_from_pixels, pixels_from_patches
 from train.models.encoders import PretrainedError
+from train.recipes import RECIPES
 
 REDUCED = {
     "edge": {"widths": (16,), "blocks": (2,)},
@@ -30,7 +31,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def macs_per_pixel(network: nn.Module, size: int = 32) -> float:
-    """Multiply-accumulates of all convolutions, counted while they run; tied weights count each time."""
+    """Return the multiply-accumulates of all convolutions for each pixel; shared weights count at every use."""
     macs = []
 
     def count(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -43,13 +44,13 @@ def macs_per_pixel(network: nn.Module, size: int = 32) -> float:
     return sum(macs) / size**2
 
 
-def test_two_stage_cnn_has_the_size_of_listing_1() -> None:
+def test_two_stage_cnn_has_the_parameters_and_macs_of_listing_1() -> None:
     generator = create_generator("two_stage_cnn").eval()
     assert parameters(generator) == 253_155
     assert macs_per_pixel(generator) == 367_296
 
 
-def test_the_edge_family_has_the_size_and_reach_that_its_cards_state() -> None:
+def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> None:
     for name, facts in {
         "edge-s": (610_672, 8_080, 248),
         "edge-m": (1_232_544, 20_304, 312),
@@ -59,22 +60,22 @@ def test_the_edge_family_has_the_size_and_reach_that_its_cards_state() -> None:
         assert (parameters(generator), macs_per_pixel(generator, size=160)) == facts[:2]
         with torch.no_grad():
             for weight in generator.parameters():
-                weight.abs_().add_(1e-3)  # so that no ReLU hides a way
+                weight.abs_().add_(1e-3)  # all ReLUs let the gradient through
         probe = torch.zeros(1, 3, 480, 480, requires_grad=True)
         generator(probe)[0, :, 240:244, 240:244].sum().backward()
         reached = probe.grad.abs().sum(dim=(0, 1)).nonzero()
         assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [facts[2]] * 2
 
 
-def test_a_larger_edge_begins_as_a_smaller_one_and_learns_with_all_its_weights() -> None:
+def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_all_weights() -> None:
     small = create_generator("edge", widths=(8, 12, 16), blocks=(1, 1, 2)).eval()
     large = create_generator("edge", widths=(12, 16, 16), blocks=(2, 2, 3)).eval()
-    large.begin_as(small)
+    large.copy_weights_from(small)
     blurred = torch.rand(2, 3, 48, 32)
     torch.testing.assert_close(large(blurred), small(blurred), rtol=0, atol=1e-6)
     before = {name: weight.clone() for name, weight in large.state_dict().items()}
     optimizer = torch.optim.AdamW(large.parameters(), lr=1e-3)
-    for _ in range(5):  # those of what is new learn as soon as something reads it
+    for _ in range(5):  # new channels have a gradient as soon as a weight reads them
         optimizer.zero_grad()
         (large(blurred) - torch.rand(2, 3, 48, 32)).square().mean().backward()
         optimizer.step()
@@ -90,19 +91,19 @@ def test_a_larger_edge_begins_as_a_smaller_one_and_learns_with_all_its_weights()
         ({"widths": (16,), "blocks": (1,)}, "other levels"),
     ],
 )
-def test_an_edge_that_another_does_not_fit_into_is_refused(options: dict[str, object], words: str) -> None:
+def test_weights_of_a_larger_or_deeper_edge_are_refused(options: dict[str, object], words: str) -> None:
     trained = create_generator("edge", widths=(8, 16), blocks=(1, 1))
     with pytest.raises(RuntimeError, match=words):
-        create_generator("edge", **options).begin_as(trained)
+        create_generator("edge", **options).copy_weights_from(trained)
 
 
-def test_patches_lie_as_the_bytes_of_a_frame_do() -> None:
-    """Row, column, colour: what a frame in memory gives when it is cut into squares."""
+def test_channels_of_patches_are_in_the_order_of_the_bytes_of_a_frame() -> None:
+    """Row, column, colour: the order in a frame in memory that is cut into squares."""
     frame = torch.arange(8 * 12 * 3).reshape(1, 8, 12, 3)
     squares = frame.reshape(1, 2, 4, 3, 12).permute(0, 1, 3, 2, 4).reshape(1, 2, 3, 48)
-    planes = frame.permute(0, 3, 1, 2)
-    assert torch.equal(patches(planes, 4), squares.permute(0, 3, 1, 2))
-    assert torch.equal(pixels(patches(planes, 4), 4), planes)
+    nchw = frame.permute(0, 3, 1, 2)
+    assert torch.equal(patches_from_pixels(nchw, 4), squares.permute(0, 3, 1, 2))
+    assert torch.equal(pixels_from_patches(patches_from_pixels(nchw, 4), 4), nchw)
 
 
 def test_swin_base_has_1024_channels_where_the_paper_says() -> None:
@@ -138,7 +139,7 @@ def test_patch_gan_is_listing_2() -> None:
     assert torch.allclose(torch.sigmoid(logits(pictures)), discriminator(pictures))
 
 
-def test_patch_gan_without_batch_normalisation_judges_pictures_alone() -> None:
+def test_patch_gan_without_batch_normalisation_does_not_mix_the_images_of_a_batch() -> None:
     pictures = torch.rand(3, 3, 64, 64)
     for normalisation in ("instance", "none"):
         critic = PatchGan(sigmoid=False, normalisation=normalisation)
@@ -146,36 +147,36 @@ def test_patch_gan_without_batch_normalisation_judges_pictures_alone() -> None:
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_generators_take_any_size_and_leave_pictures_alone_in_eval_mode(name: str) -> None:
-    """Padding, shape and range; and a picture's result does not depend on its neighbours in a batch."""
+def test_generators_take_any_size_and_do_not_mix_the_images_of_a_batch(name: str) -> None:
+    """The result has the shape and type of the input, and does not depend on the other images of the batch."""
     torch.manual_seed(0)
     generator = create_generator(name, **REDUCED[name]).eval()
     rng = np.random.default_rng(0)
     for height, width in ((37, 50), (1, 1), (64, 96)):
         frames = torch.from_numpy(rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
-        restored = restore(generator, frames)
+        restored = restore_frames(generator, frames)
         assert (restored.shape, restored.dtype) == (frames.shape, torch.uint8)
-        difference = restored[1:].int() - restore(generator, frames[1:]).int()
+        difference = restored[1:].int() - restore_frames(generator, frames[1:]).int()
         assert difference.abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_residual_of_zero_gives_the_input_in_the_range_that_is_stated(name: str) -> None:
-    """With the last layer silenced every network is the identity: order and range of pixels are right."""
+def test_a_residual_of_zero_gives_the_input(name: str) -> None:
+    """With zeros in the last layer every network is the identity, if its channel order and pixel range are right."""
     generator = create_generator(name, **REDUCED[name]).eval()
     last = [layer for layer in generator.modules() if isinstance(layer, nn.Conv2d)]
     last = generator.tail if name == "edge" else last[-1]
     with torch.no_grad():
         last.weight.zero_(), last.bias.zero_()
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 40, 30, 3), dtype=np.uint8))
-    assert torch.equal(restore(generator, frames), frames)
+    assert torch.equal(restore_frames(generator, frames), frames)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_published_weights_come_back(name: str, tmp_path: Path) -> None:
+def test_published_weights_are_loaded_again(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = create_generator(name, **REDUCED[name]).eval()
-    recipe = overridden(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
+    recipe = apply_overrides(RECIPES["edge-s"], [f"generator={name}", f"options={REDUCED[name]}"])
     publish(generator, recipe.to_json(), tmp_path)
     loaded, config = load_generator(tmp_path)
     assert Recipe.from_json((tmp_path / "config.json").read_text()) == recipe
@@ -216,18 +217,18 @@ def test_pretrained_encoder_comes_from_a_folder(tmp_path: Path) -> None:
             create_generator(name, **REDUCED[name] | other, pretrained=str(tmp_path / name))
 
 
-def test_pretrained_encoder_that_cannot_be_had_says_how_to_go_on(
+def test_error_for_a_missing_pretrained_encoder_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PretrainedError, match=r"hub cannot be reached.*options\.pretrained=None: nobody/nothing"):
+    with pytest.raises(PretrainedError, match=r"hub cannot be reached: nobody/nothing; .*options\.pretrained=None"):
         create_generator("resnet_unet", pretrained="nobody/nothing")
     with pytest.raises(PretrainedError, match="holds no weights"):
         create_generator("swin_deblur", pretrained=str(tmp_path))
 
 
 def true_crops() -> tuple[torch.Tensor, torch.Tensor]:
-    """Four 96x96 crops of GoPro pairs with different blur: float32[4, 3, 96, 96] in [0, 1] each."""
+    """Return four 96x96 crops of GoPro pairs with different blur: float32[4, 3, 96, 96] in [0, 1] each."""
     names = ("GOPR0372_07_00_000047", "GOPR0372_07_00_000095", "GOPR0374_11_00_st_frame-815_n_avg-10")
     places = [(names[0], 300, 600), (names[1], 300, 600), (names[2], 300, 600), (names[1], 420, 200)]
 
@@ -252,14 +253,16 @@ def mean_psnr_db(pictures: torch.Tensor, sharp: torch.Tensor) -> float:
     ("name", "learning_rate", "steps"),
     [("two_stage_cnn", 5e-4, 150), ("edge", 1e-3, 600), ("swin_deblur", 1e-3, 60), ("resnet_unet", 1e-3, 500)],
 )
-def test_generator_learns_four_true_crops_by_heart(name: str, learning_rate: float, steps: int) -> None:
+def test_generator_can_overfit_four_crops_with_true_blur(name: str, learning_rate: float, steps: int) -> None:
     blurred, sharp = true_crops()
     torch.manual_seed(0)
     generator: Generator = create_generator(name, **({} if name == "edge" else REDUCED[name]))
     low, high = generator.pixel_range
 
     def output() -> torch.Tensor:
-        return (padded(generator, blurred * (high - low) + low, multiple_of=generator.multiple_of) - low) / (high - low)
+        return (run_padded(generator, blurred * (high - low) + low, multiple_of=generator.multiple_of) - low) / (
+            high - low
+        )
 
     optimizer = torch.optim.Adam(generator.parameters(), lr=learning_rate)
     for _ in range(steps):

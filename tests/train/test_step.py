@@ -1,4 +1,4 @@
-"""One step of each recipe against a plain loop that does the same in a few lines."""
+"""One step of each recipe against a plain loop of a few lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from train.config import RECIPES, LossConfig, Recipe
+from runtime.errors import UsageError
+from train.config import LossConfig, Recipe
 from train.models import PatchGan, create_generator
-from train.models.base import patches
+from train.models.base import patches_from_pixels
+from train.recipes import RECIPES
 from train.training.losses import ContentLoss
-from train.training.step import Step, precision_on
+from train.training.step import Step, choose_precision
 
 REDUCED = {
     "deblurgan_v2": {"size": "18", "width": 8},
@@ -45,7 +47,7 @@ def step_for(recipe: Recipe, made: dict[str, torch.nn.Module]) -> Step:
         networks=made,
         optimizers=optimizers(recipe, made),
         content_loss=ContentLoss(recipe.losses),
-        sees=made["generator"],
+        bare_generator=made["generator"],
     )
 
 
@@ -57,7 +59,7 @@ def plain_step(
     blurred: torch.Tensor,
     sharp: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What the papers say, with nothing of train/training; returns losses G and D."""
+    """Take the step of the papers without code of train/training; return the losses of both networks."""
     generator, discriminator = made["generator"], made.get("discriminator")
     if name == "two_stage":
         fake = generator(2 * blurred - 1)
@@ -86,20 +88,20 @@ def plain_step(
             torch.nn.utils.clip_grad_norm_(generator.parameters(), clip)
         optimizer["generator"].step()
         return content, None
-    judged_real, judged_fake = discriminator(real), discriminator(fake.detach())
-    loss_d = cross_entropy(judged_real, torch.ones_like(judged_real))
-    loss_d = 0.5 * (loss_d + cross_entropy(judged_fake, torch.zeros_like(judged_fake)))
+    output_real, output_fake = discriminator(real), discriminator(fake.detach())
+    loss_d = cross_entropy(output_real, torch.ones_like(output_real))
+    loss_d = 0.5 * (loss_d + cross_entropy(output_fake, torch.zeros_like(output_fake)))
     loss_d.backward()
     optimizer["discriminator"].step()
-    judged = discriminator(fake)
-    loss_g = content + 0.01 * cross_entropy(judged, torch.ones_like(judged))
+    output = discriminator(fake)
+    loss_g = content + 0.01 * cross_entropy(output, torch.ones_like(output))
     loss_g.backward()
     optimizer["generator"].step()
     return loss_g, loss_d
 
 
 @pytest.mark.parametrize("name", REDUCED)  # edge-m and edge-l differ from edge-s in their size alone
-def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
+def test_a_step_equals_that_of_a_plain_loop(name: str) -> None:
     precision = "bf16" if name.startswith("edge") else "fp32"
     recipe = dataclasses.replace(RECIPES[name], options=REDUCED[name], precision=precision)
     ours, theirs = networks(recipe), networks(recipe)
@@ -118,7 +120,7 @@ def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
     assert step.skipped == 0
     for key, network in ours.items():
         pairs = list(zip(network.parameters(), theirs[key].parameters(), strict=True))
-        # After one step Adam's first moment is a tenth of the gradient, of whose size the weights know nothing.
+        # After one step, Adam's first moment is a tenth of the gradient, whose size the weights do not show.
         gradients = [(step.optimizers[key].state[x]["exp_avg"], plain[key].state[y]["exp_avg"]) for x, y in pairs]
         largest = max(expected.abs().max() for _, expected in gradients)
         for gradient, expected in gradients:
@@ -131,8 +133,8 @@ def test_a_step_is_that_of_a_plain_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bce", "bce_logits", "wgan_gp"])
-def test_discriminator_learns_to_tell_sharp_from_blurred(kind: str) -> None:
-    """With a generator that stands still, every kind of adversarial loss teaches the discriminator."""
+def test_discriminator_learns_to_separate_sharp_from_blurred(kind: str) -> None:
+    """With a fixed generator, every kind of adversarial loss trains the discriminator."""
     losses = LossConfig(mse=1.0, adversarial=0.01, adversarial_kind=kind)
     recipe = dataclasses.replace(
         RECIPES["two_stage"], generator="edge", options=REDUCED["edge-s"], losses=losses, normalisation="instance"
@@ -155,7 +157,7 @@ def test_discriminator_learns_to_tell_sharp_from_blurred(kind: str) -> None:
     assert all(loss.isfinite() for losses in history for loss in losses.values())
 
 
-def test_the_generators_turn_leaves_the_discriminator_alone() -> None:
+def test_the_update_of_the_generator_does_not_change_the_discriminator() -> None:
     recipe = RECIPES["two_stage"]
     made = networks(recipe)
     step = step_for(recipe, made)
@@ -166,7 +168,7 @@ def test_the_generators_turn_leaves_the_discriminator_alone() -> None:
     assert all(weight.requires_grad for weight in made["discriminator"].parameters())
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+def test_a_gradient_that_is_not_finite_is_skipped() -> None:
     recipe = dataclasses.replace(RECIPES["edge-s"], options=REDUCED["edge-s"])
     made = networks(recipe)
     step = step_for(recipe, made)
@@ -182,7 +184,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_learns_too(precision: str) -> None:
+def test_training_in_reduced_precision_works(precision: str) -> None:
     recipe = dataclasses.replace(
         RECIPES["two_stage"], generator="edge", options=REDUCED["edge-s"], precision=precision, learning_rate=3e-3
     )
@@ -197,7 +199,7 @@ def test_reduced_precision_learns_too(precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "meant"),
+    ("capabilities", "precision"),
     [
         ({"avx2": True, "avx512_bf16": False}, "fp32"),
         ({"avx512_bf16": True}, "bf16"),
@@ -205,16 +207,16 @@ def test_reduced_precision_learns_too(precision: str) -> None:
         ({}, "fp32"),
     ],
 )
-def test_auto_is_bfloat16_where_the_cpu_computes_in_it(
-    there: dict[str, bool], meant: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_bfloat16_on_cpus_that_compute_in_it(
+    capabilities: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there, raising=False)
-    assert precision_on("cpu", "auto") == meant
-    assert precision_on("cpu", "fp16") == "fp16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("cpu", "auto") == precision
+    assert choose_precision("cpu", "fp16") == "fp16"
 
 
-def test_a_teacher_of_other_colours_and_range_pulls_towards_its_picture() -> None:
-    """A generator in BGR, [0, 1]; a teacher in RGB, [-1, 1]: the loss compares what both show."""
+def test_the_output_of_a_teacher_with_other_channel_order_and_range_is_compared_correctly() -> None:
+    """The generator uses BGR in [0, 1], the teacher RGB in [-1, 1]; the loss compares the same colours."""
     torch.manual_seed(0)
     recipe = RECIPES["edge-s"]
     student, teacher = create_generator("edge", widths=(8,), blocks=(1,)), create_generator("two_stage_cnn").eval()
@@ -223,11 +225,11 @@ def test_a_teacher_of_other_colours_and_range_pulls_towards_its_picture() -> Non
         networks={"generator": student},
         optimizers=optimizers(recipe, {"generator": student}),
         content_loss=ContentLoss(LossConfig(l1=1.0)),
-        sees=student,
+        bare_generator=student,
         teacher=teacher,
     )
-    frames, truth = (torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8) for _ in range(2))
-    blurred, sharp = (frames.permute(0, 3, 1, 2).float() / 255 for frames in (frames, truth))
+    frames, reference = (torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8) for _ in range(2))
+    blurred, sharp = (frames.permute(0, 3, 1, 2).float() / 255 for frames in (frames, reference))
     with torch.no_grad():
         rgb = teacher(blurred.flip(1) * 2 - 1)
         taught = ((rgb + 1) / 2).flip(1).clamp(0, 1)
@@ -246,19 +248,19 @@ def features_step(student: torch.nn.Module, teacher: torch.nn.Module) -> Step:
         networks={"generator": student},
         optimizers=optimizers(RECIPES["edge-s"], {"generator": student}),
         content_loss=ContentLoss(losses),
-        sees=student,
+        bare_generator=student,
         teacher=teacher,
     )
 
 
-def test_a_wider_teacher_shows_where_its_features_are_strong() -> None:
+def test_attention_maps_of_a_wider_teacher_are_learned() -> None:
     torch.manual_seed(0)
     student, teacher = (create_generator("edge", widths=(width,), blocks=(1,)) for width in (8, 12))
     teacher.eval().requires_grad_(False)
     step = features_step(student, teacher)
     blurred, sharp = torch.rand(2, 2, 3, 16, 24).unbind(0)
     with torch.no_grad():
-        features = [network.body(network.head(patches(blurred, 4))) for network in (student, teacher)]
+        features = [network.body(network.head(patches_from_pixels(blurred, 4))) for network in (student, teacher)]
         maps = [each.square().mean(1) for each in features]
         unit = [each / each.square().sum((1, 2), keepdim=True).sqrt() for each in maps]
         distance = (unit[0] - unit[1]).square().sum((1, 2)).mean()
@@ -272,7 +274,7 @@ def test_a_wider_teacher_shows_where_its_features_are_strong() -> None:
     assert losses["feature_loss"] < before
 
 
-def test_features_of_a_network_that_names_none_are_not_compared() -> None:
+def test_features_of_a_network_without_a_feature_layer_are_refused() -> None:
     student, teacher = create_generator("edge", widths=(8,), blocks=(1,)), create_generator("two_stage_cnn")
-    with pytest.raises(ValueError, match="features of TwoStageCnn are not compared"):
+    with pytest.raises(UsageError, match="features of TwoStageCnn cannot be compared"):
         features_step(student, teacher)

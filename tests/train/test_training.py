@@ -1,10 +1,12 @@
-"""Training: it resumes to the bit, keeps what is good, and refuses what it cannot use."""
+"""Training resumes with the same bits, keeps the last good state, and refuses wrong input."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -17,17 +19,19 @@ import cv2
 import pytest
 import torch
 
+from runtime.errors import OutputError, UsageError
+from runtime.files import write_whole
 from tests.conftest import ROOT, picture
 from train import checkpoint
 from train.__main__ import main
-from train.checkpoint import CheckpointError, load_generator, load_state, save_state
-from train.config import RECIPES, Recipe, overridden
-from train.data.index import DataError
+from train.checkpoint import load_generator, load_state, save_state
+from train.command import run_command
+from train.config import Recipe, apply_overrides
+from train.errors import CheckpointError, DataError, DivergedError, InterruptedRunError
 from train.evaluate.__main__ import main as evaluate
-from train.exit_codes import told
-from train.interrupt import InterruptedRunError
 from train.models import create_generator
-from train.training.loop import DivergedError, train
+from train.recipes import RECIPES
+from train.training.loop import train
 from train.training.run_log import read_log
 from train.training.step import Step
 
@@ -53,13 +57,13 @@ ADVERSARIAL = [
 
 
 def small(*overrides: str) -> Recipe:
-    """The edge recipe, three epochs of three steps."""
-    return overridden(RECIPES["edge-s"], [*SMALL, *overrides])
+    """Return the recipe `edge-s` with a small network and three epochs of three steps."""
+    return apply_overrides(RECIPES["edge-s"], [*SMALL, *overrides])
 
 
 def adversarial(*overrides: str) -> Recipe:
-    """The two-stage recipe, with a small generator and crops."""
-    return overridden(RECIPES["two_stage"], [*ADVERSARIAL, *overrides])
+    """Return the two-stage recipe with a small generator and crops."""
+    return apply_overrides(RECIPES["two_stage"], [*ADVERSARIAL, *overrides])
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -84,14 +88,14 @@ class KilledError(Exception):
 
 
 def train_and_die(recipe: Recipe, *, data: list[Path], run: Path, in_step: int, resume: bool = False) -> None:
-    """Train until something breaks off the given step from here, before its weights change."""
+    """Train until an exception ends a step, counted from here, before the weights change."""
     original, calls = Step.__call__, []
 
-    def call(self: Step, *pictures: torch.Tensor) -> object:
+    def call(self: Step, *images: torch.Tensor) -> object:
         calls.append(1)
         if len(calls) == in_step:
             raise KilledError
-        return original(self, *pictures)
+        return original(self, *images)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -122,7 +126,7 @@ def test_resumed_run_ends_with_the_same_bits(recipe: Recipe, photos: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_resumed_run_ends_with_the_same_bits_after_kill_9_at_any_moment(photos: Path, tmp_path: Path) -> None:
-    """A real process, real worker processes, and kills that also hit the middle of a save."""
+    """Kill a process with workers several times, also in the middle of a save."""
     overrides = [text for override in [*SMALL, "epochs=6", "save_steps=1", "workers=1"] for text in ("--set", override)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
@@ -146,14 +150,14 @@ def test_resumed_run_ends_with_the_same_bits_after_kill_9_at_any_moment(photos: 
     assert same_state(whole, broken)
 
 
-def test_a_signal_saves_the_state_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+def test_a_signal_saves_the_state_and_says_how_to_resume(photos: Path, tmp_path: Path) -> None:
     recipe = small("save_steps=1000")
     train(recipe, data=[photos], run=tmp_path / "whole")
     original = Step.__call__
 
-    def call(self: Step, *pictures: torch.Tensor) -> object:
+    def call(self: Step, *images: torch.Tensor) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *pictures)
+        return original(self, *images)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -164,27 +168,27 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(photos: Path, tmp_path: 
     assert same_state(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings_or_pictures(
+def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings_or_images(
     photos: Path, gopro: Path, tmp_path: Path
 ) -> None:
     recipe = small("epochs=1")
     train(recipe, data=[photos], run=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(ValueError, match="a run is there already"):
+    with pytest.raises(UsageError, match="holds a run already"):
         train(recipe, data=[photos], run=tmp_path)
-    with pytest.raises(ValueError, match="seed was 0"):
+    with pytest.raises(UsageError, match="seed was 0"):
         train(dataclasses.replace(recipe, seed=1), data=[photos], run=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="generator was 'edge'"):
+    with pytest.raises(UsageError, match="generator was 'edge'"):
         train(
             dataclasses.replace(recipe, generator="two_stage_cnn", options={}), data=[photos], run=tmp_path, resume=True
         )
-    with pytest.raises(ValueError, match="pictures are not those"):
+    with pytest.raises(UsageError, match="images are not those"):
         train(recipe, data=[gopro], run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
-def test_resuming_with_a_pretrained_encoder_is_exact_too(photos: Path, tmp_path: Path) -> None:
-    """Pretrained encoders come in eval mode, in which their batch statistics would stand still."""
+def test_a_resumed_run_with_a_pretrained_encoder_ends_with_the_same_bits(photos: Path, tmp_path: Path) -> None:
+    """Pretrained encoders arrive in eval mode, in which their batch statistics would not change."""
     create_generator("resnet_unet", size="18", width=8).encoder.save_pretrained(tmp_path / "encoder")
     options = {"size": "18", "width": 8, "pretrained": str(tmp_path / "encoder")}
     recipe = dataclasses.replace(small("ema_decay=0.9"), generator="resnet_unet", options=options)
@@ -198,7 +202,7 @@ def test_resuming_with_a_pretrained_encoder_is_exact_too(photos: Path, tmp_path:
 
 
 def test_two_processes_do_not_train_in_one_folder(photos: Path, tmp_path: Path) -> None:
-    with checkpoint.locked(tmp_path), pytest.raises(ValueError, match="another process trains here"):
+    with checkpoint.lock_run(tmp_path), pytest.raises(UsageError, match="another process trains in this folder"):
         train(small(), data=[photos], run=tmp_path)
     train(small("epochs=1"), data=[photos], run=tmp_path)
 
@@ -207,11 +211,11 @@ def test_a_run_is_not_resumed_with_another_number_of_processes(photos: Path, tmp
     train(small("epochs=1"), data=[photos], run=tmp_path)
     state = load_state(tmp_path)[0] | {"processes": 4}
     save_state(state, tmp_path)
-    with pytest.raises(ValueError, match="the run has 4 processes, not 1"):
+    with pytest.raises(UsageError, match="the run has 4 processes, not 1"):
         train(small("epochs=2"), data=[photos], run=tmp_path, resume=True)
 
 
-def test_a_finished_run_may_be_given_more_epochs(photos: Path, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_given_more_epochs(photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1", "schedule=constant"), data=[photos], run=tmp_path / "more")
     train(small("epochs=3", "schedule=constant"), data=[photos], run=tmp_path / "more", resume=True)
     train(small("epochs=3", "schedule=constant"), data=[photos], run=tmp_path / "once")
@@ -224,7 +228,7 @@ def test_max_steps_end_a_run_within_an_epoch(photos: Path, tmp_path: Path) -> No
     assert [(line["epoch"], line["step"]) for line in read_log(tmp_path)] == [(1, 3), (2, 4)]
 
 
-def test_the_best_epoch_is_published_and_a_run_stops_when_none_gets_better(photos: Path, tmp_path: Path) -> None:
+def test_the_best_epoch_is_published_and_a_run_without_progress_stops_early(photos: Path, tmp_path: Path) -> None:
     """With a learning rate that destroys the network, the first epoch stays the best."""
     recipe = small("epochs=20", "early_stopping_epochs=2", "ema_decay=0.0", "gradient_clip=0.0", "precision=fp32")
     recipe = dataclasses.replace(recipe, schedule="constant", warmup_steps=3, learning_rate=0.3)
@@ -257,8 +261,8 @@ def test_damaged_published_weights_are_refused_in_one_line(damage: str, photos: 
     assert "\n" not in str(refusal.value)
 
 
-class Foreign:
-    """What a pickle of somebody else's may do."""
+class Malicious:
+    """An object whose pickle runs a command."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (os.system, ("touch ran",))
@@ -273,12 +277,12 @@ def junk(path: Path) -> None:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:1000]),
-        lambda path: torch.save({"step": 9, "generator": Foreign()}, path),
+        lambda path: torch.save({"step": 9, "generator": Malicious()}, path),
         lambda path: path.unlink(),
     ],
-    ids=["zero", "truncated", "foreign pickle", "missing"],
+    ids=["zero", "truncated", "malicious pickle", "missing"],
 )
-def test_a_damaged_state_gives_way_to_the_one_before(
+def test_a_damaged_state_is_replaced_by_the_one_before(
     damage: Callable[[Path], object], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -295,24 +299,24 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_keeps_the_state_before_and_leaves_no_orphans(disk: Callable[[int], Path]) -> None:
+def test_a_full_disk_keeps_the_old_state_and_leaves_no_other_files(disk: Callable[[int], Path]) -> None:
     run = disk(300)
     save_state({"step": 1, "x": torch.zeros(30_000)}, run)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         save_state({"step": 2, "x": torch.zeros(60_000)}, run)
     assert load_state(run)[0]["step"] == 1
     assert sorted(path.name for path in run.iterdir()) == ["state.pt"]
 
 
-def test_orphans_of_a_killed_save_are_swept(photos: Path, tmp_path: Path) -> None:
-    for name in ("state.next.pt", "state.next.pt.part", "generator.safetensors.part"):
+def test_incomplete_files_of_a_killed_save_are_removed(photos: Path, tmp_path: Path) -> None:
+    for name in ("state.next.pt", "state.next.partial.pt", "generator.partial.safetensors"):
         junk(tmp_path / name)
     train(small("epochs=1"), data=[photos], run=tmp_path)
-    assert not [path.name for path in tmp_path.iterdir() if "next" in path.name or "part" in path.name]
+    assert not [path.name for path in tmp_path.iterdir() if "next" in path.name or "partial" in path.name]
 
 
-def test_losses_that_are_no_numbers_are_skipped_then_stop_the_run(photos: Path, tmp_path: Path) -> None:
-    """A few bad steps are survived and counted; many in a row end the run, and the good weights stay."""
+def test_steps_with_nan_losses_are_skipped_and_too_many_end_the_run(photos: Path, tmp_path: Path) -> None:
+    """A few such steps are skipped and counted; twenty in a row end the run, and the good weights stay."""
     recipe = small("epochs=30", "save_steps=1000")
     original, bad = Step.__call__, {2, 4, *range(10, 90)}
     calls: list[int] = []
@@ -331,7 +335,7 @@ def test_losses_that_are_no_numbers_are_skipped_then_stop_the_run(photos: Path, 
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
-def test_batch_statistics_that_are_no_numbers_are_never_saved(photos: Path, tmp_path: Path) -> None:
+def test_batch_statistics_that_are_nan_are_never_saved(photos: Path, tmp_path: Path) -> None:
     recipe = adversarial("epochs=2", "generator=two_stage_cnn", "options={}")
     train(recipe, data=[photos], run=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()
@@ -347,7 +351,7 @@ def test_batch_statistics_that_are_no_numbers_are_never_saved(photos: Path, tmp_
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
-def test_every_epoch_is_told_to_people_files_and_tensorboard(
+def test_every_epoch_is_logged_on_the_terminal_in_a_file_and_for_tensorboard(
     gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -364,12 +368,12 @@ def test_every_epoch_is_told_to_people_files_and_tensorboard(
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == expected
     assert [event.step for event in events.Scalars("train/psnr_db")] == [line["step"] for line in lines]
-    told = capsys.readouterr()
-    assert "epoch 2, step 6: loss" in told.out + told.err
+    printed = capsys.readouterr()
+    assert "epoch 2, step 6: loss" in printed.out + printed.err
     assert 10 < lines[0]["validation/psnr_db"] < 60
 
 
-def test_resuming_drops_the_lines_of_steps_that_are_taken_again(tmp_path: Path, photos: Path) -> None:
+def test_resuming_removes_log_entries_of_steps_that_are_repeated(tmp_path: Path, photos: Path) -> None:
     recipe = small()
     train(recipe, data=[photos], run=tmp_path)
     with (tmp_path / "log.jsonl").open("a") as file:
@@ -378,8 +382,8 @@ def test_resuming_drops_the_lines_of_steps_that_are_taken_again(tmp_path: Path, 
     assert [line["step"] for line in read_log(tmp_path)] == [3, 6, 9, 12]
 
 
-def test_pictures_read_by_worker_processes_are_the_same(gopro: Path, tmp_path: Path) -> None:
-    recipe = overridden(RECIPES["edge-s"], [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1"])
+def test_worker_processes_read_the_same_images(gopro: Path, tmp_path: Path) -> None:
+    recipe = apply_overrides(RECIPES["edge-s"], [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1"])
     for workers in (0, 2):
         train(dataclasses.replace(recipe, workers=workers), data=[gopro], run=tmp_path / str(workers))
     first, second = weights(tmp_path / "0"), weights(tmp_path / "2")
@@ -390,7 +394,7 @@ def test_pictures_read_by_worker_processes_are_the_same(gopro: Path, tmp_path: P
     ("extra", "code", "words"),
     [
         (["--data", "{tmp}/none"], 3, "no such folder"),
-        (["--data", "{empty}"], 3, "found 0 pictures"),
+        (["--data", "{empty}"], 3, "found 0 images"),
         (["--data", "{photos}", "--set", "epochs=0"], 2, "epochs must be at least 1"),
         (["--data", "{photos}", "--max-steps", "0"], 2, "max_steps must be at least 1"),
         (["--data", "{photos}", "--set", "nonsense=1"], 2, "nonsense"),
@@ -399,8 +403,8 @@ def test_pictures_read_by_worker_processes_are_the_same(gopro: Path, tmp_path: P
         (["--data", "{photos}", "--set", "losses.adversarial=0.1"], 2, "needs 64 pixels"),
         (["--data", "{photos}", "--resume"], 4, "no state can be loaded"),
         (["--data", "{photos}", "--out", "{broken}/0.png"], 6, "exists"),
-        (["--data", "{broken}"], 3, "3 problems with the pictures"),
-        (["--data", "{small}"], 3, "3 problems with the pictures"),
+        (["--data", "{broken}"], 3, "3 problems with the images"),
+        (["--data", "{small}"], 3, "3 problems with the images"),
         (["--data", "{photos}", "--set", "losses.lpips=1", "--set", "losses.lpips_weights=none.pth"], 2, "none.pth"),
     ],
 )
@@ -432,32 +436,84 @@ def test_bad_input_gets_one_line_and_its_code(
     [
         (MemoryError(), 7, "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 7, "not enough memory"),
-        (
-            DataError("Caught DataError in worker process 0.\nTraceback\ntrain.data.DataError: cut short: x.png"),
-            3,
-            "cut",
-        ),
-        (KeyboardInterrupt(), 130, "stopped before"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 7, "--set batch=N"),
+        (DataError("image is cut off", "x.png", hint="remove it"), 3, "cut off: x.png"),
+        (DivergedError("weights are not finite", "run", hint="start again"), 8, "not finite"),
+        (OSError(errno.ENOSPC, "No space left on device", "run/log.jsonl"), 6, "No space left on device): run/log"),
+        (RuntimeError("shape mismatch"), 1, "this is a bug (RuntimeError: shape mismatch)"),
+        (ValueError("shape mismatch"), 1, "this is a bug (ValueError: shape mismatch)"),
+        (KeyboardInterrupt(), 0, "interrupted"),
     ],
 )
-def test_what_goes_wrong_on_the_way_has_a_code_and_one_line(error: BaseException, code: int, words: str) -> None:
-    got, line = told(error)
-    assert got == code
+def test_every_exception_has_an_exit_code_and_one_line(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(_: object) -> None:
+        raise error
+
+    assert run_command(command) == code
+    (line,) = capsys.readouterr().err.splitlines()
     assert words in line
-    assert "\n" not in line
 
 
-def test_a_bug_is_not_hidden() -> None:
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        told(RuntimeError("shape mismatch"))
+def test_a_signal_before_the_first_step_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda _: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_run_begins_with_the_weights_of_another(photos: Path, tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(_: object) -> None:
+        raise RuntimeError("shape mismatch")
+
+    assert run_command(command, debug=True) == 1
+    assert "in command" in capsys.readouterr().err
+
+
+def test_an_image_that_a_worker_process_cannot_read_ends_the_run_with_one_line(
+    gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image is damaged after the check, so that a worker process finds it."""
+    shutil.copytree(gopro, tmp_path / "data")
+    overrides = [*SMALL, "data.view=resize", "data.quarter_turns=False", "epochs=1", "workers=1"]
+    sets = [text for override in overrides for text in ("--set", override)]
+    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *sets]
+    monkeypatch.setattr("train.training.loaders.check_images", lambda *_, **__: None)
+    for path in (tmp_path / "data" / "train" / "GOPR02" / "blur").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    assert main(arguments) == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "image is cut off" in line
+
+
+def test_an_error_of_one_process_can_be_sent_to_another() -> None:
+    for error in (DataError("bad", "x.png", hint="remove it"), CheckpointError("none", hint="train again")):
+        received = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+        assert (type(received), str(received), received.hint) == (type(error), str(error), error.hint)
+
+
+def test_a_file_is_replaced_as_a_whole_and_its_folder_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut either the old or the new content is there: the file is synced first, then its folder."""
+    path, synced = tmp_path / "state.pt", []
+    path.write_bytes(b"old")
+    sync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), path.read_bytes()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_whole(path, b"new")
+    assert synced == [(tmp_path / "state.partial.pt", b"old"), (tmp_path, b"new")]
+
+
+def test_init_takes_the_weights_of_another_run(photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1"), data=[photos], run=tmp_path / "first")
     train(small("epochs=1", "learning_rate=0.0", f"init={tmp_path / 'first'}"), data=[photos], run=tmp_path / "second")
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    shutil.rmtree(tmp_path / "first")  # which a resumed run no longer needs
+    shutil.rmtree(tmp_path / "first")  # a resumed run no longer needs it
     train(
         small("epochs=1", "learning_rate=0.0", f"init={tmp_path / 'first'}"),
         data=[photos],
@@ -482,7 +538,7 @@ def test_a_run_with_a_teacher_resumes_to_the_same_bits(photos: Path, tmp_path: P
     assert read_log(tmp_path / "whole")[0]["train/distillation_loss"] > 0
     train(small("epochs=1", "options.widths=(16,)", "seed=1"), data=[photos], run=tmp_path / "other")
     shutil.copy(tmp_path / "other" / "generator.safetensors", tmp_path / "teacher")
-    with pytest.raises(ValueError, match="not the one that the run began with"):
+    with pytest.raises(UsageError, match="not the one that the run began with"):
         train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
 
 
@@ -496,8 +552,8 @@ def test_folders_of_two_kinds_train_together_and_the_run_can_be_evaluated(
     assert evaluate([*arguments]) == 0
 
 
-def test_as_many_shares_as_folders(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 shares for 1 folders"):
+def test_a_wrong_number_of_shares_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2 shares for 1 folders"):
         train(small("data.shares=(1.0, 2.0)"), data=[photos], run=tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""Images to train and validate on: which there are, how they are read, and how blur is synthesised."""
+"""Images to train on and to validate with: how they are found, read, and blurred synthetically."""

@@ -1,14 +1,13 @@
-"""Seeded synthetic motion blur: a moving camera and moving things, averaged in linear light.
+"""Seeded synthetic motion blur: a moving camera and moving objects, averaged in linear light.
 
-A real exposure adds up light, not sRGB codes, and the camera moves while the shutter is open.
-So a photograph is brought to linear light, moved along a smooth random path (translation and
-roll), averaged over the exposure, and brought back; noise and JPEG follow, as in a camera.
-Sometimes a piece of the photograph is pasted in as a thing that moves on its own, covering and
-uncovering what lies behind. The unmoved picture is the sharp truth.
+A real exposure adds up light, not sRGB codes, and the camera moves while the shutter is open. Therefore a photograph
+is converted to linear light, moved along a smooth random path (translation and roll), averaged over the exposure, and
+converted back; noise and JPEG compression follow, as in a camera. In some exposures a piece of the photograph is
+pasted in as an object with a motion of its own, which covers and uncovers the background. The unmoved image is the
+sharp ground truth.
 
-GOPRO_Large's `blur` was not made of light: its frames were averaged as the codes that they are
-(docs/experiments.md). For a network that is to be measured on such pairs, a share of the exposures
-can be made so too.
+The frames of GOPRO_Large's `blur` were not averaged as light but as 8-bit codes (docs/experiments.md). For a network
+that is measured on such pairs, a share of the exposures can be made in the same way.
 """
 
 from __future__ import annotations
@@ -22,29 +21,31 @@ from numpy.typing import NDArray
 from train.fields import check_types
 
 Image = NDArray[np.uint8]
+"""8-bit sRGB codes, [H, W, 3]."""
 Linear = NDArray[np.float32]
+"""Linear light in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlurConfig:
-    """Ranges that each exposure is drawn from, uniformly."""
+    """Ranges that the properties of each exposure are drawn from, uniformly."""
 
     length_px: tuple[float, float] = (0.0, 16.0)
-    """Length of the camera's path over one exposure."""
+    """Length of the camera's path over one exposure, in pixels."""
     roll_deg: float = 1.5
-    """Largest rotation about the optical axis over one exposure, either way."""
+    """Largest rotation about the optical axis over one exposure, in either direction."""
     noise_sigma: float = 1.5
     """Largest standard deviation of the Gaussian noise, in 8-bit codes."""
     jpeg_share: float = 0.3
-    """Share of blurred images that are JPEG-compressed ..."""
+    """Share of the blurred images that are JPEG-compressed, from 0 to 1."""
     jpeg_quality: tuple[int, int] = (70, 97)
-    """... at a quality from this range."""
+    """Quality of that compression, from 0 to 100."""
     object_share: float = 0.3
-    """Share of pictures in which a thing moves on its own, as far again as the camera may."""
+    """Share of the images with an object that moves by a path of its own, as long as the camera's may be."""
     object_px: tuple[float, float] = (12.0, 60.0)
-    """Half the width and half the height of such a thing."""
+    """Half the width and half the height of such an object, in pixels."""
     codes_share: float = 0.0
-    """Share of exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
+    """Share of the exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -58,29 +59,28 @@ class BlurConfig:
 
     @property
     def margin_px(self) -> int:
-        """How much of the photograph must lie around a crop for any path to stay inside it."""
+        """Width of the border of the photograph that a crop needs around it, so that every path stays inside."""
         return int(self.length_px[1]) + 4
 
 
 def linear_from_srgb(image: Image) -> Linear:
-    """uint8 sRGB codes -> float32 linear light in [0, 1], any shape (IEC 61966-2-1)."""
+    """Convert uint8 sRGB codes of any shape to float32 linear light in [0, 1] (IEC 61966-2-1)."""
     return _LINEAR_OF_CODE[image]
 
 
 def srgb_from_linear(light: Linear) -> NDArray[np.float32]:
-    """Linear light (clipped to [0, 1]) -> float32 sRGB codes in [0, 255] (IEC 61966-2-1)."""
+    """Convert linear light of any shape, clipped to [0, 1], to float32 sRGB codes in [0, 255] (IEC 61966-2-1)."""
     light = np.clip(light, 0.0, 1.0)
     srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return (255.0 * srgb).astype(np.float32)
 
 
-def motion_path(rng: np.random.Generator, *, length_px: float, moments: int) -> NDArray[np.float64]:
-    """A smooth random path over one exposure: float64[moments, 2] of x and y in pixels.
+def draw_motion_path(rng: np.random.Generator, *, length_px: float, moments: int) -> NDArray[np.float64]:
+    """Return a smooth random path over one exposure, float64[moments, 2]: x and y in pixels at evenly spaced moments.
 
-    Constant velocity, acceleration and hand tremor (about 1 to 3 swings an exposure) in random
-    proportions, drawn to `length_px`. The mean of the path is zero: the truth is the view at the
-    centre of the blur, since where on its way the camera was at mid-exposure cannot be seen in
-    the picture.
+    Constant velocity, acceleration and hand tremor (about 1 to 3 oscillations) are added in random proportions, and
+    scaled to `length_px`. The mean of the path is zero: the ground truth is the view at the centre of the blur, because
+    an image does not show where on its path the camera was at the middle of the exposure.
     """
     t = np.linspace(-0.5, 0.5, moments)
     path = np.zeros((moments, 2))
@@ -90,8 +90,9 @@ def motion_path(rng: np.random.Generator, *, length_px: float, moments: int) -> 
     frequency, phase = rng.uniform(1, 3, 2), rng.uniform(0, 2 * np.pi, 2)
     path += rng.normal(0, 0.04, 2) * np.sin(2 * np.pi * np.outer(t, frequency) + phase)
     path -= path.mean(axis=0)
-    drawn: float = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
-    return path * (length_px / drawn)
+    unscaled_px: float = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+    scaled: NDArray[np.float64] = path * (length_px / unscaled_px)
+    return scaled
 
 
 def expose(
@@ -100,95 +101,108 @@ def expose(
     *,
     roll_deg: float,
     size: tuple[int, int],
-    thing: Linear | None = None,
-    thing_path: NDArray[np.float64] | None = None,
+    moving_object: Linear | None = None,
+    object_path: NDArray[np.float64] | None = None,
 ) -> Linear:
     """Average the central `size` (width, height) of `light` over a path and a roll of the camera.
 
-    `light`: float32[H, W, 3] linear, with a margin around the centre for the path to move in.
-    `thing`: float32[H, W, 4], linear light times cover, and cover, in the place that it has at
-    the centre of `thing_path`; it is moved by both paths.
+    `light`: float32[H, W, 3] linear, with a margin around the centre in which the path lies. `moving_object`:
+    float32[H, W, 4], linear light times opacity, and opacity, at the position of the object at the centre of
+    `object_path`; it moves by the sum of both paths.
     """
     total = np.zeros((size[1], size[0], 3), np.float32)
     for moment, (x, y) in enumerate(path):
         roll = roll_deg * (moment / (len(path) - 1) - 0.5)
         view = _view(light, x, y, roll, size)
-        if thing is not None and thing_path is not None:
-            pasted = _view(thing, x + thing_path[moment, 0], y + thing_path[moment, 1], roll, size)
+        if moving_object is not None and object_path is not None:
+            pasted = _view(moving_object, x + object_path[moment, 0], y + object_path[moment, 1], roll, size)
             view = pasted[..., :3] + (1 - pasted[..., 3:]) * view
         total += view
-    return total / len(path)
+    mean: Linear = (total / len(path)).astype(np.float32, copy=False)
+    return mean
 
 
-def blurred_pair(around: Image, *, config: BlurConfig, rng: np.random.Generator) -> tuple[Image, Image]:
-    """Blur the centre of a picture.
+def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Blur the centre of an image; return the blurred and the sharp uint8[H, W, 3], channels in the same order.
 
-    `around`: uint8[H + 2M, W + 2M, 3] with M = `config.margin_px`. Returns the blurred and the
-    sharp uint8[H, W, 3], channels in the order given.
+    `image`: uint8[H + 2M, W + 2M, 3] with M = `config.margin_px`. Raises ValueError if it is smaller than that.
     """
     margin = config.margin_px
-    height, width = around.shape[0] - 2 * margin, around.shape[1] - 2 * margin
+    height, width = image.shape[0] - 2 * margin, image.shape[1] - 2 * margin
     if min(height, width) < 1:
-        raise ValueError(f"expected a picture wider and higher than {2 * margin} pixels, got {around.shape[:2]}")
-    moves = rng.random() < config.object_share
+        raise ValueError(f"expected an image wider and higher than {2 * margin} pixels, got {image.shape[:2]}")
+    # The order of the draws from `rng` is part of the result: another order gives other images for the same seed.
+    has_object = rng.random() < config.object_share
     lengths_px = rng.uniform(*config.length_px, 2)
     roll_deg = rng.uniform(-config.roll_deg, config.roll_deg)
-    # Neighbouring moments lie at most about a pixel apart.
-    furthest_px = lengths_px.sum() if moves else lengths_px[0]
-    moments = max(9, 2 * int(np.ceil(furthest_px / 2)) + 1)
-    path, thing_path = (motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
-    of_codes = config.codes_share > 0 and rng.random() < config.codes_share
-    light, thing = (around.astype(np.float32) / 255 if of_codes else linear_from_srgb(around)), None
-    codes_from = _codes_from_fractions if of_codes else srgb_from_linear
-    sharp = around[margin:-margin, margin:-margin]
-    if moves:
-        thing = _thing(light, rng.uniform(*config.object_px, 2), rng)
-        still = thing[margin:-margin, margin:-margin]
-        truth = still[..., :3] + (1 - still[..., 3:]) * light[margin:-margin, margin:-margin]
-        sharp = np.rint(codes_from(truth)).astype(np.uint8)
-    exposure = expose(light, path, roll_deg=roll_deg, size=(width, height), thing=thing, thing_path=thing_path)
-    codes = codes_from(exposure)
+    # The views at neighbouring moments are at most about a pixel apart.
+    longest_px = lengths_px.sum() if has_object else lengths_px[0]
+    moments = max(9, 2 * int(np.ceil(longest_px / 2)) + 1)
+    path, object_path = (draw_motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
+    averages_codes = config.codes_share > 0 and rng.random() < config.codes_share
+    light: Linear = image.astype(np.float32) / np.float32(255) if averages_codes else linear_from_srgb(image)
+    to_codes = _codes_from_fractions if averages_codes else srgb_from_linear
+    sharp, moving_object = image[margin:-margin, margin:-margin], None
+    if has_object:
+        moving_object = _draw_object(light, rng.uniform(*config.object_px, 2), rng)
+        still = moving_object[margin:-margin, margin:-margin]
+        pasted = still[..., :3] + (1 - still[..., 3:]) * light[margin:-margin, margin:-margin]
+        sharp = np.rint(to_codes(pasted)).astype(np.uint8)
+    exposure = expose(
+        light, path, roll_deg=roll_deg, size=(width, height), moving_object=moving_object, object_path=object_path
+    )
+    return _add_sensor_effects(to_codes(exposure), config, rng), np.ascontiguousarray(sharp)
+
+
+def _add_sensor_effects(codes: NDArray[np.float32], config: BlurConfig, rng: np.random.Generator) -> Image:
+    """Return codes with noise, rounded to 8 bits, and compressed if the draw says so."""
     codes += rng.normal(0, rng.uniform(0, config.noise_sigma), codes.shape).astype(np.float32)
-    blurred = np.clip(np.rint(codes), 0, 255).astype(np.uint8)
+    blurred: Image = np.clip(np.rint(codes), 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg_share:
         quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
-        _, packed = cv2.imencode(".jpg", blurred, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        blurred = cv2.imdecode(packed, cv2.IMREAD_COLOR)
-    return blurred, np.ascontiguousarray(sharp)
+        _, encoded = cv2.imencode(".jpg", blurred, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        blurred = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return blurred
 
 
 def _view(light: Linear, x: float, y: float, roll_deg: float, size: tuple[int, int]) -> Linear:
-    """The central `size` (width, height), moved and turned; a thing (4 channels) ends where it ends."""
+    """Return the central `size` (width, height), moved and rotated.
+
+    Three channels are mirrored at their border; a moving object (four channels) is transparent outside it.
+    """
     height, width = light.shape[:2]
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), roll_deg, 1.0)
-    turn[:, 2] += (x - (width - size[0]) // 2, y - (height - size[1]) // 2)
-    whole = light.shape[2] == 3
-    flags, border = (cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101) if whole else (cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-    return cv2.warpAffine(light, turn, size, flags=flags, borderMode=border)
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), roll_deg, 1.0)
+    matrix[:, 2] += (x - (width - size[0]) // 2, y - (height - size[1]) // 2)
+    is_object = light.shape[2] == 4
+    flags, border = (cv2.INTER_LINEAR, cv2.BORDER_CONSTANT) if is_object else (cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.warpAffine(light, matrix, size, flags=flags, borderMode=border), np.float32)
 
 
-def _thing(light: Linear, half_px: NDArray[np.float64], rng: np.random.Generator) -> Linear:
-    """A turned box or ellipse of the mirrored picture somewhere in it: float32[H, W, 4], premultiplied."""
+def _draw_object(light: Linear, half_px: NDArray[np.float64], rng: np.random.Generator) -> Linear:
+    """Return a rotated box or ellipse at a random place, filled with the mirrored image.
+
+    float32[H, W, 4], colours multiplied by the opacity in the fourth channel.
+    """
     height, width = light.shape[:2]
     # OpenCV anti-aliases 8-bit drawings only.
-    cover = np.zeros((height, width), np.uint8)
+    opacity_codes = np.zeros((height, width), np.uint8)
     centre = (rng.uniform(0, width), rng.uniform(0, height))
     box = (centre, (2 * half_px[0], 2 * half_px[1]), rng.uniform(0, 180))
     if rng.random() < 0.5:
-        cv2.ellipse(cover, box, 255, -1, cv2.LINE_AA)
+        cv2.ellipse(opacity_codes, box, 255, -1, cv2.LINE_AA)
     else:
-        cv2.fillPoly(cover, [np.rint(cv2.boxPoints(box)).astype(np.int32)], 255, cv2.LINE_AA)
-    alpha = cover[..., np.newaxis].astype(np.float32) / 255
-    return np.concatenate((light[:, ::-1] * alpha, alpha), axis=2)
+        cv2.fillPoly(opacity_codes, [np.rint(cv2.boxPoints(box)).astype(np.int32)], 255, cv2.LINE_AA)
+    opacity = opacity_codes[..., np.newaxis].astype(np.float32) / 255
+    return np.concatenate((light[:, ::-1] * opacity, opacity), axis=2)
 
 
 def _codes_from_fractions(fractions: Linear) -> NDArray[np.float32]:
     return 255.0 * np.clip(fractions, 0.0, 1.0)
 
 
-def _linear_of_code() -> NDArray[np.float32]:
+def _compute_linear_of_code() -> NDArray[np.float32]:
     code = np.arange(256) / 255.0
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-_LINEAR_OF_CODE = _linear_of_code()
+_LINEAR_OF_CODE = _compute_linear_of_code()

@@ -1,4 +1,4 @@
-"""Pairs as they lie on disk: pictures of equal names in `blur/` and `sharp/`."""
+"""Image pairs on disk: images of equal names in `blur/` and `sharp/`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from runtime.errors import OutputError, UsageError
 from train.data.blur import Image
 
 
 def write_pairs(pairs: Iterable[tuple[str, Image, Image]], out: Path) -> int:
-    """Write names with their blurred and sharp uint8[H, W, 3] BGR as PNG; returns how many.
+    """Write pairs as PNG files and return their number.
 
-    Raises ValueError where there are pairs already, and OSError.
+    `pairs`: name without suffix, blurred and sharp image, uint8[H, W, 3] BGR each. Raises UsageError if `out` holds
+    pairs already, and OutputError if it cannot be written.
     """
     if any((out / kind).exists() for kind in ("blur", "sharp")):
-        raise ValueError(f"pairs are there already; give another --out: {out}")
+        raise UsageError("this folder holds pairs already", out, hint="give another --out")
     count = 0
     for name, blurred, sharp in tqdm(pairs, unit="pair", leave=False):
-        for kind, picture in (("blur", blurred), ("sharp", sharp)):
+        for kind, image in (("blur", blurred), ("sharp", sharp)):
             (out / kind).mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(out / kind / f"{name}.png"), picture):
-                raise OSError(f"cannot write there: {out / kind}")
+            if not cv2.imwrite(str(out / kind / f"{name}.png"), image):
+                raise OutputError("cannot write an image", out / kind, hint="check its permissions and free space")
         count += 1
     return count

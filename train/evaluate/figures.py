@@ -1,4 +1,4 @@
-"""Figures of a report: training curves and picture triplets. The only file that needs matplotlib."""
+"""Figures of a report: training curves and image triplets. Only this file needs matplotlib."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from train.metrics import Score
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
-_STRIP_PX = 28
+_LABEL_PX = 28
+"""Height of the label above an image."""
 
 
-def curves(log: list[dict[str, Any]], folder: Path) -> dict[str, str]:
-    """Draw figures 2 to 4 of the two-stage paper as PNG; returns their captions by file name.
+def draw_curves(log: list[dict[str, Any]], folder: Path) -> dict[str, str]:
+    """Draw figures 2 to 4 of the two-stage paper as PNG files, and return their captions by file name.
 
-    `log`: the lines of `log.jsonl`. Without a discriminator its curve is left out.
+    `log`: the entries of `log.jsonl`. Without a discriminator there is no curve of its loss. Raises OSError.
     """
     figures = {
         "curve_generator_loss.png": (
-            "Generator loss; that of validation is without the adversarial part",
+            "Generator loss; the validation loss has no adversarial part",
             {"training": "train/generator_loss", "validation": "validation/content_loss"},
         ),
         "curve_discriminator_loss.png": ("Discriminator loss", {"training": "train/discriminator_loss"}),
@@ -40,38 +42,38 @@ def curves(log: list[dict[str, Any]], folder: Path) -> dict[str, str]:
     }
     captions = {}
     for name, (title, lines) in figures.items():
-        known = {label: key for label, key in lines.items() if any(key in line for line in log)}
-        if known:
-            _draw(log, title, known, folder / name)
+        logged = {label: key for label, key in lines.items() if any(key in entry for entry in log)}
+        if logged:
+            _draw_curve(log, title, logged, folder / name)
             captions[name] = title
     return captions
 
 
-def triplet(blurred: Image, restored: Image, sharp: Image, score: Score, path: Path) -> None:
-    """Write three pictures beside each other, uint8[H, W, 3] BGR each, labelled."""
+def draw_triplet(blurred: Image, restored: Image, sharp: Image, score: Score, path: Path) -> None:
+    """Write three images side by side with labels, uint8[H, W, 3] BGR each, as a PNG file; raises OSError."""
     labels = (
         f"blurred {score.blurred_psnr_db:.2f} dB, SSIM {score.blurred_ssim:.3f}",
         f"restored {score.restored_psnr_db:.2f} dB, SSIM {score.restored_ssim:.3f}",
         "sharp",
     )
     columns = []
-    for picture, label in zip((blurred, restored, sharp), labels, strict=True):
-        strip = np.full((_STRIP_PX, picture.shape[1], 3), 255, np.uint8)
-        cv2.putText(strip, label, (6, _STRIP_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        columns.append(np.concatenate((strip, picture)))
-    _, packed = cv2.imencode(".png", np.concatenate(columns, axis=1))
-    path.write_bytes(packed.tobytes())
+    for image, label in zip((blurred, restored, sharp), labels, strict=True):
+        strip = np.full((_LABEL_PX, image.shape[1], 3), 255, np.uint8)
+        cv2.putText(strip, label, (6, _LABEL_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        columns.append(np.concatenate((strip, image)))
+    _, encoded = cv2.imencode(".png", np.concatenate(columns, axis=1))
+    path.write_bytes(encoded.tobytes())
 
 
-def _draw(log: list[dict[str, Any]], title: str, lines: dict[str, str], path: Path) -> None:
+def _draw_curve(log: list[dict[str, Any]], title: str, lines: dict[str, str], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for label, key in lines.items():
-        style = {"linestyle": ":", "color": "gray"} if label == "blurred" else {"marker": "."}
-        points = [(line["epoch"], line[key]) for line in log if key in line]
+        style: dict[str, Any] = {"linestyle": ":", "color": "gray"} if label == "blurred" else {"marker": "."}
+        points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
         axes.plot(*zip(*points, strict=True), label=label, **style)
     axes.set_xlabel("epoch")
     axes.set_ylabel(title.partition(";")[0])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -1,24 +1,24 @@
-"""`edge`: a U of plain convolutions that begins at a quarter of the resolution."""
+"""`edge`: a U-shaped network of plain convolutions that works on patches of 4x4 pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import Generator, patches, pixels
+from train.models.base import ChannelOrder, Generator, patches_from_pixels, pixels_from_patches
 
 PATCH_PX = 4
 
 
 class PlainBlock(nn.Module):
-    """relu(conv(relu(conv(x)))), each convolution begun as the identity with a little noise.
+    """relu(conv(relu(conv(x)))), each convolution initialised as the identity with a little noise.
 
-    So it trains as with a shortcut around each of them (Zagoruyko and Komodakis 2017, DiracNets), and
-    infers without one: an addition in 8 bits costs a rounding and a pass over memory.
+    It trains like a block with a shortcut around each convolution (Zagoruyko and Komodakis 2017, DiracNets), but runs
+    without one: in INT8, an addition costs a rounding and a pass over memory. float32[N, C, H, W] -> the same.
     """
 
     def __init__(self, width: int) -> None:
@@ -35,9 +35,10 @@ class PlainBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """Blocks at one resolution, around what happens at half of it: float[N, C, H, W] -> the same."""
+    """Blocks at one resolution, with the next lower level between them: float32[N, C, H, W] -> the same."""
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        """`widths`, `blocks`: numbers of channels and of blocks of this level and of those below."""
         super().__init__()
         width = widths[0]
         self.before = nn.Sequential(*(PlainBlock(width) for _ in range(blocks[0])))
@@ -49,28 +50,28 @@ class Level(nn.Module):
             self.after = nn.Sequential(*(PlainBlock(width) for _ in range(blocks[0])))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.before(x)
+        x = self.before(x)  # [N, C, H, W]
         if self.lower is None:
             return x
-        x = x + F.pixel_shuffle(self.up(self.lower(self.down(x))), 2)
+        below = self.lower(self.down(x))  # [N, C of the level below, H/2, W/2]
+        x = x + F.pixel_shuffle(self.up(below), 2)  # [N, 4 C, H/2, W/2] -> [N, C, H, W]
         y: Tensor = self.after(x)
         return y
 
 
 class Edge(Generator):
-    """Patches of 4x4 pixels, a U of plain 3x3 convolutions, global residual.
+    """Patches of 4x4 pixels, a U-shaped network of plain 3x3 convolutions, a global residual.
 
-    Each pixel costs a sixteenth of what the same convolutions cost at full resolution, and each
-    level below a quarter of the one above. No batch statistics: train and eval mode are alike.
-    `widths`: channels from the first level down; `blocks`: pairs of convolutions there, which the
-    levels above the last have twice, on the way down and up.
+    The same convolutions cost a sixteenth of what they would cost at full resolution, and each level costs less than a
+    quarter of the level above. There are no batch statistics: train and eval mode give the same result. `widths`:
+    number of channels of each level, from the top down. `blocks`: number of blocks of each level; all levels but the
+    last have them twice, on the way down and on the way up.
     """
 
-    # Frames arrive as BGR; a network that was trained so needs no channel swap in the engine.
-    channel_order: ClassVar[Literal["BGR", "RGB"]] = "BGR"
+    channel_order: ClassVar[ChannelOrder] = "BGR"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     patch_px: ClassVar[int] = PATCH_PX
-    features_at: ClassVar[str] = "body"
+    feature_layer: ClassVar[str] = "body"
 
     def __init__(self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2)) -> None:
         super().__init__()
@@ -82,33 +83,33 @@ class Edge(Generator):
         self.body = Level(widths, blocks)
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
         with torch.no_grad():
-            self.tail.weight.mul_(0.1)  # training begins at the blurred picture itself
+            self.tail.weight.mul_(0.1)  # training begins near the blurred image
 
     def forward(self, x: Tensor) -> Tensor:
-        return pixels(self.core(patches(x, PATCH_PX)), PATCH_PX)
+        return pixels_from_patches(self.core(patches_from_pixels(x, PATCH_PX)), PATCH_PX)
 
-    def begin_as(self, trained: Generator) -> None:
-        """Take the weights of a network as large or smaller, of as many levels: the same pictures come out.
+    def core(self, x: Tensor) -> Tensor:  # [N, 48, H/4, W/4] -> the same
+        features = self.head(x)  # [N, widths[0], H/4, W/4]
+        features = features + self.body(features)
+        residual: Tensor = self.tail(features)  # [N, 48, H/4, W/4]
+        return x + residual
 
-        Channels that `trained` has not got begin as they are, and are read by none that it has; blocks that it
-        has not got begin as the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Raises RuntimeError.
+    def copy_weights_from(self, trained: Generator) -> None:
+        """Take the weights of an `edge` of the same or a smaller size and as many levels; the output stays the same.
+
+        Channels that `trained` lacks keep their initial weights, and no channel of `trained` reads them. Blocks that it
+        lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Raises RuntimeError if it does not fit.
         """
-        weights, theirs = self.state_dict(), trained.state_dict()
-        further = {name for name in weights.keys() - theirs.keys() if ".before." in name or ".after." in name}
-        if weights.keys() - further != theirs.keys():
+        weights, trained_weights = self.state_dict(), trained.state_dict()
+        new = {name for name in weights.keys() - trained_weights.keys() if ".before." in name or ".after." in name}
+        if weights.keys() - new != trained_weights.keys():
             raise RuntimeError("it is of another kind, has more blocks, or other levels")
         for name, weight in weights.items():
-            if name in further:
+            if name in new:
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
                 continue
-            taken = theirs[name]
-            if any(there > here for there, here in zip(taken.shape, weight.shape, strict=True)):
-                raise RuntimeError(f"{name} is larger there: {list(taken.shape)}, {list(weight.shape)} here")
-            weight[: len(taken)] = 0
-            weight[tuple(slice(size) for size in taken.shape)] = taken
-
-    def core(self, x: Tensor) -> Tensor:
-        features = self.head(x)
-        features = features + self.body(features)
-        residual: Tensor = self.tail(features)
-        return x + residual
+            source = trained_weights[name]
+            if any(size > own for size, own in zip(source.shape, weight.shape, strict=True)):
+                raise RuntimeError(f"{name} is larger there: {list(source.shape)}, {list(weight.shape)} here")
+            weight[: len(source)] = 0
+            weight[tuple(slice(size) for size in source.shape)] = source

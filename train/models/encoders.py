@@ -1,4 +1,4 @@
-"""Encoders from `transformers`, with pretrained weights where they can be had."""
+"""Encoders of `transformers`, with random or pretrained weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from runtime.errors import UsageError
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class PretrainedError(ValueError):
-    """Pretrained weights cannot be found or do not fit."""
+class PretrainedError(UsageError):
+    """Pretrained weights cannot be found, or do not fit the encoder."""
 
 
 class ImageNetNormalisation(nn.Module):
-    """RGB in [0, 1] -> the zero mean and unit deviation that encoders were pretrained with."""
+    """Normalise RGB in [0, 1], float32[N, 3, H, W], by the mean and deviation of ImageNet, as in pretraining."""
 
     mean: Tensor
     std: Tensor
@@ -32,28 +34,24 @@ class ImageNetNormalisation(nn.Module):
         return (x - self.mean) / self.std
 
 
-def encoder_from(
+def create_encoder(
     kind: type[PreTrainedModel], config: PreTrainedConfig, *, pretrained: str | None, **options: Any
-) -> PreTrainedModel:
-    """An encoder of the given configuration, its weights random or from `pretrained`.
+) -> Any:
+    """Return an encoder with random weights, or with those of `pretrained`: a folder or a name on the Hugging Face hub.
 
-    `pretrained`: a folder, or a name on the Hugging Face hub. Raises PretrainedError, with the
-    way out, if it is neither or holds another network.
+    Raises PretrainedError if the weights cannot be loaded or are of another network.
     """
     if pretrained is None:
         return kind(config, **options)
     try:
-        encoder, report = kind.from_pretrained(pretrained, config=config, output_loading_info=True, **options)
+        loaded: Any = kind.from_pretrained(pretrained, config=config, output_loading_info=True, **options)
     except OSError as error:
-        where = "holds no weights" if Path(pretrained).exists() else "is no folder, and the hub cannot be reached"
-        raise PretrainedError(
-            f"pretrained encoder {where}; give a folder that holds it, --set options.pretrained=DIR, "
-            f"or train from random weights, --set options.pretrained=None: {pretrained}"
-        ) from error
+        reason = "holds no weights" if Path(pretrained).exists() else "is no folder, and the hub cannot be reached"
+        hint = "give its folder, --set options.pretrained=DIR, or train from random weights, options.pretrained=None"
+        raise PretrainedError(f"pretrained encoder {reason}", pretrained, hint=hint) from error
     except RuntimeError as error:
-        raise PretrainedError(f"pretrained encoder has other layers; match options.size: {pretrained}") from error
-    if report["missing_keys"]:
-        raise PretrainedError(
-            f"pretrained encoder lacks {len(report['missing_keys'])} weights; match options.size: {pretrained}"
-        )
+        raise PretrainedError("pretrained encoder has other layers", pretrained, hint="match options.size") from error
+    encoder, report = loaded
+    if missing := len(report["missing_keys"]):
+        raise PretrainedError(f"pretrained encoder lacks {missing} weights", pretrained, hint="match options.size")
     return encoder

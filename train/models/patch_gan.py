@@ -1,4 +1,4 @@
-"""`patch_gan`: the discriminator, which judges overlapping patches rather than whole pictures."""
+"""`patch_gan`: the discriminator, which has one output for each of many overlapping patches of an image."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 Normalisation = Literal["batch", "instance", "none"]
-LEAST_PX = 64
-"""The narrowest picture that gives at least one patch."""
+MIN_IMAGE_PX = 64
+"""Smallest width and height of an image, which gives one patch."""
 
 
 class PatchGan(nn.Module):
-    """float32[N, 3, H, W] -> float32[N, 1, H/16 - 3, W/16 - 3], one judgement a patch of 94 pixels.
+    """float32[N, 3, H, W] -> float32[N, 1, H/16 - 3, W/16 - 3], one output for each patch of 94x94 pixels.
 
-    Listing 2 of the two-stage paper (PatchGAN: Isola et al. 2017): strides of two, batch
-    normalisation after all convolutions but the first and last, leaky ReLU. `sigmoid` ends it
-    with probabilities, as there; without it come logits. `normalisation`: WGAN-GP needs one
-    that does not mix the pictures of a batch (Gulrajani et al. 2017, section 4).
+    Listing 2 of the two-stage paper (PatchGAN: Isola et al. 2017): convolutions of stride 2, batch normalisation after
+    all of them but the first and the last, leaky ReLU. With `sigmoid` the outputs are probabilities that the patch is
+    sharp, as in the paper; without it, logits. `normalisation`: WGAN-GP needs one that does not mix the images of a
+    batch (Gulrajani et al. 2017, section 4).
     """
 
     def __init__(self, *, sigmoid: bool = True, normalisation: Normalisation = "batch") -> None:
@@ -26,18 +26,18 @@ class PatchGan(nn.Module):
         if normalisation not in get_args(Normalisation):
             raise ValueError(f"normalisation must be one of {', '.join(get_args(Normalisation))}, got {normalisation}")
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        for width in (64, 128, 256):
+        for width in (64, 128, 256):  # [N, 64, H/2, W/2] -> [N, 512, H/16, W/16]
             layers.append(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1))
             if normalisation == "batch":
                 layers.append(nn.BatchNorm2d(2 * width))
             elif normalisation == "instance":
                 layers.append(nn.InstanceNorm2d(2 * width, affine=True))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
-        layers.append(nn.Conv2d(512, 1, 4))
+        layers.append(nn.Conv2d(512, 1, 4))  # [N, 1, H/16 - 3, W/16 - 3]
         self.model = nn.Sequential(*layers)
         self.sigmoid = sigmoid
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.model(pictures)
-        # In half precision a probability soon rounds to 1, whose logarithm's gradient is no number.
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        # In half precision a probability soon rounds to 1, and the gradient of its logarithm becomes NaN.
         return torch.sigmoid(logits.float()) if self.sigmoid else logits

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SwinConfig, SwinModel
 
-from train.models.base import Generator
-from train.models.encoders import ImageNetNormalisation, encoder_from
+from train.models.base import ChannelOrder, Generator
+from train.models.encoders import ImageNetNormalisation, create_encoder
 
 Size = Literal["tiny", "small", "base"]
 _WIDTHS: dict[Size, int] = {"tiny": 96, "small": 96, "base": 128}
@@ -22,22 +22,21 @@ _BOTTLENECK = 128
 class SwinDeblur(Generator):
     """Section II of the DeblurGAN-v2 paper: Swin encoder (Liu et al. 2021), bottleneck, decoder.
 
-    The base encoder's last map has 1024 channels at a 32nd of the resolution; a 1x1 convolution
-    brings them to 128, two transposed convolutions with ReLU enlarge them, a convolution makes
-    three channels, and a bilinear resize brings these to the size of the input, to which they
-    are added. The paper gives no strides. With 2 and 2 the residual would have an eighth of the
-    resolution, too little for an edge, so they are 8 and 4 here: full resolution, where the
-    resize has nothing left to do.
+    The last feature map of the base encoder has 1024 channels at 1/32 of the resolution. A 1x1 convolution reduces
+    them to 128, two transposed convolutions with ReLU enlarge the map, a convolution makes three channels, and a
+    bilinear resize gives them the size of the input, to which they are added. The paper states no strides. With 2 and
+    2 the residual would have 1/8 of the resolution, too little for an edge; here they are 8 and 4, which gives full
+    resolution, and the resize changes nothing.
 
-    `size`: tiny, small or base. `pretrained`: a folder or a hub name, None for random weights.
-    `width`: channels of the first stage, a multiple of 32, where another than the size's is
-    wanted. `strides`: of the two transposed convolutions, even.
+    `size`: tiny, small or base. `pretrained`: folder or hub name, None for random weights. `width`: number of channels
+    of the first stage, a multiple of 32; None: that of the size. `strides`: strides of the two transposed
+    convolutions, even numbers.
     """
 
-    channel_order: ClassVar[Literal["BGR", "RGB"]] = "RGB"
+    channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    multiple_of: ClassVar[int] = 32 * _WINDOW
-    """The deepest map must be whole windows: transformers' Swin fails on a smaller one."""
+    multiple_of: int = 32 * _WINDOW
+    """The deepest map must consist of whole windows: the Swin of transformers fails on a smaller one."""
 
     def __init__(
         self,
@@ -60,10 +59,10 @@ class SwinDeblur(Generator):
             depths=_DEPTHS[size],
             num_heads=tuple(heads * 2**stage for stage in range(4)),
             window_size=_WINDOW,
-            attn_implementation="eager",  # exports to ONNX
+            attn_implementation="eager",  # type: ignore[call-arg]  # the one that can be exported to ONNX
         )
         self.normalisation = ImageNetNormalisation()
-        self.encoder = encoder_from(SwinModel, config, pretrained=pretrained, add_pooling_layer=False)
+        self.encoder = create_encoder(SwinModel, config, pretrained=pretrained, add_pooling_layer=False)
         self.bottleneck = nn.Conv2d(8 * width, _BOTTLENECK, 1)
         first, second = strides
         self.decoder = nn.Sequential(
@@ -77,6 +76,6 @@ class SwinDeblur(Generator):
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[2] // 32, x.shape[3] // 32
         tokens = self.encoder(self.normalisation(x)).last_hidden_state  # [N, rows * columns, 8 * width]
-        features = tokens.transpose(1, 2).unflatten(2, (rows, columns))
-        residual = self.decoder(self.bottleneck(features))
+        features = tokens.transpose(1, 2).unflatten(2, (rows, columns))  # [N, 8 * width, H/32, W/32]
+        residual = self.decoder(self.bottleneck(features))  # [N, 128, H/32, W/32] -> [N, 3, H, W]
         return x + F.interpolate(residual, size=x.shape[2:], mode="bilinear", align_corners=False)

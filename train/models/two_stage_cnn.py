@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import Generator
+from train.models.base import ChannelOrder, Generator
 
 
 class TwoStageCnn(Generator):
-    """Listing 1 of the paper, layer by layer and name by name.
+    """Listing 1 of the paper, with its layers and their names.
 
-    Every layer works at full resolution. `bottleneck` and the four `t2_conv` are used three
-    times each and `t3_reduce_l8_l9` twice, with the same weights. The residual goes through
-    tanh and is added to the input, so the output lies in [-2, 2] and is clipped by whoever
-    makes pixels of it. 253,155 parameters, 367,296 MAC per pixel.
+    Every layer works at full resolution. `bottleneck` and the four `t2_conv` are used three times each and
+    `t3_reduce_l8_l9` twice, with the same weights. The residual passes through tanh and is added to the input, so that
+    the output lies in [-2, 2]; it is clipped when it is converted to pixels. 253,155 parameters, 367,296 MAC per pixel.
     """
 
-    channel_order: ClassVar[Literal["BGR", "RGB"]] = "RGB"
+    channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    multiple_of: ClassVar[int] = 1
+    multiple_of: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +40,8 @@ class TwoStageCnn(Generator):
         self.tanh = nn.Tanh()
 
     def t1(self, x: Tensor) -> Tensor:
-        return x + self.maxpool_t1_t4(x)
+        y: Tensor = x + self.maxpool_t1_t4(x)
+        return y
 
     def t2(self, x: Tensor) -> Tensor:
         x = self.bottleneck(x)
@@ -52,7 +52,7 @@ class TwoStageCnn(Generator):
 
     def forward(self, x: Tensor) -> Tensor:
         l1 = self.l1(x)  # [N, 32, H, W]
-        l2 = self.l2(l1)  # [N, 64, H, W], as all below unless said
+        l2 = self.l2(l1)  # [N, 64, H, W]; the same for all layers below without a comment
         l3 = self.t1(l2)
         l4 = self.t2(l3)
         l5 = self.t4(l4)  # [N, 128, H, W]
@@ -63,4 +63,6 @@ class TwoStageCnn(Generator):
         l10 = self.t2(l9)
         l11 = self.t3_reduce_l11(torch.cat([l10, l1], dim=1))  # [N, 32, H, W]
         l12 = self.t1(l11)
-        return self.tanh(self.final_conv(l12)) + x
+        residual: Tensor = self.tanh(self.final_conv(l12))  # [N, 3, H, W]
+        output: Tensor = residual + x
+        return output

@@ -1,1 +1,1 @@
-"""The training loop: steps, losses, loaders, learning rates, logs, several processes."""
+"""The training loop and its parts."""

@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them; a process alone is a group of one."""
+"""Groups of processes that train together (torchrun); a process alone is a group of one."""
 
 from __future__ import annotations
 
@@ -12,59 +12,62 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from runtime.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many, and on what device it computes."""
+    """Rank of this process, number of processes, and the device that this one computes on."""
 
     rank: int
     count: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes the files and speaks to the terminal."""
+    def is_first(self) -> bool:
+        """Whether this process writes the files and prints."""
         return self.rank == 0
 
-    def agree(self, facts: dict[str, str]) -> None:
-        """Raise ValueError, on every rank, if the ranks hold different `facts`."""
+    def require_equal(self, facts: dict[str, str]) -> None:
+        """Raise UsageError in every process if the processes have different `facts`."""
         if self.count == 1:
             return
-        everyone: list[dict[str, str]] = [{}] * self.count
-        dist.all_gather_object(everyone, facts)
+        facts_by_rank: list[dict[str, str]] = [{}] * self.count
+        dist.all_gather_object(facts_by_rank, facts)
         for name in facts:
-            values = [theirs.get(name) for theirs in everyone]
+            values = [facts_of_rank.get(name) for facts_of_rank in facts_by_rank]
             if len(set(values)) > 1:
-                raise ValueError(f"processes differ in their {name} ({', '.join(map(str, values))}); start all alike")
+                what = f"processes differ in their {name} ({', '.join(map(str, values))})"
+                raise UsageError(what, hint="start all of them alike")
 
-    def total(self, values: dict[str, float]) -> dict[str, float]:
-        """Sums over the ranks, in float64."""
+    def sum(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the sums of the values of all processes, computed in float64."""
         if self.count == 1:
             return values
         packed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(packed)
         return dict(zip(values, packed.tolist(), strict=True))
 
-    def wrapped(self, network: nn.Module) -> nn.Module:
-        """The network with its gradients averaged over the ranks (DistributedDataParallel)."""
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return the network with gradients averaged over all processes (DistributedDataParallel)."""
         if self.count == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Give every rank the first one's batch statistics."""
+        """Copy the batch statistics of the first process to all others."""
         if self.count > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
-    def first_alone(self, work: Callable[[], None]) -> None:
-        """Let the first rank work while the others wait; what it raises, all raise."""
+    def run_on_first(self, work: Callable[[], None]) -> None:
+        """Run `work` in the first process while the others wait; all raise its exception."""
         failure: list[Exception | None] = [None]
-        if self.first:
+        if self.is_first:
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - told to all, and raised below
+            except Exception as error:  # noqa: BLE001 - sent to all processes and raised below
                 failure = [error]
         if self.count > 1:
             dist.broadcast_object_list(failure, 0)
@@ -72,26 +75,35 @@ class Ranks:
             raise failure[0]
 
 
-def join(device: str) -> Ranks:
-    """Join the processes that torchrun started: NCCL on GPUs, Gloo on CPUs. Raises ValueError for no such device."""
+def is_started_by_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def join_ranks(device: str) -> Ranks:
+    """Join the processes that torchrun started, through NCCL on GPUs and Gloo on CPUs.
+
+    `device`: a torch device; `cuda` without a number is the GPU of this process. Raises UsageError if it does not
+    exist.
+    """
     try:
         place = torch.device(device)
-        if place.type == "cuda" and place.index is None:
+        if device == "cuda":
             place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"no such device ({reason}); give another --device: {device}") from error
-    if "WORLD_SIZE" not in os.environ:
+        raise UsageError(f"no such device ({reason})", device, hint="give another --device") from error
+    if not is_started_by_torchrun():
         return Ranks(0, 1, place)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    # The others wait while the first one checks the pictures and makes the crops.
+    # The other processes wait while the first one checks the images and makes the crops.
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     return Ranks(dist.get_rank(), dist.get_world_size(), place)
 
 
-def leave() -> None:
-    """Release the group, if there is one."""
+def leave_ranks() -> None:
+    """Leave the group of processes, if this one is in a group."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What the loop is fed with: which samples each step takes, in batches read ahead by other processes."""
+"""Batches for the training loop: which pairs each step takes, and the processes that read them in advance."""
 
 from __future__ import annotations
 
@@ -7,127 +7,173 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from train.checkpoint import write_whole
+from runtime.errors import InputError, UsageError
+from runtime.files import write_whole
+from runtime.interrupt import Interruption
 from train.config import Recipe
-from train.data.datasets import Crops, CropsOnDevice, Key, Pair, Pictures, dataset
-from train.data.index import check, find_samples, fingerprint, split
-from train.interrupt import SIGNALS
+from train.data.datasets import CropDataset, DeviceCrops, ImageDataset, Key, Pair, open_dataset
+from train.data.index import check_images, compute_fingerprint, find_samples, split_samples
 from train.training.distributed import Ranks
 
 CHECKED = "checked.txt"
-"""Says which pictures were found to be usable, so that a resumed run need not look again."""
+"""File that names the images which were checked, so that a resumed run need not check them again."""
+
+Batch = tuple[Tensor, Tensor]
+"""Blurred and sharp images, uint8[N, H, W, 3] BGR each."""
+T = TypeVar("T")
 
 
-class Feed:
-    """Training and validation pictures of a run, found, checked and brought to the recipe's size."""
+class TrainingData:
+    """Training and validation images of a run: found, checked, and opened as the recipe says."""
 
     def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks) -> None:
-        """Raises DataError with all that is wrong, and ValueError if the ranks differ in what they found."""
-        self.recipe, self.ranks = recipe, ranks
+        """Find and check the images below the folders `data`, and make the crops in `run`.
+
+        Raises DataError with a list of all problems, and UsageError if the processes find different images.
+        """
+        self._recipe, self._ranks = recipe, ranks
         if recipe.data.shares and len(recipe.data.shares) != len(data):
-            raise ValueError(f"{len(recipe.data.shares)} shares for {len(data)} folders of pictures; give one for each")
+            what = f"{len(recipe.data.shares)} shares for {len(data)} folders of images"
+            raise UsageError(what, hint="give one for each, --set data.shares=...")
         found = [find_samples(root, blurred_folder=recipe.data.blurred_folder) for root in data]
-        training, validation = (
-            list(groups) for groups in zip(*(split(each, recipe.data) for each in found), strict=True)
+        splits = [split_samples(samples, recipe.data) for samples in found]
+        training, validation = [list(groups) for groups in zip(*splits, strict=True)]
+        groups = [(root, [*train, *held_out]) for root, (train, held_out) in zip(data, splits, strict=True)]
+        self.data_hash = compute_fingerprint(groups)
+        ranks.require_equal(
+            {"settings": recipe.to_json(), "images": self.data_hash, "torch version": torch.__version__}
         )
-        groups = [(root, [*ours, *held_out]) for root, ours, held_out in zip(data, training, validation, strict=True)]
-        self.data_hash = fingerprint(groups)
-        ranks.agree({"settings": recipe.to_json(), "pictures": self.data_hash, "torch version": torch.__version__})
         checked, facts = run / CHECKED, f"{self.data_hash} {recipe.data}\n".encode()
 
-        def open_pairs() -> tuple[Pictures | Crops, Pictures | Crops]:
-            options = {"cache": run / "crops", "key": self.data_hash}
+        def open_datasets() -> tuple[ImageDataset | CropDataset, ImageDataset | CropDataset]:
+            options: dict[str, Any] = {"cache": run / "crops", "key": self.data_hash}
             return (
-                dataset(training, recipe.data, seed=recipe.seed, augment=True, **options),
-                dataset(validation, recipe.data, seed=recipe.seed + 1, augment=False, **options),
+                open_dataset(training, recipe.data, seed=recipe.seed, augment=True, **options),
+                open_dataset(validation, recipe.data, seed=recipe.seed + 1, augment=False, **options),
             )
 
-        def check_and_make() -> None:
-            counts = [sum(map(len, each)) for each in (training, validation)]
-            print(f"{counts[0]} pictures to train on, {counts[1]} to validate with")
+        def check_and_make_crops() -> None:
+            counts = [sum(map(len, part)) for part in (training, validation)]
+            print(f"{counts[0]} images to train on, {counts[1]} to validate with")
             if not (checked.exists() and checked.read_bytes() == facts):
-                check([*chain(*training, *validation)], recipe.data, where=", ".join(map(str, data)))
+                check_images([*chain(*training, *validation)], recipe.data, where=", ".join(map(str, data)))
                 write_whole(checked, facts)
-            open_pairs()
+            open_datasets()
 
-        ranks.first_alone(check_and_make)  # the others find everything made
-        self.pairs, self.held_out = open_pairs()
-        self.steps_per_epoch = steps_per_epoch(len(self.pairs), batch=recipe.batch * ranks.count)
+        ranks.run_on_first(check_and_make_crops)  # the other processes then find the crops
+        self._pairs, held_out_pairs = open_datasets()
+        self.steps_per_epoch = count_steps_per_epoch(len(self._pairs), batch=recipe.batch * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
-        """Of the whole run."""
-        self.workers = 0 if isinstance(self.pairs, Crops) else recipe.workers
-        keys = validation_keys(len(self.held_out), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
-        self.validation = _loader(self.held_out, keys, workers=self.workers)
-        """Batches of this rank's share, uint8[N, H, W, 3] BGR blurred and sharp, the same each time."""
+        """Number of steps of the whole run."""
+        self._workers = 0 if isinstance(self._pairs, CropDataset) else recipe.workers
+        keys = list_validation_keys(len(held_out_pairs), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
+        self.validation: Iterable[Batch] = _BatchLoader(held_out_pairs, keys, workers=self._workers)
+        """Validation batches of this process, the same each time."""
 
-    def training(self, *, start: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """A batch for each step from `start` (0 is the first), uint8[N, H, W, 3] BGR blurred and sharp."""
-        ranks, recipe = self.ranks, self.recipe
-        place = {"rank": ranks.rank, "ranks": ranks.count, "start": start, "stop": self.steps}
-        keys = training_keys(len(self.pairs), batch=recipe.batch, seed=recipe.seed, **place)
-        if isinstance(self.pairs, Crops) and CropsOnDevice.have_room(self.pairs, ranks.device):
-            return CropsOnDevice(self.pairs, ranks.device).batches(keys)
-        return _loader(self.pairs, keys, workers=self.workers)
+    def iterate_batches(self, *, start: int) -> Iterable[Batch]:
+        """Return a batch for each step of this process from step `start`; the first step is 0."""
+        ranks, recipe = self._ranks, self._recipe
+        keys = iterate_training_keys(
+            len(self._pairs),
+            batch=recipe.batch,
+            seed=recipe.seed,
+            rank=ranks.rank,
+            ranks=ranks.count,
+            start=start,
+            stop=self.steps,
+        )
+        if isinstance(self._pairs, CropDataset) and DeviceCrops.fits(self._pairs, ranks.device):
+            return DeviceCrops(self._pairs, ranks.device).iterate_batches(keys)
+        return _BatchLoader(self._pairs, keys, workers=self._workers)
 
 
-def steps_per_epoch(rows: int, *, batch: int) -> int:
-    """Whole batches only; pictures fewer than a batch are seen more than once in it."""
+def count_steps_per_epoch(rows: int, *, batch: int) -> int:
+    """Return the number of whole batches in an epoch; fewer rows than a batch are repeated to fill one."""
     return max(1, rows // batch)
 
 
-def training_keys(
+def iterate_training_keys(
     rows: int, *, batch: int, seed: int, start: int, stop: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[Key]]:
-    """The samples of this rank for the steps `start` to `stop`, in an order of its own each epoch.
+    """Yield the keys of the pairs that this process takes in each step from `start` to before `stop`.
 
-    `batch` is one rank's; together the ranks take the samples that one with the sum would take.
+    The order of the rows is random, another one in each epoch. `batch` is the size for one process: all processes
+    together take the rows that one process with the sum of the sizes would take.
     """
-    together = batch * ranks
-    steps = steps_per_epoch(rows, batch=together)
+    whole_batch = batch * ranks
+    steps = count_steps_per_epoch(rows, batch=whole_batch)
     order: NDArray[np.int64] | None = None
     for step in range(start, stop):
         epoch, position = divmod(step, steps)
         if order is None or position == 0:
             order = np.random.default_rng((seed, epoch)).permutation(rows)
-        first = position * together + rank * batch
+        first = position * whole_batch + rank * batch
         yield [(epoch, int(row)) for row in order.take(range(first, first + batch), mode="wrap")]
 
 
-def validation_keys(rows: int, *, batch: int, rank: int = 0, ranks: int = 1) -> list[list[Key]]:
-    """Every `ranks`-th sample once, the last batch as large as it comes."""
-    mine = range(rank, rows, ranks)
-    return [[(0, row) for row in mine[start : start + batch]] for start in range(0, len(mine), batch)]
+def list_validation_keys(rows: int, *, batch: int, rank: int = 0, ranks: int = 1) -> list[list[Key]]:
+    """Return the keys of this process in batches: every `ranks`-th row once; the last batch may be smaller."""
+    own_rows = range(rank, rows, ranks)
+    return [[(0, row) for row in own_rows[start : start + batch]] for start in range(0, len(own_rows), batch)]
 
 
-def _loader(pairs: Pictures | Crops, keys: Any, *, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    return DataLoader(
-        pairs,
-        batch_sampler=keys,
-        num_workers=workers,
-        collate_fn=_stacked,
-        worker_init_fn=_start_worker,
-        # Forked, they would inherit the locks of threads that do not exist in them.
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+class _BatchLoader(Iterable[Batch]):
+    """Batches of a dataset, read in advance by worker processes if there are any."""
+
+    def __init__(self, pairs: ImageDataset | CropDataset, keys: Iterable[list[Key]], *, workers: int) -> None:
+        self._loader: DataLoader[Any] = DataLoader(
+            _ErrorsAsValues(pairs),
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=_stack_pairs,
+            worker_init_fn=_start_worker,
+            # A forked worker would inherit the locks of threads that do not exist in it.
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch[0], batch[1]
 
 
-def _stacked(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
-    blurred, sharp = (np.stack(pictures) for pictures in zip(*pairs, strict=True))
+class _ErrorsAsValues(Dataset["Pair | InputError"]):
+    """A dataset that returns an InputError instead of raising it.
+
+    A DataLoader does not pass exceptions of a worker process on, but makes new ones from their type and traceback.
+    """
+
+    def __init__(self, pairs: ImageDataset | CropDataset) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, key: Key) -> Pair | InputError:
+        try:
+            return self._pairs[key]
+        except InputError as error:
+            return error
+
+
+def _stack_pairs(pairs: list[Pair | InputError]) -> Batch | InputError:
+    for pair in pairs:
+        if isinstance(pair, InputError):
+            return pair
+    blurred, sharp = (np.stack(images) for images in zip(*pairs, strict=True))
     return torch.from_numpy(blurred), torch.from_numpy(sharp)
 
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
-    for number in SIGNALS:  # they reach the whole group; the loop ends its workers itself
+    for number in Interruption.SIGNALS:  # a signal reaches the whole process group; the loop ends its workers itself
         signal.signal(number, signal.SIG_IGN)

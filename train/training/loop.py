@@ -1,4 +1,4 @@
-"""The training loop: resumable to the bit, alone or on several ranks."""
+"""The training loop, in one process or several; a resumed run gives the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,298 +14,244 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from runtime.errors import UsageError
+from runtime.files import write_whole
+from runtime.interrupt import Interruption
 from train import checkpoint
 from train.config import Recipe
-from train.interrupt import InterruptedRunError, noted_signals
-from train.metrics import psnr_db, ssim
-from train.models import Generator, PatchGan, create_generator, planes
-from train.models.patch_gan import LEAST_PX
-from train.training.distributed import Ranks, join, leave
-from train.training.loaders import Feed
-from train.training.losses import ContentLoss
-from train.training.lr_schedule import Schedule
-from train.training.run_log import Log
-from train.training.step import Step
+from train.errors import CheckpointError, DivergedError, InterruptedRunError
+from train.metrics import measure_batch
+from train.models import nchw_from_frames
+from train.models.patch_gan import MIN_IMAGE_PX
+from train.training.distributed import Ranks, join_ranks, leave_ranks
+from train.training.epoch_totals import EpochTotals, average_sums
+from train.training.loaders import TrainingData
+from train.training.networks import build_networks
+from train.training.run_log import RunLog
 from train.training.validation import validate
 
-MAY_CHANGE = {"epochs", "max_steps", "early_stopping_epochs", "save_steps", "workers"}
-"""Settings that a resumed run may be given anew."""
-LOSSES = (
-    "generator_loss",
-    "content_loss",
-    "distillation_loss",
-    "feature_loss",
-    "adversarial_loss",
-    "discriminator_loss",
-)
-SCORES = ("psnr_db", "ssim")
-SUMS = ("steps", "skipped_steps", *LOSSES, "pictures", *SCORES)
-"""What is added up over an epoch: losses over `steps`, which are those not skipped, and scores over `pictures`."""
-MOST_SKIPPED = 20
-"""Steps in a row without a finite gradient that end a run."""
-_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-
-
+CHANGEABLE_SETTINGS = {"epochs", "max_steps", "early_stopping_epochs", "save_steps", "workers"}
+"""Settings that a resumed run may change."""
+MAX_SKIPPED_STEPS = 20
+"""Number of steps in a row without a finite gradient that ends a run."""
 LAUNCH = "launch.txt"
-"""Says which torchrun the run belongs to."""
+"""File that names the torchrun launch of the run."""
 
 
-def launch_id() -> str:
-    """The name that torchrun gives to a launch and its restarts; empty without torchrun."""
+def get_launch_id() -> str:
+    """Return the name that torchrun gives to a launch and all its restarts; empty without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
-class DivergedError(ArithmeticError):
-    """Losses or weights are no longer numbers."""
-
-
 def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = False, device: str = "cpu") -> None:
-    """Train a generator, and with it a discriminator where the recipe's losses have one.
+    """Train a generator, and a discriminator if the recipe has an adversarial loss.
 
-    Writes to `run`: `state.pt` and the one before it (for `resume`), `log.jsonl` and TensorBoard
-    events (one entry an epoch), and the published `generator.safetensors` with `config.json`, of
-    the epoch with the least validation loss. Under torchrun all ranks call it alike.
+    Writes to the folder `run`: `state.pt` and the state before it (for `resume`); `log.jsonl` and TensorBoard events,
+    one entry for each epoch; and `generator.safetensors` with `config.json`, the generator of the epoch with the
+    smallest validation loss. Under torchrun, all processes call this function with the same arguments.
 
-    `data`: folders of pictures; crops are made from each by `data.shares`.
+    `data`: folders of images; crops are taken from each of them in proportion to `data.shares`. `device`: a torch
+    device.
 
-    Raises ValueError if `run` holds a state and `resume` is not given, or if it is and settings
-    or pictures differ; DataError for pictures that cannot be used; CheckpointError; DivergedError;
-    InterruptedRunError after a signal.
+    Raises UsageError if `run` has a state and `resume` is False, if another process trains there, or if settings or
+    images are not those of the state; DataError for images that cannot be used; CheckpointError; DivergedError;
+    OutputError; and InterruptedRunError after a signal.
     """
-    if recipe.losses.adversarial and recipe.data.view != "whole" and min(recipe.data.size_px) < LEAST_PX:
-        raise ValueError(f"the discriminator needs {LEAST_PX} pixels, data.size_px is {recipe.data.size_px}")
-    ranks = join(device)
+    if recipe.losses.adversarial and recipe.data.view != "whole" and min(recipe.data.size_px) < MIN_IMAGE_PX:
+        what = f"the discriminator needs {MIN_IMAGE_PX} pixels, data.size_px is {recipe.data.size_px}"
+        raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)'")
+    ranks = join_ranks(device)
     try:
         if not resume and checkpoint.has_state(run):
-            raise ValueError(f"a run is there already; add --resume, or give another --out: {run}")
-        with checkpoint.locked(run) if ranks.first else nullcontext():
-            if ranks.first:
-                checkpoint.write_whole(run / LAUNCH, launch_id().encode())
-            training = Training(recipe, data=data, run=run, ranks=ranks, anew=not resume)
+            raise UsageError("this folder holds a run already", run, hint="add --resume, or give another --out")
+        with checkpoint.lock_run(run) if ranks.is_first else nullcontext():
+            if ranks.is_first:
+                write_whole(run / LAUNCH, get_launch_id().encode())
+            training = Training(recipe, data=data, run=run, ranks=ranks, is_resumed=resume)
             if resume:
-                training.restore()
-            training.go_on()
+                training.load_state()
+            training.run_steps()
     finally:
-        leave()
+        leave_ranks()
 
 
 class Training:
-    """Everything that a run consists of, and how it goes on."""
+    """A run: its images, its networks, and its progress."""
 
-    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, anew: bool = True) -> None:
-        """`anew`: begin with the weights of `recipe.init`, not with those that `restore` will bring."""
-        self.recipe, self.run, self.ranks = recipe, run, ranks
-        self.feed = Feed(recipe, data=data, run=run, ranks=ranks)
-        self.teacher_hash = checkpoint.weights_hash(Path(recipe.teacher)) if recipe.teacher else ""
-        self._build(anew=anew)
-        self.step = 0
-        self.sums = dict.fromkeys(SUMS, 0.0)
-        """Over the steps of this epoch so far."""
-        self.not_added: list[dict[str, Tensor]] = []
-        """Losses that are not in the sums yet: to read one, a GPU has to finish what it was given."""
-        self.best_loss, self.epochs_since_best = math.inf, 0
+    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, is_resumed: bool) -> None:
+        """Check the images and build the networks; `is_resumed`: `load_state` follows, so that `init` is not loaded."""
+        self._recipe, self._run, self._ranks = recipe, run, ranks
+        self._data = TrainingData(recipe, data=data, run=run, ranks=ranks)
+        self._teacher_hash = checkpoint.hash_weights(Path(recipe.teacher)) if recipe.teacher else ""
+        self._networks = build_networks(recipe, ranks, steps=self._data.steps, initialize=not is_resumed)
+        self._step = 0
+        """Number of completed steps."""
+        self._totals = EpochTotals()
+        self._best_loss, self._epochs_since_best = math.inf, 0
 
-    def restore(self) -> None:
-        """Go back to the newest saved state; raises ValueError if it is of another recipe or other pictures."""
+    def load_state(self) -> None:
+        """Continue from the newest saved state.
+
+        Raises CheckpointError if none can be loaded, and UsageError if it is of other settings, images or processes.
+        """
+        failure = None
         try:
-            state, path = checkpoint.load_state(self.run)
-            found = f"{path.name} of step {state['step']}"
-        except checkpoint.CheckpointError as error:
-            found = str(error)
-        self.ranks.agree({"saved state": found})
-        if found.startswith("no state"):
-            raise checkpoint.CheckpointError(found)
-        before, now = json.loads(state["recipe"]), json.loads(self.recipe.to_json())
-        changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
-        if refused := ", ".join(f"{name} was {value!r}" for name, value in changed.items() if name not in MAY_CHANGE):
-            raise ValueError(f"settings differ from those of the run ({refused}); give the same ones: {self.run}")
-        if state["processes"] != self.ranks.count:
-            raise ValueError(
-                f"the run has {state['processes']} processes, not {self.ranks.count}; start as many: {self.run}"
-            )
-        if state["data_hash"] != self.feed.data_hash:
-            raise ValueError(f"the pictures are not those that the run began with; bring them back: {self.run}")
-        if self.ranks.first and path.name != checkpoint.STATE:
-            tqdm.write(f"{checkpoint.STATE} cannot be loaded; going on from the state before, step {state['step']}")
-        if state["teacher_hash"] != self.teacher_hash:
-            raise ValueError(
-                f"the teacher is not the one that the run began with; bring it back: {self.recipe.teacher}"
-            )
-        for name, part in self.parts.items():
+            state, path = checkpoint.load_state(self._run)
+            description = f"{path.name} of step {state['step']}"
+        except CheckpointError as error:
+            failure, description = error, str(error)
+        self._ranks.require_equal({"saved state": description})
+        if failure:
+            raise failure
+        self._check_state(state)
+        if self._ranks.is_first and path.name != checkpoint.STATE:
+            tqdm.write(f"{checkpoint.STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
+        for name, part in self._networks.parts.items():
             part.load_state_dict(state[name])
-        self.step = state["step"]
-        self.best_loss, self.epochs_since_best = state["best_loss"], state["epochs_since_best"]
-        if self.ranks.first:
-            self.sums = state["sums"]
+        self._step = state["step"]
+        self._best_loss, self._epochs_since_best = state["best_loss"], state["epochs_since_best"]
+        if self._ranks.is_first:
+            self._totals.sums = state["sums"]
 
-    def go_on(self) -> None:
-        """Train until the last step, or until epochs get no better; raises DivergedError and InterruptedRunError."""
-        alone = self.ranks.count == 1  # torchrun stops its processes itself
-        with ExitStack() as opened:
-            log = opened.enter_context(Log(self.run, from_step=self.step)) if self.ranks.first else None
+    def _check_state(self, state: dict[str, Any]) -> None:
+        before, now = json.loads(state["recipe"]), json.loads(self._recipe.to_json())
+        changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
+        refused = [f"{name} was {value!r}" for name, value in changed.items() if name not in CHANGEABLE_SETTINGS]
+        if refused:
+            what = f"settings are not those of the run ({', '.join(refused)})"
+            raise UsageError(what, self._run, hint="give the same ones, or another --out")
+        if state["processes"] != self._ranks.count:
+            what = f"the run has {state['processes']} processes, not {self._ranks.count}"
+            raise UsageError(what, self._run, hint="start the same number")
+        if state["data_hash"] != self._data.data_hash:
+            what = "the images are not those that the run began with"
+            raise UsageError(what, self._run, hint="restore them, or give another --out")
+        if state["teacher_hash"] != self._teacher_hash:
+            what = "the teacher is not the one that the run began with"
+            raise UsageError(what, self._recipe.teacher, hint="restore it, or give another --out")
+
+    def run_steps(self) -> None:
+        """Train to the last step, or until early stopping; raises DivergedError and InterruptedRunError."""
+        is_alone = self._ranks.count == 1  # torchrun ends its processes itself
+        with ExitStack() as stack:
+            log = stack.enter_context(RunLog(self._run, from_step=self._step)) if self._ranks.is_first else None
             if log:
-                tqdm.write(f"computing in {self.one_step.precision} on {self.ranks.device}")
-            bar = tqdm(initial=self.step, total=self.feed.steps, unit="step", mininterval=2, disable=not log)
-            opened.enter_context(bar)
-            signals = opened.enter_context(noted_signals()) if alone else []
-            seconds, first = time.monotonic(), self.step
-            for batch in self.feed.training(start=self.step):
+                tqdm.write(f"computing in {self._networks.step.precision} on {self._ranks.device}")
+            bar = tqdm(initial=self._step, total=self._data.steps, unit="step", mininterval=2, disable=not log)
+            stack.enter_context(bar)
+            interruption = stack.enter_context(Interruption()) if is_alone else Interruption()
+            interruption.on_signal = lambda: None  # the loop looks at it after each step
+            began_s, first_step = time.monotonic(), self._step
+            for batch in self._data.iterate_batches(start=self._step):
                 if self._has_converged():
-                    bar.write(f"no better validation loss for {self.epochs_since_best} epochs: stopping early")
+                    bar.write(f"stopping early: no better validation loss for {self._epochs_since_best} epochs")
                     break
-                self._take_step(*(self._planes(frames) for frames in batch))
+                self._take_step(*(self._to_network_input(frames) for frames in batch))
                 bar.update()
-                if self._is_last_of_epoch():
-                    steps_per_second = (self.step - first) / (time.monotonic() - seconds)
-                    line = self._end_epoch(images_per_second=steps_per_second * len(batch[0]) * self.ranks.count)
+                if self._is_end_of_epoch():
+                    steps_per_second = (self._step - first_step) / (time.monotonic() - began_s)
+                    entry = self._end_epoch(images_per_second=steps_per_second * len(batch[0]) * self._ranks.count)
                     if log:
-                        log.epoch(line)
-                    seconds, first = time.monotonic(), self.step
-                if signals or self._is_last_of_epoch() or self.step % self.recipe.save_steps == 0:
+                        log.write_epoch(entry)
+                    began_s, first_step = time.monotonic(), self._step
+                is_stopped = interruption.number is not None
+                if is_stopped or self._is_end_of_epoch() or self._step % self._recipe.save_steps == 0:
                     self._save()
-                if signals:
-                    sentence = f"stopped after step {self.step}; go on with --resume: {self.run}"
-                    raise InterruptedRunError(sentence, signals[0])
-
-    def _build(self, *, anew: bool) -> None:
-        """Networks, optimizers and schedules; `parts` is all that has a state, by the name it is saved under."""
-        recipe, ranks = self.recipe, self.ranks
-        torch.manual_seed(recipe.seed)
-        networks: dict[str, nn.Module] = {"generator": create_generator(recipe.generator, **recipe.options)}
-        if recipe.init and anew:
-            checkpoint.load_weights(networks["generator"], Path(recipe.init))
-        teacher = checkpoint.load_generator(Path(recipe.teacher))[0].requires_grad_(False) if recipe.teacher else None
-        if recipe.losses.adversarial:
-            sigmoid = recipe.losses.adversarial_kind == "bce"
-            networks["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
-        if ranks.count > 1 and ranks.device.type == "cuda":
-            networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(each) for name, each in networks.items()}
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        for network in networks.values():
-            network.to(ranks.device, memory_format=self.layout).train()  # pretrained encoders come in eval mode
-        self.generator: Generator = networks["generator"]
-        averaging = get_ema_multi_avg_fn(recipe.ema_decay)
-        self.average = AveragedModel(self.generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
-        self.content_loss = ContentLoss(recipe.losses).to(ranks.device)
-        optimizers = {name: self._optimizer(network) for name, network in networks.items()}
-        self.schedules = {name: Schedule(recipe, each, steps=self.feed.steps) for name, each in optimizers.items()}
-        trained = networks | ({"generator": torch.compile(self.generator)} if recipe.compile else {})
-        self.one_step = Step(
-            recipe,
-            networks={name: ranks.wrapped(network) for name, network in trained.items()},
-            optimizers=optimizers,
-            content_loss=self.content_loss,
-            sees=self.generator,
-            teacher=teacher.to(ranks.device, memory_format=self.layout) if teacher else None,
-        )
-        self.parts: dict[str, Any] = networks | ({"average": self.average} if self.average else {})
-        for name in networks:
-            self.parts[f"{name}_optimizer"] = optimizers[name]
-            self.parts[f"{name}_schedule"] = self.schedules[name]
-            self.parts[f"{name}_scaler"] = self.one_step.scalers[name]
-
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        kind = _OPTIMIZERS[self.recipe.optimizer]
-        fused = self.ranks.device.type == "cuda" or None
-        settings = {"lr": self.recipe.learning_rate, "weight_decay": self.recipe.weight_decay, "fused": fused}
-        return kind(network.parameters(), **settings)
+                if is_stopped:
+                    line = f"stopped after step {self._step}; go on with --resume: {self._run}"
+                    raise InterruptedRunError(line, exit_code=interruption.exit_code)
 
     def _take_step(self, blurred: Tensor, sharp: Tensor) -> None:
-        # Random numbers depend on the step alone, so no state of theirs has to be saved.
-        seeds = np.random.SeedSequence((self.recipe.seed, self.step, self.ranks.rank))
+        # Random numbers depend on the step alone, so that their state need not be saved.
+        seeds = np.random.SeedSequence((self._recipe.seed, self._step, self._ranks.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        restored, losses = self.one_step(blurred, sharp)
-        if self.one_step.skipped >= MOST_SKIPPED:
-            raise DivergedError(
-                f"no finite gradient in {MOST_SKIPPED} steps up to step {self.step + 1}; the last good state is kept; "
-                f"start again with a lower learning_rate: {self.run}"
-            )
-        if self.average:
-            self.average.update_parameters(self.generator)
-        for schedule in self.schedules.values():
+        networks = self._networks
+        restored, losses = networks.step(blurred, sharp)
+        if networks.step.skipped >= MAX_SKIPPED_STEPS:
+            what = f"no finite gradient in {MAX_SKIPPED_STEPS} steps up to step {self._step + 1}"
+            raise self._report_divergence(what)
+        if networks.average:
+            networks.average.update_parameters(networks.generator)
+        for schedule in networks.schedules.values():
             schedule.after_step()
-        self.step += 1
-        if self.one_step.skipped:
-            self.sums["skipped_steps"] += 1
+        self._step += 1
+        if networks.step.skipped:
+            self._totals.add_skipped_step()
             return
-        self.sums["steps"] += 1
-        self.not_added.append(losses)
-        if self.step % self.recipe.metrics_steps == 0 or self._is_last_of_epoch():
-            self.sums["pictures"] += len(sharp)
-            self.sums["psnr_db"] += float(psnr_db(restored, sharp).sum())
-            self.sums["ssim"] += float(ssim(restored, sharp).sum())
+        self._totals.add_step(losses)
+        if self._step % self._recipe.metrics_steps == 0 or self._is_end_of_epoch():
+            self._totals.add_scores(measure_batch(restored, sharp))
 
     def _end_epoch(self, *, images_per_second: float) -> dict[str, Any]:
-        """Validate, adjust learning rates, publish if it is the best; returns the epoch's line for the log."""
-        self._settle()
-        sums = self.ranks.total(self.sums)
-        self.sums = dict.fromkeys(SUMS, 0.0)
-        line: dict[str, Any] = {"epoch": math.ceil(self.step / self.feed.steps_per_epoch), "step": self.step}
-        for names, count in ((LOSSES, sums["steps"]), (SCORES, sums["pictures"])):
-            line |= {f"train/{name}": sums[name] / count for name in names if sums[name]}
-        network, held_out = self._best_network(), self.feed.validation
-        scores = validate(network, held_out, content_loss=self.content_loss, ranks=self.ranks)
-        line |= {f"validation/{name}": score for name, score in scores.items()}
-        for name in self.schedules:
-            line[f"learning_rate/{name}"] = self.parts[f"{name}_optimizer"].param_groups[0]["lr"]
-            self.schedules[name].after_epoch(scores["content_loss"])
-        line["images_per_second"] = images_per_second
-        line["skipped_steps"] = int(sums["skipped_steps"] / self.ranks.count)
-        self.epochs_since_best += 1
-        if scores["content_loss"] < self.best_loss:
-            self.best_loss, self.epochs_since_best = scores["content_loss"], 0
-            if self.ranks.first:
-                checkpoint.publish(network, self.recipe.to_json(), self.run)
-        return line
+        """Validate, set the learning rates, publish the generator if it is the best; return the entry for the log."""
+        self._synchronize()
+        sums = self._ranks.sum(self._totals.sums)
+        self._totals.clear()
+        entry: dict[str, Any] = {"epoch": math.ceil(self._step / self._data.steps_per_epoch), "step": self._step}
+        entry |= {f"train/{name}": value for name, value in average_sums(sums).items()}
+        networks = self._networks
+        scores = validate(
+            networks.published, self._data.validation, content_loss=networks.content_loss, ranks=self._ranks
+        )
+        entry |= {f"validation/{name}": score for name, score in scores._asdict().items()}
+        for name, schedule in networks.schedules.items():
+            entry[f"learning_rate/{name}"] = networks.optimizers[name].param_groups[0]["lr"]
+            schedule.after_epoch(scores.content_loss)
+        entry["images_per_second"] = images_per_second
+        entry["skipped_steps"] = int(sums["skipped_steps"] / self._ranks.count)
+        self._epochs_since_best += 1
+        if scores.content_loss < self._best_loss:
+            self._best_loss, self._epochs_since_best = scores.content_loss, 0
+            if self._ranks.is_first:
+                checkpoint.publish(networks.published, self._recipe.to_json(), self._run)
+        return entry
 
     def _save(self) -> None:
-        self._settle()
-        sums = self.ranks.total(self.sums)
-        self.sums = sums if self.ranks.first else dict.fromkeys(SUMS, 0.0)
-        if self.ranks.first:
-            state = {name: part.state_dict() for name, part in self.parts.items()}
-            facts = {"step": self.step, "best_loss": self.best_loss, "epochs_since_best": self.epochs_since_best}
-            facts |= {
-                "sums": sums,
-                "processes": self.ranks.count,
-                "recipe": self.recipe.to_json(),
-                "data_hash": self.feed.data_hash,
-                "teacher_hash": self.teacher_hash,
-            }
-            checkpoint.save_state(facts | state, self.run)
+        self._synchronize()
+        sums = self._ranks.sum(self._totals.sums)
+        if not self._ranks.is_first:
+            self._totals.clear()  # the first process has the sums of all now
+            return
+        self._totals.sums = sums
+        facts = {
+            "step": self._step,
+            "best_loss": self._best_loss,
+            "epochs_since_best": self._epochs_since_best,
+            "sums": sums,
+            "processes": self._ranks.count,
+            "recipe": self._recipe.to_json(),
+            "data_hash": self._data.data_hash,
+            "teacher_hash": self._teacher_hash,
+        }
+        states = {name: part.state_dict() for name, part in self._networks.parts.items()}
+        checkpoint.save_state(facts | states, self._run)
 
-    def _settle(self) -> None:
-        """Bring sums up to date and the ranks' batch statistics together.
+    def _synchronize(self) -> None:
+        """Add the pending losses, and share the batch statistics between the processes.
 
-        Raises DivergedError rather than let NaN be saved.
+        Raises DivergedError instead of letting NaN be saved.
         """
-        for losses in self.not_added:
-            for name, loss in losses.items():
-                self.sums[name] += float(loss)
-        self.not_added.clear()
-        for name, part in self.parts.items():
+        self._totals.read_pending()
+        for name, part in self._networks.parts.items():
             if isinstance(part, nn.Module):
-                self.ranks.share_buffers(part)
+                self._ranks.share_buffers(part)
                 if not all(bool(torch.isfinite(value).all()) for value in part.state_dict().values()):
-                    raise DivergedError(
-                        f"weights of the {name} are not finite at step {self.step}; the last good state is kept; "
-                        f"start again with a lower learning_rate: {self.run}"
-                    )
+                    raise self._report_divergence(f"weights of the {name} are not finite at step {self._step}")
 
-    def _is_last_of_epoch(self) -> bool:
-        return self.step % self.feed.steps_per_epoch == 0 or self.step == self.feed.steps
+    def _report_divergence(self, what: str) -> DivergedError:
+        hint = "the last good state is kept; start again with a lower learning_rate"
+        return DivergedError(what, self._run, hint=hint)
+
+    def _is_end_of_epoch(self) -> bool:
+        return self._step % self._data.steps_per_epoch == 0 or self._step == self._data.steps
 
     def _has_converged(self) -> bool:
-        return 0 < self.recipe.early_stopping_epochs <= self.epochs_since_best
+        return 0 < self._recipe.early_stopping_epochs <= self._epochs_since_best
 
-    def _best_network(self) -> Generator:
-        """What is validated and published: the average where the recipe keeps one."""
-        network: Generator = self.average.module if self.average else self.generator
-        return network
-
-    def _planes(self, frames: Tensor) -> Tensor:
-        on_device = frames.to(self.ranks.device, non_blocking=True)
-        return planes(on_device, self.generator).contiguous(memory_format=self.layout)
+    def _to_network_input(self, frames: Tensor) -> Tensor:
+        """Convert uint8[N, H, W, 3] BGR to float32[N, 3, H, W] in [0, 1] on the device."""
+        on_device = frames.to(self._ranks.device, non_blocking=True)
+        nchw = nchw_from_frames(on_device, self._networks.generator)
+        return nchw.contiguous(memory_format=self._networks.memory_format)

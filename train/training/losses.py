@@ -1,8 +1,9 @@
-"""Losses. Pictures are float32[N, C, H, W]; each loss is a scalar, a mean over the batch."""
+"""Losses. Images are float32[N, C, H, W]; each loss is a scalar, the mean over the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,59 +13,64 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from train.config import LossConfig
 from train.training.lpips import Lpips
 
+AdversarialKind = Literal["bce", "bce_logits", "wgan_gp"]
 CHARBONNIER_EPSILON = 1e-3
 GRADIENT_PENALTY = 10.0
-"""Weight of WGAN-GP's penalty, as in its paper."""
+"""Weight of the gradient penalty of WGAN-GP, as in its paper."""
 
 
 def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + 1e-6), a smooth L1 (Charbonnier et al. 1994; Lai et al. 2017)."""
+    """Return the mean of sqrt(d^2 + 1e-6), a smooth L1 loss (Charbonnier et al. 1994; Lai et al. 2017)."""
     return ((restored - sharp).square() + CHARBONNIER_EPSILON**2).sqrt().mean()
 
 
 def ssim_loss(restored: Tensor, sharp: Tensor) -> Tensor:
-    """1 - SSIM for pictures in [0, 1] (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, K 0.01 and 0.03.
+    """Return 1 - SSIM for images in [0, 1] (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, K1 0.01, K2 0.03.
 
-    torchmetrics mirrors the border and averages all positions.
+    It mirrors the border and averages all positions (torchmetrics), and it has a gradient; `runtime.metrics.ssim`,
+    which is reported, averages the positions whose window lies inside the image.
     """
-    similarity: Tensor = structural_similarity_index_measure(restored, sharp, data_range=1.0)
+    similarity = structural_similarity_index_measure(restored, sharp, data_range=1.0)
+    assert isinstance(similarity, Tensor)
     return 1 - similarity
 
 
 def multi_scale_l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Sum of the L1 losses of both pictures reduced bilinearly by 2 and by 4 (DeblurGAN-v2 paper, section V)."""
+    """Return the sum of the L1 losses of both images reduced bilinearly by 2 and by 4 (DeblurGAN-v2, section V)."""
     total = restored.new_zeros(())
     for factor in (2, 4):
         size = (max(1, restored.shape[2] // factor), max(1, restored.shape[3] // factor))
-        smaller = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (restored, sharp))
-        total = total + F.l1_loss(*smaller)
+        smaller, smaller_sharp = (
+            F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in (restored, sharp)
+        )
+        total = total + F.l1_loss(smaller, smaller_sharp)
     return total
 
 
 def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean absolute difference of the real and imaginary parts of both spectra (Cho et al. 2021, MIMO-UNet).
+    """Return the mean absolute difference of the real and imaginary parts of both spectra (Cho et al. 2021, MIMO-UNet).
 
-    The transform is the orthonormal one, so that the weight does not depend on the size.
+    The transform is orthonormal, so that the weight of the loss does not depend on the size of the images.
     """
     difference = torch.fft.fft2(restored - sharp, norm="ortho")
     return torch.view_as_real(difference).abs().mean()
 
 
-def attention_distance(features: Tensor, taught: Tensor) -> Tensor:
-    """Squared distance of two attention maps, a mean over the batch (Zagoruyko and Komodakis 2017, equation 2).
+def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Return the squared distance of two attention maps (Zagoruyko and Komodakis 2017, equation 2).
 
-    A map is the mean square over the channels, of unit length over all places, so that networks of any width
-    compare. float[N, C, H, W] and float[N, D, H, W].
+    float32[N, C, H, W] and float32[N, D, H, W]. A map is the mean square over the channels, scaled to unit length over
+    all positions, so that networks with different numbers of channels can be compared.
     """
-    maps = (F.normalize(each.float().square().mean(dim=1).flatten(1)) for each in (features, taught))
-    difference = torch.sub(*maps)
-    return difference.square().sum(dim=1).mean()
+    own, teacher = (F.normalize(maps.float().square().mean(dim=1).flatten(1)) for maps in (features, teacher_features))
+    return (own - teacher).square().sum(dim=1).mean()
 
 
 class ContentLoss(nn.Module):
-    """The weighted sum of all losses that compare a restored picture with the sharp one, in [0, 1]."""
+    """Weighted sum of all losses that compare a restored image with the sharp one, in [0, 1]."""
 
     def __init__(self, config: LossConfig) -> None:
+        """Raise UsageError if the weights of LPIPS are needed and cannot be loaded."""
         super().__init__()
         self.lpips = Lpips(config.lpips_weights) if config.lpips and config.lpips_weights else None
         losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -86,20 +92,21 @@ class ContentLoss(nn.Module):
         return total
 
 
-def adversarial_loss(judgements: Tensor, kind: str) -> Tensor:
-    """What the generator pays for being found out, from the discriminator's view of its pictures.
+def adversarial_loss(outputs: Tensor, kind: AdversarialKind) -> Tensor:
+    """Return the loss of the generator for the discriminator outputs of its images, float32[N, 1, H, W].
 
-    `bce`: cross-entropy of probabilities with 1; `bce_logits`: of logits; `wgan_gp`: minus the mean.
+    `bce`: cross-entropy of probabilities with 1; `bce_logits`: of logits with 1; `wgan_gp`: minus the mean.
     """
     if kind == "wgan_gp":
-        return -judgements.mean()
-    return _cross_entropy(judgements, 1.0, kind)
+        return -outputs.mean()
+    return _cross_entropy(outputs, 1.0, kind)
 
 
-def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
-    """What the discriminator pays: the mean of its losses on real and fake pictures.
+def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialKind) -> Tensor:
+    """Return the loss of the discriminator for its outputs of sharp (real) and restored (fake) images.
 
-    `wgan_gp`: the difference of the means (Arjovsky et al. 2017), to which `gradient_penalty` is added.
+    `bce`, `bce_logits`: mean of the cross-entropies. `wgan_gp`: difference of the means (Arjovsky et al. 2017), without
+    `gradient_penalty`.
     """
     if kind == "wgan_gp":
         return fake.mean() - real.mean()
@@ -107,18 +114,20 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """10 times the mean of (|gradient| - 1)^2 at random points between real and fake pictures.
+    """Return 10 times the mean of (|gradient| - 1)^2 at random points between real and fake images.
 
-    Gulrajani et al. 2017, equation 3; the judgements of all patches of a picture are averaged.
+    Gulrajani et al. 2017, equation 3; the discriminator outputs of all patches of an image are averaged.
     """
     between = torch.lerp(fake, real, torch.rand(len(real), 1, 1, 1, device=real.device)).requires_grad_()
-    judgements = discriminator(between).float().mean(dim=(1, 2, 3))
-    (gradient,) = torch.autograd.grad(judgements.sum(), between, create_graph=True)
-    return GRADIENT_PENALTY * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    outputs = discriminator(between).float().mean(dim=(1, 2, 3))
+    (gradient,) = torch.autograd.grad(outputs.sum(), between, create_graph=True)
+    penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    return GRADIENT_PENALTY * penalty
 
 
-def _cross_entropy(judgements: Tensor, truth: float, kind: str) -> Tensor:
-    if not torch.isfinite(judgements).all():
-        return judgements.mean()  # torch's own would end the process where NaN can be survived
+def _cross_entropy(outputs: Tensor, label: float, kind: AdversarialKind) -> Tensor:
+    if not torch.isfinite(outputs).all():
+        return outputs.mean()  # NaN, which the step skips; torch's own function would end the process
     loss = F.binary_cross_entropy if kind == "bce" else F.binary_cross_entropy_with_logits
-    return loss(judgements, torch.full_like(judgements, truth))
+    mean: Tensor = loss(outputs, torch.full_like(outputs, label))
+    return mean

@@ -1,4 +1,4 @@
-"""The course of a learning rate: torch's schedulers, put together as a recipe says."""
+"""Learning-rate schedule of a recipe, composed of torch's schedulers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from train.config import Recipe
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear warm-up, then 1, or half a cosine down to 0 (Loshchilov and Hutter 2017). `step` counts from 1."""
+    """Return the factor of the learning rate at a step, counted from 1, of a run of `steps`.
+
+    The factor rises linearly during the warm-up. After it, it is 1, or falls to 0 along half a cosine (Loshchilov and
+    Hutter 2017).
+    """
     if step <= recipe.warmup_steps:
         return step / recipe.warmup_steps
     if recipe.schedule != "cosine":
@@ -21,11 +25,11 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-class Schedule:
-    """Sets the learning rate of an optimizer after each step and each epoch."""
+class LearningRateSchedule:
+    """Changes the learning rate of an optimizer after each step and each epoch."""
 
     def __init__(self, recipe: Recipe, optimizer: Optimizer, *, steps: int) -> None:
-        """`steps`: of the whole run."""
+        """`steps`: number of steps of the whole run."""
         self._parts: dict[str, Any] = {}
         if recipe.schedule == "cosine" or recipe.warmup_steps:
             self._parts["step"] = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe, done + 1, steps))
@@ -35,18 +39,22 @@ class Schedule:
             self._parts["plateau"] = ReduceLROnPlateau(optimizer, factor=0.5, patience=recipe.patience_epochs)
 
     def after_step(self) -> None:
+        """Set the learning rate of the next step."""
         if "step" in self._parts:
             self._parts["step"].step()
 
     def after_epoch(self, validation_loss: float) -> None:
+        """Set the learning rate of the next epoch."""
         if "tenth" in self._parts:
             self._parts["tenth"].step()
         if "plateau" in self._parts:
             self._parts["plateau"].step(validation_loss)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])

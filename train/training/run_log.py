@@ -1,4 +1,4 @@
-"""What a run tells while it runs: one line an epoch, on the terminal, in a file, and for TensorBoard."""
+"""Log of a run: one entry for each epoch, on the terminal, in `log.jsonl`, and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from typing import Any
 
 from tqdm import tqdm
 
-from train.checkpoint import write_whole
+from runtime.files import unwritable, write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
 
 
-class Log:
-    """Writes `log.jsonl`, TensorBoard's events where it is installed, and a line on the terminal."""
+class RunLog:
+    """Writes `log.jsonl`, a line on the terminal, and TensorBoard events if TensorBoard is installed."""
 
     def __init__(self, run: Path, *, from_step: int) -> None:
-        """Lines and events after `from_step` are of a stretch that is trained again, and are dropped."""
+        """Open the log. Entries after `from_step` are removed, because those steps are repeated."""
         self._path = run / LOG
-        lines = [line for line in read_log(run) if line["step"] <= from_step]
-        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        self._events = _event_writer(run / TENSORBOARD, from_step)
+        entries = [entry for entry in read_log(run) if entry["step"] <= from_step]
+        write_whole(self._path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+        self._events = _create_event_writer(run / TENSORBOARD, from_step)
 
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Record one epoch: numbers by name, `step` and `epoch` among them."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def write_epoch(self, entry: dict[str, Any]) -> None:
+        """Record an epoch: numbers by name, with `step` and `epoch` among them; raises OutputError."""
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise unwritable(self._path, error) from error
         if self._events:
-            for name, value in line.items():
+            for name, value in entry.items():
                 if name not in {"step", "epoch"}:
-                    self._events.add_scalar(name, value, line["step"])
+                    self._events.add_scalar(name, value, entry["step"])
             self._events.flush()
-        tqdm.write(_sentence(line))
+        tqdm.write(_format_epoch(entry))
 
-    def __enter__(self) -> Log:  # noqa: PYI034 - Self is new in Python 3.11
+    def __enter__(self) -> RunLog:  # noqa: PYI034 - Self is new in Python 3.11
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -44,35 +47,35 @@ class Log:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The epochs of a run; a last line that was cut off by a kill is left out."""
-    lines = []
+    """Return the entries of a run, without a last line that a killed process left incomplete."""
+    entries = []
     path = run / LOG
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
+            entries.append(json.loads(text))
         except json.JSONDecodeError:
             break
-    return lines
+    return entries
 
 
-def _sentence(line: dict[str, Any]) -> str:
-    parts = [f"epoch {line['epoch']}, step {line['step']}:"]
+def _format_epoch(entry: dict[str, Any]) -> str:
+    parts = [f"epoch {entry['epoch']}, step {entry['step']}:"]
     for word, name in (("loss", "train/generator_loss"), ("discriminator", "train/discriminator_loss")):
-        if name in line:
-            parts.append(f"{word} {line[name]:.5f}")
-    parts.append(f"validation {line['validation/content_loss']:.5f}, {line['validation/psnr_db']:.3f} dB")
-    parts.append(f"(blurred {line['validation/blurred_psnr_db']:.3f}), SSIM {line['validation/ssim']:.4f},")
-    parts.append(f"{line['images_per_second']:.3g} images/s")
-    if line["skipped_steps"]:
-        parts.append(f"({line['skipped_steps']} skipped: gradient not finite)")
+        if name in entry:
+            parts.append(f"{word} {entry[name]:.5f}")
+    parts.append(f"validation {entry['validation/content_loss']:.5f}, {entry['validation/psnr_db']:.3f} dB")
+    parts.append(f"(blurred {entry['validation/blurred_psnr_db']:.3f}), SSIM {entry['validation/ssim']:.4f},")
+    parts.append(f"{entry['images_per_second']:.3g} images/s")
+    if entry["skipped_steps"]:
+        parts.append(f"({entry['skipped_steps']} steps skipped: gradient not finite)")
     return " ".join(parts)
 
 
-def _event_writer(folder: Path, from_step: int) -> Any:
-    """TensorBoard's writer, or None where it is not installed."""
+def _create_event_writer(folder: Path, from_step: int) -> Any:
+    """Return TensorBoard's writer, or None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional
     except ImportError:
-        tqdm.write("tensorboard is not installed; log.jsonl has all that it would show")
+        tqdm.write("tensorboard is not installed; log.jsonl has the same numbers")
         return None
     return SummaryWriter(str(folder), purge_step=from_step + 1)

@@ -1,4 +1,4 @@
-"""One training step of a generator and, where the recipe has one, its discriminator."""
+"""One training step of a generator and, if the recipe has an adversarial loss, of its discriminator."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn import functional as F
 
+from runtime.errors import UsageError
 from train.config import Recipe
-from train.models import Generator, restored_planes
+from train.models import Generator, restore_nchw
 from train.training.losses import (
     ContentLoss,
     adversarial_loss,
@@ -23,13 +24,9 @@ _COMPUTES_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class Step:
-    """Updates the discriminator on the generator's picture, then the generator on its judgement.
+    """Updates the discriminator on the output of the generator, then the generator on the discriminator output.
 
-    `networks`: `generator` and, where there is one, `discriminator`; they may be wrapped
-    (DistributedDataParallel, torch.compile). A network whose gradient is not finite is left as
-    it was; `skipped` counts the steps in a row of which that is true. `sees`: the generator as
-    it is, which knows how it sees pixels; the discriminator sees them in the same range.
-    `teacher`: a generator whose pictures are learned from as well.
+    A network whose gradient is not finite is not updated.
     """
 
     def __init__(
@@ -39,130 +36,147 @@ class Step:
         networks: dict[str, nn.Module],
         optimizers: dict[str, torch.optim.Optimizer],
         content_loss: ContentLoss,
-        sees: Generator,
+        bare_generator: Generator,
         teacher: Generator | None = None,
     ) -> None:
+        """Prepare the step.
+
+        `networks`, `optimizers`: by name, `generator` and perhaps `discriminator`; networks may be wrapped
+        (DistributedDataParallel, torch.compile). `bare_generator`: the generator without a wrapper, which states pixel
+        range and channel order, also for the discriminator. Raises UsageError if a generator names no features that
+        can be compared.
+        """
         self.recipe, self.teacher = recipe, teacher
         self.networks = networks
         self.generator, self.discriminator = networks["generator"], networks.get("discriminator")
         self.optimizers, self.content_loss = optimizers, content_loss
-        self.sees = sees
-        place = next(self.generator.parameters()).device.type
-        self.precision = precision_on(place, recipe.precision)
-        self.scalers = {name: GradScaler(place, enabled=self.precision == "fp16") for name in optimizers}
+        self.bare_generator = bare_generator
+        device = next(self.generator.parameters()).device.type
+        self.precision = choose_precision(device, recipe.precision)
+        self.scalers = {name: GradScaler(device, enabled=self.precision == "fp16") for name in optimizers}
         self.skipped = 0
+        """Number of the latest steps in a row with a gradient that was not finite."""
         self.features: list[list[Tensor]] = []
-        """What the generator and the teacher last gave where they are compared; one list of one for each."""
+        """Latest features of the generator and of the teacher, if they are compared; one list of length 1 each."""
         if teacher is not None and recipe.losses.feature_distillation:
-            self.features = [_last_output(network) for network in (sees, teacher)]
+            self.features = [_record_features(network) for network in (bare_generator, teacher)]
 
     def __call__(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """float32[N, 3, H, W] in [0, 1] blurred and sharp -> restored, and the losses by name."""
+        """Train on a batch, float32[N, 3, H, W] in [0, 1] each; return the restored images and the losses by name."""
         with self._autocast(blurred):
-            restored = restored_planes(self.generator, blurred, self.sees)
-        low, high = self.sees.pixel_range
-        real, fake = (pictures * (high - low) + low for pictures in (sharp, restored))
-        finite, losses = True, {}
+            restored = restore_nchw(self.generator, blurred, self.bare_generator)
+        low, high = self.bare_generator.pixel_range
+        real, fake = (images * (high - low) + low for images in (sharp, restored))
+        is_finite, losses = True, {}
         if self.discriminator is not None:
-            losses["discriminator_loss"] = self._discriminator_loss(real, fake.detach())
-            finite = self._update("discriminator", losses["discriminator_loss"])
-        losses["content_loss"] = losses["generator_loss"] = self.content_loss(restored, sharp)
-        if self.teacher is not None:
-            losses["distillation_loss"] = F.l1_loss(restored, self._taught(blurred))
-            losses["generator_loss"] = (
-                losses["generator_loss"] + self.recipe.losses.distillation * losses["distillation_loss"]
-            )
-        if self.features:
-            losses["feature_loss"] = attention_distance(*(output for (output,) in self.features))
-            losses["generator_loss"] = (
-                losses["generator_loss"] + self.recipe.losses.feature_distillation * losses["feature_loss"]
-            )
-        if self.discriminator is not None:
-            losses["adversarial_loss"] = self._adversarial_loss(fake)
-            losses["generator_loss"] = (
-                losses["generator_loss"] + self.recipe.losses.adversarial * losses["adversarial_loss"]
-            )
-        finite &= self._update("generator", losses["generator_loss"])
-        self.skipped = 0 if finite else self.skipped + 1
+            losses["discriminator_loss"] = self._compute_discriminator_loss(real, fake.detach())
+            is_finite = self._update("discriminator", losses["discriminator_loss"])
+        losses |= self._compute_generator_losses(blurred, sharp, restored, fake)
+        is_finite &= self._update("generator", losses["generator_loss"])
+        self.skipped = 0 if is_finite else self.skipped + 1
         return restored.detach(), {name: loss.detach() for name, loss in losses.items()}
 
-    @torch.no_grad()
-    def _taught(self, blurred: Tensor) -> Tensor:
-        """The teacher's picture, float32[N, 3, H, W] in [0, 1] and the generator's order of colours."""
-        assert self.teacher is not None
-        swap = self.teacher.channel_order != self.sees.channel_order
-        with self._autocast(blurred):
-            taught = restored_planes(self.teacher, blurred.flip(1) if swap else blurred, self.teacher).clamp(0, 1)
-        return taught.flip(1) if swap else taught
+    def _compute_generator_losses(
+        self, blurred: Tensor, sharp: Tensor, restored: Tensor, fake: Tensor
+    ) -> dict[str, Tensor]:
+        """Return all losses of the generator by name; `generator_loss` is their weighted sum."""
+        weights = self.recipe.losses
+        losses = {"content_loss": self.content_loss(restored, sharp)}
+        total = losses["content_loss"]
+        if self.teacher is not None:
+            losses["distillation_loss"] = F.l1_loss(restored, self._restore_with_teacher(blurred))
+            total = total + weights.distillation * losses["distillation_loss"]
+        if self.features:
+            losses["feature_loss"] = attention_distance(*(output for (output,) in self.features))
+            total = total + weights.feature_distillation * losses["feature_loss"]
+        if self.discriminator is not None:
+            losses["adversarial_loss"] = self._compute_adversarial_loss(fake)
+            total = total + weights.adversarial * losses["adversarial_loss"]
+        return losses | {"generator_loss": total}
 
-    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _restore_with_teacher(self, blurred: Tensor) -> Tensor:
+        """Return the output of the teacher, float32[N, 3, H, W] in [0, 1], in the generator's channel order."""
+        assert self.teacher is not None
+        swaps_channels = self.teacher.channel_order != self.bare_generator.channel_order
+        with self._autocast(blurred):
+            restored = restore_nchw(self.teacher, blurred.flip(1) if swaps_channels else blurred, self.teacher)
+        restored = restored.clamp(0, 1)
+        return restored.flip(1) if swaps_channels else restored
+
+    def _compute_discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         assert self.discriminator is not None
         kind = self.recipe.losses.adversarial_kind
         with self._autocast(real):
-            judgements = [self.discriminator(pictures) for pictures in (real, fake)]
-        loss = discriminator_loss(judgements[0].float(), judgements[1].float(), kind)
+            outputs = [self.discriminator(images) for images in (real, fake)]
+        loss = discriminator_loss(outputs[0].float(), outputs[1].float(), kind)
         if kind == "wgan_gp":
-            loss = loss + gradient_penalty(_bare(self.discriminator), real, fake)
+            loss = loss + gradient_penalty(_unwrap(self.discriminator), real, fake)
         return loss
 
-    def _adversarial_loss(self, fake: Tensor) -> Tensor:
-        """Through the bare discriminator, whose weights take no gradient here."""
+    def _compute_adversarial_loss(self, fake: Tensor) -> Tensor:
+        """Return the adversarial loss; the weights of the discriminator, used without wrapper, get no gradient."""
         assert self.discriminator is not None
-        discriminator = _bare(self.discriminator).requires_grad_(requires_grad=False)
+        discriminator = _unwrap(self.discriminator).requires_grad_(requires_grad=False)
         with self._autocast(fake):
-            judgements = discriminator(fake)
+            outputs = discriminator(fake)
         discriminator.requires_grad_()
-        return adversarial_loss(judgements.float(), self.recipe.losses.adversarial_kind)
+        return adversarial_loss(outputs.float(), self.recipe.losses.adversarial_kind)
 
     def _update(self, name: str, loss: Tensor) -> bool:
-        """One step of a network's optimizer, unless its gradient is not finite; tells whether it was.
+        """Take one step of a network's optimizer unless the gradient is not finite; return whether it is finite.
 
-        The gradient is the same on all ranks, so that all skip or none does.
+        The gradient is the same in all processes, so that all of them skip the step or none.
         """
         optimizer, scaler = self.optimizers[name], self.scalers[name]
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.recipe.gradient_clip or float("inf"))
-        finite = bool(torch.isfinite(norm))
-        if finite:
+        is_finite = bool(torch.isfinite(norm))
+        if is_finite:
             scaler.step(optimizer)
         scaler.update()
-        return finite
+        return is_finite
 
-    def _autocast(self, on: Tensor) -> torch.autocast:
+    def _autocast(self, batch: Tensor) -> torch.autocast:
         dtype = _AUTOCAST.get(self.precision)
-        return torch.autocast(on.device.type, dtype, enabled=dtype is not None)
+        return torch.autocast(batch.device.type, dtype, enabled=dtype is not None)
 
 
-def _last_output(network: Generator) -> list[Tensor]:
-    """A list of what the network's features were in its last forward pass; raises ValueError if it names none."""
-    if not network.features_at:
-        raise ValueError(f"features of {type(network).__name__} are not compared: --set losses.feature_distillation=0")
-    last: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        last[:] = [output]
-
-    network.get_submodule(network.features_at).register_forward_hook(keep)
-    return last
-
-
-def precision_on(place: str, wanted: str) -> str:
-    """`wanted`, or what `auto` stands for on `cpu` or `cuda`.
+def choose_precision(device: str, precision: str) -> str:
+    """Return the precision for a device, `cpu` or `cuda`: bf16 instead of `auto` if the device computes in it.
 
     A CPU without bfloat16 emulates it, five times slower than it computes in float32.
     """
-    if wanted != "auto":
-        return wanted
-    if place == "cuda":
-        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that we take
-        there = any(found.get(name) for name in _COMPUTES_BF16)
-    return "bf16" if there else "fp32"
+        # The oldest supported torch has no `get_capabilities`.
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        has_bf16 = any(capabilities.get(name) for name in _COMPUTES_BF16)
+    return "bf16" if has_bf16 else "fp32"
 
 
-def _bare(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel."""
-    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+def _record_features(network: Generator) -> list[Tensor]:
+    """Return a list that holds the features of the latest forward pass; raises UsageError if the network names none."""
+    if not network.feature_layer:
+        what = f"features of {type(network).__name__} cannot be compared"
+        raise UsageError(what, hint="set --set losses.feature_distillation=0")
+    latest: list[Tensor] = []
+
+    def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        latest[:] = [output]
+
+    network.get_submodule(network.feature_layer).register_forward_hook(record)
+    return latest
+
+
+def _unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside DistributedDataParallel."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        inner: nn.Module = network.module
+        return inner
+    return network

@@ -1,38 +1,46 @@
-"""How good a generator is on held-out pictures, while it is being trained."""
+"""Validation: the loss and the image quality of a generator on held-out images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from train.metrics import psnr_db, ssim
-from train.models import Generator, planes, restored_planes
+from train.metrics import measure_batch
+from train.models import Generator, nchw_from_frames, restore_nchw
 from train.training.distributed import Ranks
+from train.training.loaders import Batch
 from train.training.losses import ContentLoss
 
-_NAMES = ("content_loss", "psnr_db", "ssim", "blurred_psnr_db", "blurred_ssim")
+
+class ValidationScores(NamedTuple):
+    """Means over the validation images; the fields are the names in `log.jsonl`, after `validation/`."""
+
+    content_loss: float
+    psnr_db: float
+    ssim: float
+    blurred_psnr_db: float
+    """PSNR of the blurred images themselves, for comparison."""
+    blurred_ssim: float
 
 
 @torch.inference_mode()
 def validate(
-    generator: Generator, batches: Iterable[tuple[Tensor, Tensor]], *, content_loss: ContentLoss, ranks: Ranks
-) -> dict[str, float]:
-    """Means over the held-out pictures of all ranks: of the restored ones, and of the blurred as they are.
-
-    `batches`: uint8[N, H, W, 3] BGR blurred and sharp. The generator is left in train mode.
-    """
+    generator: Generator, batches: Iterable[Batch], *, content_loss: ContentLoss, ranks: Ranks
+) -> ValidationScores:
+    """Return the means over the validation images of all processes. The generator is left in train mode."""
     generator.eval()
-    sums = dict.fromkeys(("pictures", *_NAMES), 0.0)
+    sums = dict.fromkeys(("images", *ValidationScores._fields), 0.0)
     for batch in batches:
-        blurred, sharp = (planes(frames.to(ranks.device), generator) for frames in batch)
-        restored = restored_planes(generator, blurred, generator)
-        sums["pictures"] += len(sharp)
+        blurred, sharp = (nchw_from_frames(frames.to(ranks.device), generator) for frames in batch)
+        restored = restore_nchw(generator, blurred, generator)
+        sums["images"] += len(sharp)
         sums["content_loss"] += len(sharp) * float(content_loss(restored, sharp))
-        for prefix, pictures in (("", restored), ("blurred_", blurred)):
-            sums[f"{prefix}psnr_db"] += float(psnr_db(pictures, sharp).sum())
-            sums[f"{prefix}ssim"] += float(ssim(pictures, sharp).sum())
+        for prefix, images in (("", restored), ("blurred_", blurred)):
+            similarities = measure_batch(images, sharp)
+            sums[f"{prefix}psnr_db"] += sum(similarity.psnr_db for similarity in similarities)
+            sums[f"{prefix}ssim"] += sum(similarity.ssim for similarity in similarities)
     generator.train()
-    sums = ranks.total(sums)
-    return {name: sums[name] / sums["pictures"] for name in _NAMES}
+    sums = ranks.sum(sums)
+    return ValidationScores(**{name: sums[name] / sums["images"] for name in ValidationScores._fields})

@@ -1,0 +1,75 @@
+"""Scores of a model on test images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from train.config import DataConfig, Recipe
+from train.data.blur import Image
+from train.data.datasets import ImageDataset, Pair
+from train.data.index import Sample
+from train.metrics import Score, measure_similarity
+
+Restorer = Callable[[Image], Image]
+"""Function that restores uint8[1, H, W, 3] BGR."""
+EXAMPLES = 5
+"""Number of images that a report shows."""
+
+
+def choose_test_config(size: str, recipe: Recipe | None) -> DataConfig:
+    """Return how test images are read: blurred as in training, without augmentation, at the size of `--size`.
+
+    `size`: `WxH`, `full` or `trained`. Raises ValueError for any other text, and for sizes that are too small.
+    """
+    trained = dataclasses.replace(recipe.data if recipe else DataConfig(), shares=(), flips=False, quarter_turns=False)
+    if size == "trained" and trained.view == "resize":
+        return trained
+    if size in {"trained", "full"}:
+        return dataclasses.replace(trained, view="whole")
+    try:
+        width, height = (int(part) for part in size.split("x"))
+    except ValueError as error:
+        raise ValueError(f"--size must be WxH, such as 800x450, or full, got {size!r}") from error
+    return dataclasses.replace(trained, view="resize", size_px=(width, height))
+
+
+def score_pair(model: Restorer, pair: Pair, name: str) -> tuple[Score, Image]:
+    """Restore the blurred image of a pair and compare both with the sharp one; return the score and the restored image.
+
+    Images are uint8[H, W, 3] BGR.
+    """
+    blurred, sharp = pair
+    restored = model(blurred[np.newaxis])[0]
+    before, after = (measure_similarity(image, sharp) for image in (blurred, restored))
+    return Score(name, before.psnr_db, after.psnr_db, before.ssim, after.ssim), restored
+
+
+def score_dataset(model: Restorer, dataset: ImageDataset, *, root: Path) -> list[Score]:
+    """Score every image of a dataset; images are named by their path below `root`."""
+    rows = tqdm(range(len(dataset)), desc="restoring", unit="image")
+    return [score_pair(model, dataset[0, row], _name_sample(dataset.samples[row], root))[0] for row in rows]
+
+
+def select_examples(scores: list[Score]) -> list[int]:
+    """Return the rows of five images, from the smallest gain to the largest, so that a report shows failures too."""
+    order = np.argsort([score.gain_db for score in scores], kind="stable")
+    positions = np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int)
+    return [int(order[position]) for position in sorted(set(positions))]
+
+
+def write_scores(scores: list[Score], path: Path) -> None:
+    """Write the scores as CSV; raises OSError."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["picture" if field.name == "image" else field.name for field in dataclasses.fields(Score)])
+        writer.writerows(dataclasses.astuple(score) for score in scores)
+
+
+def _name_sample(sample: Sample, root: Path) -> str:
+    return (sample.blurred or sample.sharp).relative_to(root).as_posix()

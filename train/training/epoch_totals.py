@@ -1,0 +1,63 @@
+"""Sums over an epoch, which become the training numbers of its log entry."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from train.metrics import Similarity
+
+LOSSES = (
+    "generator_loss",
+    "content_loss",
+    "distillation_loss",
+    "feature_loss",
+    "adversarial_loss",
+    "discriminator_loss",
+)
+_SCORES = ("psnr_db", "ssim")
+_KEYS = ("steps", "skipped_steps", *LOSSES, "pictures", *_SCORES)
+"""Names of the sums in `state.pt`: losses are summed over `steps`, which do not include the skipped ones, and scores
+over `pictures`, the images that were measured."""
+
+
+class EpochTotals:
+    """Sums over the steps of the current epoch in this process."""
+
+    def __init__(self) -> None:
+        self.sums = dict.fromkeys(_KEYS, 0.0)
+        self._pending: list[dict[str, Tensor]] = []
+        """Losses that are not in the sums yet: to read one, the CPU must wait for the GPU."""
+
+    def clear(self) -> None:
+        """Set all sums to 0."""
+        self.sums = dict.fromkeys(_KEYS, 0.0)
+
+    def add_skipped_step(self) -> None:
+        """Count a step whose gradient was not finite."""
+        self.sums["skipped_steps"] += 1
+
+    def add_step(self, losses: dict[str, Tensor]) -> None:
+        """Count a step and add its losses later, in `read_pending`."""
+        self.sums["steps"] += 1
+        self._pending.append(losses)
+
+    def add_scores(self, similarities: list[Similarity]) -> None:
+        """Add the image quality of a batch."""
+        self.sums["pictures"] += len(similarities)
+        self.sums["psnr_db"] += sum(similarity.psnr_db for similarity in similarities)
+        self.sums["ssim"] += sum(similarity.ssim for similarity in similarities)
+
+    def read_pending(self) -> None:
+        """Add all losses that were not added yet."""
+        for losses in self._pending:
+            for name, loss in losses.items():
+                self.sums[name] += float(loss)
+        self._pending.clear()
+
+
+def average_sums(sums: dict[str, float]) -> dict[str, float]:
+    """Return the means of the losses and scores that an epoch has, by name."""
+    averages: dict[str, float] = {}
+    for names, count in ((LOSSES, sums["steps"]), (_SCORES, sums["pictures"])):
+        averages |= {name: sums[name] / count for name in names if sums[name]}
+    return averages

@@ -1,0 +1,115 @@
+"""Networks of a run, with their optimizers, learning-rate schedules and the step that trains them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from train.checkpoint import load_generator, load_initial_weights
+from train.config import Recipe
+from train.errors import settings_checked
+from train.models import Generator, PatchGan, create_generator
+from train.training.distributed import Ranks
+from train.training.losses import ContentLoss
+from train.training.lr_schedule import LearningRateSchedule
+from train.training.step import Step
+
+_OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """All objects of a run that have weights or a state."""
+
+    generator: Generator
+    average: AveragedModel | None
+    """Moving average of the generator, if the recipe has one."""
+    optimizers: dict[str, torch.optim.Optimizer]
+    """Optimizers by the name of their network, `generator` or `discriminator`."""
+    schedules: dict[str, LearningRateSchedule]
+    content_loss: ContentLoss
+    step: Step
+    memory_format: torch.memory_format
+    parts: dict[str, Any]
+    """Objects whose state a checkpoint holds, by their name in it."""
+
+    @property
+    def published(self) -> Generator:
+        """Generator that is validated and published: the average, or the generator itself without one."""
+        if self.average is None:
+            return self.generator
+        averaged: Any = self.average.module
+        assert isinstance(averaged, Generator)
+        return averaged
+
+
+def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool) -> Networks:
+    """Create everything that a recipe trains, on the device of this process.
+
+    `steps`: number of steps of the whole run. `initialize`: load the weights of `recipe.init`; False if a saved state
+    is loaded afterwards. Raises UsageError for settings that cannot be used, and CheckpointError.
+    """
+    torch.manual_seed(recipe.seed)
+    # The networks take random numbers in this order: another order gives other initial weights for the same seed.
+    generator = _create_generator(recipe, initialize=initialize)
+    teacher = load_generator(Path(recipe.teacher))[0] if recipe.teacher else None
+    if teacher:
+        teacher.requires_grad_(requires_grad=False)
+    networks: dict[str, nn.Module] = {"generator": generator}
+    if recipe.losses.adversarial:
+        sigmoid = recipe.losses.adversarial_kind == "bce"
+        networks["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
+    if ranks.count > 1 and ranks.device.type == "cuda":
+        networks = {name: _synchronize_statistics(network) for name, network in networks.items()}
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    for network in networks.values():
+        _move(network, ranks.device, memory_format).train()  # pretrained encoders arrive in eval mode
+    averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
+    content_loss = ContentLoss(recipe.losses).to(ranks.device)
+    optimizers = {name: _create_optimizer(recipe, network, ranks.device) for name, network in networks.items()}
+    schedules = {name: LearningRateSchedule(recipe, optimizer, steps=steps) for name, optimizer in optimizers.items()}
+    compiled: dict[str, Any] = {"generator": torch.compile(generator)} if recipe.compile else {}
+    step = Step(
+        recipe,
+        networks={name: ranks.wrap(network) for name, network in (networks | compiled).items()},
+        optimizers=optimizers,
+        content_loss=content_loss,
+        bare_generator=generator,
+        teacher=_move(teacher, ranks.device, memory_format) if teacher else None,
+    )
+    parts: dict[str, Any] = dict(networks) | ({"average": average} if average else {})
+    for name in networks:
+        parts[f"{name}_optimizer"] = optimizers[name]
+        parts[f"{name}_schedule"] = schedules[name]
+        parts[f"{name}_scaler"] = step.scalers[name]
+    return Networks(generator, average, optimizers, schedules, content_loss, step, memory_format, parts)
+
+
+def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
+    with settings_checked():
+        generator = create_generator(recipe.generator, **recipe.options)
+    if recipe.init and initialize:
+        load_initial_weights(generator, Path(recipe.init))
+    return generator
+
+
+def _create_optimizer(recipe: Recipe, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    fused = device.type == "cuda" or None
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[recipe.optimizer](network.parameters(), **settings)
+    return optimizer
+
+
+def _synchronize_statistics(network: nn.Module) -> nn.Module:
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def _move(network: Any, device: torch.device, memory_format: torch.memory_format) -> Any:
+    return network.to(device, memory_format=memory_format)

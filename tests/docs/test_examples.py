@@ -16,11 +16,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import pytest
 
 from tests.conftest import ROOT, picture, write_clip
+from train.models import GENERATORS
 
 _FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?"
@@ -73,7 +75,7 @@ MODULES = {script: module for module, script in GENERATOR.SCRIPTS.items() if scr
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that examples name, and the commands of the package first on the path."""
     work, commands = tmp_path / "work", tmp_path / "bin"
     (work / "photos").mkdir(parents=True)
@@ -92,7 +94,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(work)
-    return work
+    with patch.dict(GENERATORS):  # a page adds a network
+        yield work
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -16,8 +16,8 @@ To add a network, write one file next to this one with a subclass of `Generator`
             features = F.relu(self.conv2(F.relu(self.conv1(x))))  # [N, width, H, W]
             return x + self.conv3(features)
 
-Then add its name to `GENERATORS` and to `_find_class` in `train/models/__init__.py`. `python -m train --generator NAME
---set options.width=32` trains it, and `python -m export RUN` makes engines of it.
+Then add a line for it to `GENERATORS` in `train/models/__init__.py`. `python -m train --generator NAME --set
+options.width=32` trains it, and `python -m export RUN` makes engines of it; see docs/howto/add-a-network.md.
 """
 
 from __future__ import annotations

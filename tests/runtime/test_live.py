@@ -24,7 +24,7 @@ from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
-from runtime.urls import is_url, redact, with_secrets
+from runtime.urls import is_url, redact, resolve_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.conftest import UNGUARDED
@@ -274,14 +274,14 @@ def test_passwords_are_not_shown() -> None:
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
-    assert with_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
+    assert resolve_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
     (tmp_path / "address").write_text("rtsp://u:${CAMERA_PASSWORD}@h/y\n")
-    assert with_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
-    assert with_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
+    assert resolve_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
+    assert resolve_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
     with pytest.raises(UsageError, match="is not in the environment"):
-        with_secrets("rtsp://${NO_SUCH_NAME}@h/x")
+        resolve_secrets("rtsp://${NO_SUCH_NAME}@h/x")
     with pytest.raises(UsageError, match="cannot be read from its file"):
-        with_secrets("@/nowhere/address")
+        resolve_secrets("@/nowhere/address")
 
 
 def test_a_password_reaches_no_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
-from runtime.sinks import WindowSink, in_the_way, open_sink
+from runtime.sinks import WindowSink, existing_output, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
@@ -203,13 +203,13 @@ def test_folder_of_the_source_is_no_output(tmp_path: Path) -> None:
         open_sink(str(tmp_path), facts(files=(tmp_path / "a.png",)))
 
 
-def test_what_is_in_the_way(tmp_path: Path) -> None:
-    assert in_the_way(str(tmp_path / "a.mp4")) is None
-    assert in_the_way(str(tmp_path)) is None
+def test_what_is_existing_output(tmp_path: Path) -> None:
+    assert existing_output(str(tmp_path / "a.mp4")) is None
+    assert existing_output(str(tmp_path)) is None
     (tmp_path / "a.partial.mp4").touch()
-    assert in_the_way(str(tmp_path / "a.mp4")) == tmp_path / "a.partial.mp4"
-    assert in_the_way(str(tmp_path)) == tmp_path
-    assert in_the_way("null") is None
+    assert existing_output(str(tmp_path / "a.mp4")) == tmp_path / "a.partial.mp4"
+    assert existing_output(str(tmp_path)) == tmp_path
+    assert existing_output("null") is None
 
 
 def test_no_screen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

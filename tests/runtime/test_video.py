@@ -81,7 +81,7 @@ def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         (["--source", "{tmp}/none.mp4", "--out", "null"], 3, "no such file"),
-        (["--source", "{tmp}", "--out", "null"], 3, "no pictures found"),
+        (["--source", "{tmp}", "--out", "null"], 3, "no images found"),
         (["--source", "{tmp}/zero.mp4", "--out", "null"], 3, "file is empty"),
         (["--source", "{tmp}/junk.mp4", "--out", "null"], 3, "not a video that can be decoded"),
         (["--source", "97", "--out", "null"], 5, "camera does not open"),

@@ -11,10 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -50,8 +50,7 @@ def open_images(folder: Path, stack: ExitStack, number: int = FRAMES) -> Source:
 def open_fifo(folder: Path, stack: ExitStack) -> Source:
     write_clip(folder / "clip.mkv")
     os.mkfifo(folder / "fifo.mkv")
-    write = partial((folder / "fifo.mkv").write_bytes, (folder / "clip.mkv").read_bytes())
-    threading.Thread(target=write, daemon=True).start()
+    write_in_background(folder / "fifo.mkv", (folder / "clip.mkv").read_bytes())
     return open_source(str(folder / "fifo.mkv"))
 
 
@@ -67,13 +66,16 @@ def open_stdin(folder: Path, stack: ExitStack, raw: RawFrames | None = None) -> 
     stack.callback(os.dup2, original, 0)
     os.dup2(read_end, 0)
     os.close(read_end)
-    threading.Thread(target=partial(write_and_close, write_end, content.getvalue()), daemon=True).start()
+    write_in_background(write_end, content.getvalue())
     return open_source("-", raw=raw)
 
 
-def write_and_close(descriptor: int, content: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as pipe:
-        pipe.write(content)
+def write_in_background(pipe: int | Path, content: bytes) -> None:
+    def write() -> None:
+        with suppress(BrokenPipeError), open(pipe, "wb") as stream:  # noqa: PTH123 - it may be a descriptor
+            stream.write(content)
+
+    threading.Thread(target=write, daemon=True).start()
 
 
 class EndlessFeed:
@@ -140,7 +142,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
 
 
 def read_frames(source: Source) -> list[Frame]:
-    """Read a file to its end, or some frames of a live source, in another thread than the one that opened it."""
+    """Read all frames of a file, or ten of a live source, in another thread than the one that opened it."""
     frames: list[Frame] = []
     limit = FRAMES if source.info.is_live else None
     reader = threading.Thread(target=lambda: frames.extend(islice(source, limit)))
@@ -171,7 +173,7 @@ def test_frames_are_bgr_with_increasing_time_stamps(source: Source) -> None:
     frames = read_frames(source)
     copies = [frame.pixels.copy() for frame in frames]
     assert all(frame.time_base == source.info.time_base for frame in frames)
-    assert all(earlier.pts < later.pts for earlier, later in zip(frames, frames[1:], strict=False))
+    assert all(earlier.pts < later.pts for earlier, later in pairwise(frames))
     for index, frame in enumerate(frames):
         assert (frame.pixels.dtype, frame.pixels.shape) == (np.uint8, (SIZE[1], SIZE[0], 3))
         assert frame.pixels.flags.c_contiguous
@@ -214,7 +216,7 @@ def test_an_unreadable_source_is_refused_in_one_line(name: str, tmp_path: Path) 
 
 
 def test_a_source_that_cannot_be_decoded_leaves_no_file_open(tmp_path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(InputError):
         VideoSource(Path(write_junk(tmp_path / "junk.mp4")))
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert set(Path("/proc/self/fd").iterdir()) <= before

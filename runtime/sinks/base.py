@@ -16,8 +16,8 @@ class Sink(Protocol):
 
     Threads: one thread calls `write` and `close`. `warnings` may be read from any thread at any time.
 
-    Closing: the pipeline calls `close` once, also after an error of any stage, of this sink too. Whoever opens a sink
-    without giving it to a pipeline closes it.
+    Closing: the pipeline calls `close` once, also after an error of the source, the engine or this sink. Code that
+    opens a sink without giving it to a pipeline has to close it.
     """
 
     @property

@@ -22,7 +22,7 @@ from runtime.urls import redact
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
-"""Seconds until a frame must be sent; for the first frame this includes the connection."""
+"""Seconds in which a frame has to be sent; for the first frame of a connection, connecting is included."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 """Seconds to wait before the first attempt to reconnect, and at most; the wait doubles with each attempt."""
 _CLOSE_S = 2.0

@@ -44,8 +44,8 @@ class Source(Protocol):
     `warnings`, `dropped` and `reconnects` may be read from any thread at any time.
 
     Closing: the pipeline closes the source in the thread that iterates, at the end of the frames or after an error.
-    Whoever opens a source without giving it to a pipeline closes it. A source releases its resources if its
-    constructor raises.
+    Code that opens a source without giving it to a pipeline has to close it. A constructor that raises releases its
+    files and devices first.
     """
 
     @property

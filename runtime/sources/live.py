@@ -17,11 +17,14 @@ from runtime.sources.base import SourceInfo
 from runtime.urls import redact
 
 TIME_BASE = Fraction(1, 90_000)
+"""Seconds per tick of `pts`."""
 _RATE_WINDOW_S = 5.0
+"""Seconds over which the frame rate is measured."""
 _MAX_RATE_FACTOR = 3.0
 """Multiple of the nominal frame rate above which a connection is given up: a decoder that has lost its place in the
 stream returns frames as fast as it can."""
 _JOIN_S = 1.0
+"""Seconds to wait for the thread of the last connection when the iteration ends."""
 _STABLE_S = 1.0
 """Duration of a connection in seconds after which the next failure counts as the first in a row again."""
 

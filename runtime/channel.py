@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that either of them can end."""
+"""A bounded queue between two threads, which either thread can close."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Channel(Generic[T]):
-    """First in, first out, at most `capacity` items.
+    """A first-in, first-out queue of at most `capacity` items.
 
-    When it is full, `put` waits; with `drop_oldest` it discards the oldest item instead and
-    counts it in `dropped`.
+    `put` waits while the queue is full; with `drop_oldest` it discards the oldest item instead and counts it in
+    `dropped`. Every method may be called from any thread.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
@@ -27,7 +27,7 @@ class Channel(Generic[T]):
         self._changed = Condition()
 
     def put(self, item: T) -> bool:
-        """Add an item; False, without adding it, once the channel is closed."""
+        """Add an item and return True; return False without adding it if the channel is closed."""
         with self._changed:
             if self._drop_oldest and not self._closed and len(self._items) == self._capacity:
                 self._items.popleft()
@@ -40,14 +40,14 @@ class Channel(Generic[T]):
             return True
 
     def has_item(self, *, wait: bool) -> bool:
-        """Whether there is an item, waiting for one if told to; False once the channel is closed and empty."""
+        """Return whether there is an item; with `wait`, wait for one until the channel is closed."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._closed or bool(self._items))
             return bool(self._items)
 
     def get(self) -> T | None:
-        """The next item, waiting for one; None once the channel is closed and empty."""
+        """Remove and return the oldest item, waiting for one; None if the channel is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or bool(self._items))
             if not self._items:
@@ -57,7 +57,7 @@ class Channel(Generic[T]):
             return item
 
     def close(self, *, discard: bool = False) -> None:
-        """No more items; those inside can still be taken, unless they are to be discarded."""
+        """Accept no more items; those in the queue can still be read, unless `discard` removes them."""
         with self._changed:
             self._closed = True
             if discard:

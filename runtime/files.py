@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are whole."""
+"""Output files that appear under their final name only when they are complete."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from runtime.errors import OutputError
 class PendingFile:
     """A file that is written as `NAME.partial.SUFFIX` and renamed when it is complete.
 
-    Holds a lock on it meanwhile, so that two runs never write one output. Raises OutputError
-    if the file cannot be made or another run holds it.
+    The partial file is locked while it is open, so that two runs never write the same output. The folder is made if it
+    does not exist. Raises OutputError if the file cannot be created or another run has locked it.
     """
 
     def __init__(self, final: Path) -> None:
@@ -27,18 +27,19 @@ class PendingFile:
             final.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(final, error) from error
-        self._lock = _locked(self.partial, final)
+        self._lock = _open_locked(self.partial, final)
 
     def set_aside(self, path: Path) -> None:
-        """Give what is there another name, and go on with an empty file."""
+        """Rename the partial file to `path` and continue with an empty one; raises OSError."""
         self.partial.replace(path)
         os.close(self._lock)
-        self._lock = _locked(self.partial, self.final)
+        self._lock = _open_locked(self.partial, self.final)
 
     def close(self, *, complete: bool, keep: bool = True) -> Path | None:
-        """Publish the file, or leave it under its partial name; where it is, None if empty.
+        """Rename a complete file to its final name, leave another one under its partial name, and return the path.
 
-        Without `keep` an incomplete one is removed.
+        Returns None if nothing is kept: an empty file is removed, and an incomplete one too if `keep` is False. Raises
+        OutputError.
         """
         try:
             try:
@@ -58,19 +59,23 @@ class PendingFile:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that then holds all of it, or what it held before; raises OutputError."""
+    """Write a file so that it holds either all of `content` or, after a failure, what it held before.
+
+    Raises OutputError.
+    """
     pending = PendingFile(path)
-    whole = False
+    is_complete = False
     try:
         pending.partial.write_bytes(content)
-        whole = True
+        is_complete = True
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        pending.close(complete=whole, keep=False)
+        pending.close(complete=is_complete, keep=False)
 
 
-def _locked(partial: Path, final: Path) -> int:
+def _open_locked(partial: Path, final: Path) -> int:
+    """Open or create the partial file with an exclusive lock and return its descriptor."""
     try:
         lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -95,27 +100,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def partial_name(final: Path) -> Path:
-    """`clip.mp4` -> `clip.partial.mp4`, which players still open."""
+    """Return the name of an unfinished file, `clip.partial.mp4` for `clip.mp4`; players still know its type."""
     return final.with_name(f"{final.stem}.partial{final.suffix}")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write so that the file holds all of it or what it held before; raises OutputError."""
+    """Write values as indented JSON, as `write_whole` does; raises OutputError."""
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, read in pieces."""
+    """Return the SHA-256 of a file in hexadecimal, read in chunks of 1 MiB; raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:
-    """An OutputError that gives the system's reason."""
+    """Return an OutputError for a path, with the reason that the operating system or library gives."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return OutputError(
-        f"cannot write output ({reason})", path, hint="free space, or give a place that can be written to"
-    )
+    return OutputError(f"cannot write output ({reason})", path, hint="free space, or give a writable place")

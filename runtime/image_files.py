@@ -1,4 +1,4 @@
-"""Image files on disk: which names are images, their order, and decoding to 8-bit BGR."""
+"""Image files: recognise them by name, sort them, and decode them to 8-bit BGR."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 
 _JPEG, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-# JPEG markers that are followed by a length: not stuffed bytes, restart markers, and fill bytes.
+# JPEG markers that a length follows: all but stuffed bytes, restart markers and fill bytes.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file name has the suffix of an image."""
+    """Return whether a file name has the suffix of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -56,18 +56,18 @@ def read_image(path: Path) -> Pixels:
 
 
 def is_cut_off(encoded: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end marker; False for other kinds. OpenCV invents the missing rest of a JPEG.
+    """Return whether a JPEG or PNG lacks its end marker; False for other formats.
 
-    JPEG segments are stepped over, because thumbnails inside them have end markers of their own. Bytes after the end
-    are allowed.
+    The check is needed because OpenCV invents the missing rest of a JPEG. JPEG segments are skipped, because
+    thumbnails inside them have their own end markers. Bytes after the end marker are allowed.
     """
     if encoded.startswith(_PNG):
         return _PNG_END not in encoded
     if not encoded.startswith(_JPEG):
         return False
     position = len(_JPEG) - 1
-    while found := _MARKER.search(encoded, position):
-        if found[0] == _END_OF_IMAGE:
+    while marker := _MARKER.search(encoded, position):
+        if marker[0] == _END_OF_IMAGE:
             return False
-        position = found.end() + int.from_bytes(encoded[found.end() : found.end() + 2], "big")
+        position = marker.end() + int.from_bytes(encoded[marker.end() : marker.end() + 2], "big")
     return True

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run tidily, the second at once."""
+"""Ctrl-C and SIGTERM: the first one ends a run after the frames in progress, the second one at once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ T = TypeVar("T")
 
 
 class Interruption:
-    """While entered, remembers the first SIGINT or SIGTERM and calls `on_signal`.
+    """A context manager that remembers the first SIGINT or SIGTERM and calls `on_signal`.
 
-    Until `on_signal` is set there is nothing to end tidily, and the signal raises
-    KeyboardInterrupt. A second signal finds the system's own handling, which kills.
+    As long as `on_signal` is None, there is no run to end, and the signal raises KeyboardInterrupt. The first signal
+    restores the default handling of the system, so that a second one kills the process.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.number: int | None = None
+        """Number of the signal; None before the first one."""
         self.on_signal: Callable[[], None] | None = None
+        """Function that ends the run; it is called in the signal handler."""
 
     @property
     def exit_code(self) -> int:
-        """130 after SIGINT, 143 after SIGTERM, as shells expect; 0 after none."""
+        """Exit code that shells expect: 130 after SIGINT, 143 after SIGTERM, 0 without a signal."""
         return 128 + self.number if self.number else 0
 
     def __enter__(self) -> Interruption:  # noqa: PYI034 - Self is new in Python 3.11
@@ -45,15 +47,19 @@ class Interruption:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
-        for each in self.SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        for handled in self.SIGNALS:
+            signal.signal(handled, signal.SIG_DFL)
         if self.on_signal is None:
             raise KeyboardInterrupt
         self.on_signal()
 
 
-def interruptible(work: Callable[[], T]) -> T:
-    """Do it in a thread that a signal leaves behind: a library that waits for a stalled pipe never sees signals."""
+def run_interruptibly(work: Callable[[], T]) -> T:
+    """Call `work` in a daemon thread and return its result, or raise its exception.
+
+    A library that waits for a silent pipe never returns to Python, so a signal would not be handled. Here the calling
+    thread handles it and leaves the daemon thread behind.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -63,7 +69,7 @@ def interruptible(work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised below
             errors.append(error)
 
-    thread = Thread(target=run, name="interruptible", daemon=True)
+    thread = Thread(target=run, name="interruptible-work", daemon=True)
     thread.start()
     thread.join()
     if errors:

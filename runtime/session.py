@@ -29,7 +29,7 @@ from runtime.monitor import StatusServer, Stream
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, print_report, write_statistics
-from runtime.sinks import NULL, Sink, Tee, WindowSink, in_the_way, open_sink
+from runtime.sinks import NULL, Sink, Tee, WindowSink, existing_output, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import Source, open_source
 from runtime.sources.video import VideoSource
@@ -235,7 +235,7 @@ def _open_sinks(
 ) -> Sink:
     sinks: list[Sink] = [window] if window else []
     for output in outputs:
-        existing = in_the_way(output)
+        existing = existing_output(output)
         if existing and not options.resume and not _may_replace(existing, overwrite=options.overwrite):
             raise UsageError("output exists", existing, hint="add -y to replace it, or give another --out")
         sinks.append(open_sink(output, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe))

@@ -1,4 +1,4 @@
-"""Addresses of streams, and keeping their passwords to ourselves."""
+"""Addresses of network streams: recognise them, fill in their secrets, and hide those in all output."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ _QUERY_SECRET = re.compile(r"(?i)\b((?:pass(?:word|wd)?|pwd|token|key|secret|aut
 
 
 def is_url(text: str) -> bool:
-    """Whether this is the address of a network stream."""
+    """Return whether a text is the address of a network stream."""
     return _URL.match(text) is not None
 
 
 def redact(text: str) -> str:
-    """The same without user names, passwords and tokens: for everything that is shown or written."""
+    """Return a text with user names, passwords and tokens of addresses replaced by `***`.
+
+    Everything that is shown or written to a file passes through here.
+    """
     return _QUERY_SECRET.sub(r"\1***", _SECRET.sub("***@", text))
 
 
-def with_secrets(text: str) -> str:
-    """The text with `${NAME}` from the environment, or all of it from a file: `@/etc/deblur/camera`.
+def resolve_secrets(text: str) -> str:
+    """Return an address with `${NAME}` replaced from the environment; `@FILE` is replaced by the content of the file.
 
-    Raises UsageError where they are not there.
+    A text that is not an address is returned as it is. Raises UsageError if the file cannot be read or the variable is
+    not set.
     """
     if text.startswith("@"):
         try:
@@ -35,10 +39,10 @@ def with_secrets(text: str) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError("address cannot be read from its file", text[1:], hint="check the path after @") from error
 
-    def value(found: re.Match[str]) -> str:
+    def value(name: re.Match[str]) -> str:
         try:
-            return os.environ[found[1]]
+            return os.environ[name[1]]
         except KeyError as error:
-            raise UsageError(f"${{{found[1]}}} is not in the environment", hint="set it, or use @FILE") from error
+            raise UsageError(f"${{{name[1]}}} is not in the environment", hint="set it, or use @FILE") from error
 
     return re.sub(r"\$\{(\w+)\}", value, text) if is_url(text) else text

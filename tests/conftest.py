@@ -63,7 +63,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the table, or say on the terminal why not, and fail."""
     if not session.config.getoption("--write-reliability"):
         return
-    why = "; ".join(session.config.stash[_UNPROVED]) or reliability.write(session.config.stash[_OUTCOMES])
+    why = "; ".join(session.config.stash[_UNPROVED]) or reliability.write_page(session.config.stash[_OUTCOMES])
     if why:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print(f"\nerror: {reliability.PAGE.name} was left as it is; {why}")

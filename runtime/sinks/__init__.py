@@ -1,4 +1,4 @@
-"""Where frames go: `open_sink` picks the writer by the name of the output."""
+"""Sinks for frames: `open_sink` chooses the writer by the name of the output."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from runtime.sinks.segments import SegmentSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink
 from runtime.sources.base import SourceInfo
-from runtime.urls import is_url, with_secrets
+from runtime.urls import is_url, resolve_secrets
 
 STDOUT = "-"
 NULL = "null"
-"""The output that keeps nothing."""
+"""Name of the output that discards every frame."""
 
 
 def open_sink(
     text: str, source: SourceInfo, *, job: str = "", segment_s: float = 0.0, pipe: PipeFormat = "y4m"
 ) -> Sink:
-    """Open a video file, a picture, a folder of pictures, a server, `-` (standard output), or `null`, by its name.
+    """Open an output by its name: a video or image file, a folder of images, a server, `-`, or `null`.
 
-    An address may hold `${NAME}` from the environment, or stand in a file: `@FILE`. `segment_s`:
-    length of the files of a recording; `pipe`: what standard output gets; `job`: what makes the
-    frames, for `VideoSink.resume`. Raises UsageError if the name says none
-    of these or the output is the source, OutputError if it cannot be written. Whether it may
-    replace what is there is the caller's to ask: see `in_the_way`.
+    `-` is standard output in the format `pipe`. The address of a server may hold `${NAME}` from the environment;
+    `@FILE` reads the address from a file. `segment_s` is the length in seconds of the files of a recording, 0 for one
+    file. `job` identifies the run that writes the frames, for `VideoSink.resume`.
+
+    Existing outputs are replaced: the caller asks first, see `existing_output`. Raises UsageError for a name of unknown
+    kind and for an output that is the source, OutputError if the output cannot be written.
     """
     if text == NULL:
         return NullSink()
     if text == STDOUT:
         return PipeSink(source, kind=pipe)
-    text = with_secrets(text)
+    text = resolve_secrets(text)
     if is_url(text):
         return PublishSink(text, source)
-    return _file_sink(Path(text), source, job=job, segment_s=segment_s)
+    return _open_file_sink(Path(text), source, job=job, segment_s=segment_s)
 
 
-def _file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
+def _open_file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
     suffix = path.suffix.lower()
     if _is_source(path, source):
         raise UsageError("output is the source", path, hint="give another --out")
@@ -54,16 +55,22 @@ def _file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) ->
         return VideoSink(path, source, job=job)
     if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
-            raise UsageError("one picture cannot hold several frames", path, hint="give a folder or a video as --out")
+            raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video as --out")
         return ImageSink(path, single=True)
     if not suffix or path.is_dir():
         return ImageSink(path, single=False)
-    known = " ".join(sorted(video.SUFFIXES | IMAGE_SUFFIXES))
-    raise UsageError(f"outputs of kind {suffix} are not known", path, hint=f"give a folder, {NULL}, or one of {known}")
+    suffixes = " ".join(sorted(video.SUFFIXES | IMAGE_SUFFIXES))
+    raise UsageError(
+        f"outputs of kind {suffix} are not known", path, hint=f"give a folder, {NULL}, or one of {suffixes}"
+    )
 
 
-def in_the_way(text: str) -> Path | None:
-    """What an output of this name would replace: a file, an unfinished one, or a filled folder."""
+def existing_output(text: str) -> Path | None:
+    """Return what an output of this name would replace, or None.
+
+    That is a file, an unfinished file of the same name, or a folder that is not empty. Servers, standard output and
+    `null` replace nothing.
+    """
     path = Path(text)
     if text in {NULL, STDOUT} or text.startswith("@") or is_url(text):
         return None
@@ -73,8 +80,9 @@ def in_the_way(text: str) -> Path | None:
 
 
 def _is_source(path: Path, source: SourceInfo) -> bool:
+    """Return whether an output would replace a file of the source, or write into its folder of images."""
     places = {path.resolve(), partial_name(path).resolve()}
     return any(file.resolve() in places or file.resolve().parent == path.resolve() for file in source.files)
 
 
-__all__ = ["NULL", "NullSink", "Sink", "Tee", "WindowSink", "in_the_way", "open_sink"]
+__all__ = ["NULL", "NullSink", "Sink", "Tee", "WindowSink", "existing_output", "open_sink"]

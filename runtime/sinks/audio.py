@@ -1,4 +1,4 @@
-"""The sound of the source, copied packet by packet without decoding."""
+"""Sound of the source, copied packet by packet without decoding."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from runtime.sources.video import open_container
 
 
 class AudioCopy:
-    """Copies all sound streams of a file into an output that is being written.
+    """Copies all sound streams of a media file into an output container that is being written.
 
-    It reads the file on its own, so that sound never waits for pictures in a queue. Streams
-    that the container cannot hold are left out and named in `warnings`.
+    It opens the file a second time, so that sound never waits for frames in a queue. Streams that the container cannot
+    hold are left out and named in `warnings`. Methods raise PyAV's own errors.
     """
 
     def __init__(self, path: Path, output: OutputContainer) -> None:
@@ -32,20 +32,21 @@ class AudioCopy:
                 self.warnings.append(
                     f"sound left out: {output.format.name.split(',')[0]} files cannot hold {stream.codec_context.name}"
                 )
-        self._packets = self._demuxed()
+        self._packets = self._read_packets()
         self._next = next(self._packets, None)
 
     def copy_until(self, seconds: float | None) -> None:
-        """Write the packets that start before a time in seconds; all that are left for None."""
-        while self._next is not None and (seconds is None or _start(self._next) < seconds):
+        """Write the packets that start before a time in seconds; None writes all that are left."""
+        while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
             packet, self._next = self._next, next(self._packets, None)
             packet.stream = self._copies[packet.stream.index]
             self._output.mux(packet)
 
     def close(self) -> None:
+        """Close the media file."""
         self._input.close()
 
-    def _demuxed(self) -> Iterator[Packet[Stream]]:
+    def _read_packets(self) -> Iterator[Packet[Stream]]:
         if not self._copies:
             return
         packets = self._input.demux([self._input.streams[index] for index in self._copies])
@@ -61,7 +62,7 @@ class AudioCopy:
                 yield packet
 
 
-def _start(packet: Packet[Stream]) -> float:
+def _start_s(packet: Packet[Stream]) -> float:
     assert packet.dts is not None
     assert packet.time_base is not None
     return float(packet.dts * packet.time_base)

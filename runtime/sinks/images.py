@@ -1,4 +1,4 @@
-"""Pictures: one file a frame."""
+"""Image files as a sink: one file for each frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from runtime.frame import Frame
 
 
 class ImageSink:
-    """Writes each frame as PNG into a folder, or the only one to a picture file.
+    """Writes each frame as PNG into a folder, or the only frame to an image file (`single`).
 
-    In a folder, pictures keep their names (a second of the same gets a number) and frames of a
-    video are numbered. Each file appears when it is whole, so `close` has nothing to finish.
+    In a folder, images keep the names of their source files (`NAME_2.png` for the second of the same name), and frames
+    of a video are numbered: `frame_000001.png`. Each file appears when it is complete, so there is nothing for `close`
+    to finish.
     """
 
     def __init__(self, path: Path, *, single: bool) -> None:
@@ -31,25 +32,31 @@ class ImageSink:
                 raise unwritable(path, error) from error
 
     def write(self, frame: Frame) -> None:
-        path = self._path if self._single else self._path / f"{self._new_name(frame)}.png"
+        """Write the frame as an image; raises OutputError if it cannot be encoded or written."""
+        path = self._path if self._single else self._path / f"{self._unused_name(frame)}.png"
         try:
-            encoded, packed = cv2.imencode(path.suffix, frame.pixels)
+            is_encoded, content = cv2.imencode(path.suffix, frame.pixels)
         except cv2.error as error:
-            raise OutputError("cannot be written as this kind of picture", path, hint="use .png or .jpg") from error
-        if not encoded:
-            raise OutputError("cannot be written as this kind of picture", path, hint="use .png or .jpg")
-        write_whole(path, packed.tobytes())
+            raise _encoding_error(path) from error
+        if not is_encoded:
+            raise _encoding_error(path)
+        write_whole(path, content.tobytes())
         self._written += 1
 
     def close(self, *, complete: bool) -> str | None:
+        """Return the folder or file, or None if no frame was written."""
         return str(self._path) if self._written else None
 
-    def _new_name(self, frame: Frame) -> str:
-        """The name of the picture it came from, made unlike all before: `a.jpg` and `a.png` may both come."""
-        wanted = frame.name or f"frame_{len(self._names) + 1:06d}"
-        name, again = wanted, 1
+    def _unused_name(self, frame: Frame) -> str:
+        """Return the name of the source image, with a number if it is taken: `a.jpg` and `a.png` may both come."""
+        stem = frame.name or f"frame_{len(self._names) + 1:06d}"
+        name, number = stem, 1
         while name in self._names:
-            again += 1
-            name = f"{wanted}_{again}"
+            number += 1
+            name = f"{stem}_{number}"
         self._names.add(name)
         return name
+
+
+def _encoding_error(path: Path) -> OutputError:
+    return OutputError("frame cannot be written in this image format", path, hint="use .png or .jpg")

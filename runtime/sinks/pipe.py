@@ -1,4 +1,4 @@
-"""Frames to standard output, for other programs."""
+"""Frames on standard output, for other programs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import BinaryIO, Literal
 import cv2
 import numpy as np
 
-from runtime.colour import assumed, video_frame_from_bgr
+from runtime.colour import default_colorspace, video_frame_from_bgr
 from runtime.errors import OutputError
 from runtime.frame import Frame
 from runtime.sources.base import SourceInfo
 
 PipeFormat = Literal["y4m", "raw"]
-_WHERE = "standard output"
+_PLACE = "standard output"
 
 
 class PipeSink:
-    """`y4m`: YUV4MPEG2, 4:2:0 limited range, or 4:4:4 at odd sizes; `raw`: uint8 BGR, row by row.
+    """Writes frames to standard output as YUV4MPEG2 (`y4m`) or as raw uint8[H, W, 3] BGR (`raw`).
 
-    Y4M does not say its matrix: BT.709 from 720 lines up and BT.601 below, as readers take it.
-    Neither knows time stamps: the nominal rate is in the header, frames follow one another. The
-    first frame decides the size. Raises OutputError when nobody reads any more.
+    Y4M is limited-range 4:2:0, or 4:4:4 at odd sizes. Its header does not state a matrix: as readers assume, it is
+    BT.709 from 720 lines and BT.601 below. Neither format has time stamps: frames follow one another, and the header of
+    Y4M holds the nominal rate. Later frames of another size are scaled to the size of the first.
+
+    `stream` replaces standard output in tests. Raises OutputError when the reader closes the pipe.
     """
 
     def __init__(self, source: SourceInfo, *, kind: PipeFormat, stream: BinaryIO | None = None) -> None:
@@ -34,6 +36,7 @@ class PipeSink:
         self.warnings: list[str] = []
 
     def write(self, frame: Frame) -> None:
+        """Write a frame and flush it."""
         pixels = frame.pixels
         if self._size is None:
             self._size = frame.size
@@ -44,18 +47,21 @@ class PipeSink:
         if self._kind == "raw":
             self._send(np.ascontiguousarray(pixels).tobytes())
             return
-        picture = video_frame_from_bgr(
-            pixels, pixel_format="yuv420p" if self._even else "yuv444p", colorspace=assumed(self._size[1])
+        yuv = video_frame_from_bgr(
+            pixels,
+            pixel_format="yuv420p" if self._is_even else "yuv444p",
+            colorspace=default_colorspace(self._size[1]),
         )
-        self._send(b"FRAME\n" + picture.to_ndarray().tobytes())
+        self._send(b"FRAME\n" + yuv.to_ndarray().tobytes())
 
     def close(self, *, complete: bool) -> str:
+        """Add the warning about scaled frames and return `standard output`, which stays open."""
         if self._scaled:
             self.warnings = [f"{self._scaled} frames changed size and were scaled to the first"]
-        return _WHERE
+        return _PLACE
 
     @property
-    def _even(self) -> bool:
+    def _is_even(self) -> bool:
         assert self._size
         return self._size[0] % 2 == 0 and self._size[1] % 2 == 0
 
@@ -64,7 +70,7 @@ class PipeSink:
             return b""
         assert self._size
         width, height = self._size
-        chroma = "420mpeg2" if self._even else "444"
+        chroma = "420mpeg2" if self._is_even else "444"
         rate = f"{self._rate.numerator}:{self._rate.denominator}"
         return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C{chroma} XCOLORRANGE=LIMITED\n".encode()
 
@@ -73,6 +79,6 @@ class PipeSink:
             self._stream.write(data)
             self._stream.flush()
         except OSError as error:
-            # What is buffered would fail again when the interpreter ends.
+            # The interpreter writes what is still buffered when it ends, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise OutputError("nobody reads the output any more", _WHERE, hint="check the program after |") from error
+            raise OutputError("reader has closed the output", _PLACE, hint="check the program after |") from error

@@ -1,4 +1,4 @@
-"""To an RTSP or RTMP server, which may be away for a while."""
+"""Publishes frames to an RTSP or RTMP server, and connects again when the server goes away."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from runtime.urls import redact
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
-"""For a frame, or a connection and its first frame."""
+"""Seconds in which a frame has to be sent; for the first frame of a connection, connecting is included."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
-_LEAVE_S = 2.0
+"""Seconds to wait before the first attempt to reconnect, and at most; the wait doubles with each attempt."""
+_CLOSE_S = 2.0
+"""Seconds to let a connection close before it is killed."""
 
 
 class PublishSink:
-    """Sends frames as H.264 through a child process, so that a server that stalls holds nothing up; no sound.
+    """Sends frames as H.264 without sound, from a child process: a server that stalls never blocks a live source.
 
-    The newest frame wins and those passed over are counted; a lost server is tried again with
-    back-off, counted too. A file is sent at its own pace. Widths and heights are made even by
-    leaving out the last column or row; a frame of another size opens the connection anew. Raises
-    OutputError if the first connection fails.
+    Only the newest frame waits to be sent; frames that it replaces are counted in `warnings`. After a lost connection
+    it connects again with growing waits, which is counted too. Frames of a file are sent at the pace of their time
+    stamps. An odd last column or row is cut off; a frame of another size opens a new connection. The first `write`
+    raises OutputError if the first connection fails.
     """
 
     def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
@@ -45,68 +47,71 @@ class PublishSink:
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
         self._reasons: Counter[str] = Counter()
         self._first_error: OutputError | None = None
-        self._connected = Event()
-        """Set by the first connection, or its failure."""
+        self._has_connected = Event()
+        """Set when the first connection has sent a frame or has failed."""
         self._closed = Event()
-        self._began = perf_counter(), 0.0
-        """When a frame was sent, and its time in seconds."""
-        self._lost = 0
+        self._pace_origin = perf_counter(), 0.0
+        """`perf_counter()` when the first frame was sent, and the presentation time of that frame, in seconds."""
+        self._lost_frames = 0
         self._connection: _Connection | None = None
         self._thread = Thread(target=self._send_all, name="publish", daemon=True)
         self._thread.start()
 
     @property
     def warnings(self) -> list[str]:
-        found = [f"published again {count} times: {reason}" for reason, count in self._reasons.items()]
-        missed = self._lost + self._frames.dropped
-        return found + ([f"{missed} frames were not published"] if missed else [])
+        """Reasons of lost connections, and the number of frames that were not sent."""
+        sentences = [f"reconnections to the server: {count} ({reason})" for reason, count in self._reasons.items()]
+        missing = self._lost_frames + self._frames.dropped
+        return sentences + ([f"{missing} frames were not published"] if missing else [])
 
     def write(self, frame: Frame) -> None:
-        if self._connected.is_set() and not self._source.is_live:
-            began, at_s = self._began
-            self._closed.wait(max(0.0, began + frame.pts_seconds - at_s - perf_counter()))
+        """Pass a frame to the sending thread; the first call waits until it is sent."""
+        if self._has_connected.is_set() and not self._source.is_live:
+            started_at, start_s = self._pace_origin
+            self._closed.wait(max(0.0, started_at + frame.pts_seconds - start_s - perf_counter()))
         self._frames.put(frame)
-        if not self._connected.is_set():
-            self._connected.wait(self._timeout_s)
-            self._began = perf_counter(), frame.pts_seconds
+        if not self._has_connected.is_set():
+            self._has_connected.wait(self._timeout_s)
+            self._pace_origin = perf_counter(), frame.pts_seconds
         connection = self._connection
-        if connection and perf_counter() - connection.waits_since > self._timeout_s:
+        if connection and perf_counter() - connection.sending_since > self._timeout_s:
             connection.kill()
         if self._first_error:
             raise self._first_error
 
     def close(self, *, complete: bool) -> str | None:
+        """End the connection and return the address without its password; None if no frame was sent."""
         self._frames.close()
         self._closed.set()
-        self._thread.join(_LEAVE_S)
+        self._thread.join(_CLOSE_S)
         if self._connection:
             self._connection.kill()
-            self._thread.join(_LEAVE_S)
-        return redact(self._url) if self._connected.is_set() and not self._first_error else None
+            self._thread.join(_CLOSE_S)
+        return redact(self._url) if self._has_connected.is_set() and not self._first_error else None
 
     def _send_all(self) -> None:
-        """Connections one after the other, until there are no more frames."""
+        """Send frames over one connection after the other, until there are no more frames."""
         failures = 0
         frame = self._frames.get()
         while frame is not None:
             connection = self._connection = _Connection(self._url, self._format, frame, self._source.frame_rate)
             try:
-                while frame is not None and connection.takes(frame):
+                while frame is not None and connection.accepts(frame):
                     connection.send(frame)
-                    self._connected.set()
+                    self._has_connected.set()
                     failures = 0
                     frame = self._frames.get()
-                connection.finish(_LEAVE_S)
+                connection.finish(_CLOSE_S)
             except OSError:
-                reason = connection.reason()
-                if not self._connected.is_set():
+                reason = connection.wait_for_reason()
+                if not self._has_connected.is_set():
                     self._first_error = OutputError(
                         f"cannot publish ({reason})", redact(self._url), hint="check the address and the server"
                     )
-                    self._connected.set()
+                    self._has_connected.set()
                     return
                 self._reasons[reason] += 1
-                self._lost += 1
+                self._lost_frames += 1
                 self._closed.wait(min(_FIRST_WAIT_S * 2**failures, _LONGEST_WAIT_S))
                 failures += 1
                 frame = self._frames.get()
@@ -115,59 +120,63 @@ class PublishSink:
 class _Connection:
     """A child process that sends frames of one size."""
 
-    def __init__(self, url: str, kind: str, first: Frame, frame_rate: Fraction) -> None:
-        self._size, self._start, self._last = first.size, first.pts * first.time_base, -1
-        self._said = b""
-        self.waits_since = perf_counter()
-        """When the frame that is being sent was given to it; far away while there is none."""
+    def __init__(self, url: str, container_format: str, first: Frame, frame_rate: Fraction) -> None:
+        self._size, self._start, self._last_tick = first.size, first.pts * first.time_base, -1
+        self._answer = b""
+        self.sending_since = perf_counter()
+        """`perf_counter()` when the frame that is being sent was passed to the child; infinity between frames."""
         self._child = subprocess.Popen(
             [sys.executable, "-m", "runtime.sinks.publisher"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends it
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the child
         )
         assert self._child.stdin
         width, height = first.size
-        target = Target(url=url, format=kind, width=width, height=height, frames_per_second=float(frame_rate))
-        self._child.stdin.write(target.to_line())  # not an argument, which everyone can read
+        target = Target(
+            url=url, format=container_format, width=width, height=height, frames_per_second=float(frame_rate)
+        )
+        self._child.stdin.write(target.to_line())  # every user of the machine could read an argument
 
-    def takes(self, frame: Frame) -> bool:
+    def accepts(self, frame: Frame) -> bool:
+        """Return whether a frame has the size of this connection."""
         return frame.size == self._size
 
     def send(self, frame: Frame) -> None:
-        """Returns when the frame is on its way; raises OSError if the connection is lost."""
+        """Send a frame and wait until the child has sent it; raises OSError if the connection is lost."""
         assert self._child.stdin
         assert self._child.stdout
-        self._last = max(self._last + 1, round((frame.pts * frame.time_base - self._start) / TICK))
-        self.waits_since = perf_counter()
-        self._child.stdin.write(self._last.to_bytes(8, "little", signed=True))
+        self._last_tick = max(self._last_tick + 1, round((frame.pts * frame.time_base - self._start) / TICK))
+        self.sending_since = perf_counter()
+        self._child.stdin.write(self._last_tick.to_bytes(8, "little", signed=True))
         self._child.stdin.write(np.ascontiguousarray(frame.pixels).data)
         self._child.stdin.flush()
-        self._said = self._child.stdout.read(1)
-        if self._said != SENT:
+        self._answer = self._child.stdout.read(1)
+        if self._answer != SENT:
             raise OSError
-        self.waits_since = float("inf")
+        self.sending_since = float("inf")
 
-    def finish(self, seconds: float) -> None:
-        """Let it take leave of the server."""
+    def finish(self, timeout_s: float) -> None:
+        """Let the child close its connection to the server, and kill it after the timeout."""
         assert self._child.stdin
         with suppress(subprocess.TimeoutExpired):
             self._child.stdin.close()
-            self._child.wait(seconds)
+            self._child.wait(timeout_s)
         self.kill()
-        self.reason()
+        self.wait_for_reason()
 
-    def reason(self) -> str:
-        """Why it ended, which it waits for."""
+    def wait_for_reason(self) -> str:
+        """Wait until the child has ended and return its reason on one line, without passwords."""
         assert self._child.stdin
         assert self._child.stdout
-        with suppress(OSError):  # what it was not given any more
+        with suppress(OSError):  # closing flushes what the child no longer reads
             self._child.stdin.close()
         with self._child.stdout:
-            said = (self._said + self._child.stdout.read()).decode(errors="replace").lstrip(SENT.decode())
+            message = (self._answer + self._child.stdout.read()).decode(errors="replace").lstrip(SENT.decode())
         self._child.wait()
-        return redact(" ".join(said.split())) or "the server does not answer"
+        return redact(" ".join(message.split())) or "the server does not answer"
 
     def kill(self) -> None:
+        """End the child at once."""
         self._child.kill()

@@ -1,9 +1,11 @@
-"""The child process of `PublishSink`: frames on standard input, H.264 to a server.
+"""Child process of `PublishSink`: reads frames from standard input and sends them to a server as H.264.
 
-It is a process because FFmpeg may wait for a server for ever, and PyAV holds the interpreter's
-lock meanwhile: here that stops nobody else, and it can be killed. Standard input gives a line of
-JSON (the fields of `Target`), then for each frame its time in ticks as int64 and uint8[H, W, 3]
-BGR; standard output answers each frame that was sent with a dot, and what went wrong in words.
+FFmpeg may wait for a server for ever, and PyAV holds the interpreter's lock meanwhile. In its own process this blocks
+nothing else, and the process can be killed.
+
+Standard input: one line of JSON with the fields of `Target`; then for each frame its time in ticks as int64 (little
+endian) and its pixels uint8[H, W, 3] BGR. Standard output: a dot for each frame that was sent, and the reason of a
+failure as text.
 """
 
 from __future__ import annotations
@@ -21,50 +23,62 @@ from av.error import FFmpegError
 from runtime.colour import tag_bt709, video_frame_from_bgr
 
 TICK = Fraction(1, 90_000)
+"""Duration of a tick of the frame times, in seconds."""
 SENT = b"."
+"""Answer to each frame that was sent."""
 _MUXER = {"rtsp": {"rtsp_transport": "tcp"}, "flv": {"flvflags": "no_duration_filesize"}}
 _ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
-_KEY_FRAME_EVERY_S = 2
-"""What a new viewer waits for."""
+_KEY_FRAME_INTERVAL_S = 2
+"""Seconds between key frames: the longest time that a new viewer waits for an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where frames of one size go."""
+    """Server and format of a stream; all frames have the same size."""
 
     url: str
+    """Address with user name and password."""
     format: str
+    """FFmpeg's name of the container: `rtsp` or `flv`."""
     width: int
+    """Width of the frames in pixels."""
     height: int
+    """Height of the frames in pixels."""
     frames_per_second: float
+    """Nominal frame rate."""
 
     def to_line(self) -> bytes:
+        """Return the fields as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
-    """Send frames until there are no more; widths and heights are made even. Raises what PyAV raises."""
+    """Send frames until their stream ends; raises PyAV's own errors.
+
+    An odd width or height is made even: the last column or row is cut off.
+    """
     rate = Fraction(target.frames_per_second).limit_denominator(1001)
     with av.open(target.url, "w", format=target.format, options=_MUXER[target.format]) as container:
         stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODER))
         stream.width, stream.height = target.width - target.width % 2, target.height - target.height % 2
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = TICK
-        stream.codec_context.gop_size = max(1, round(_KEY_FRAME_EVERY_S * rate))
+        stream.codec_context.gop_size = max(1, round(_KEY_FRAME_INTERVAL_S * rate))
         stream.codec_context.max_b_frames = 0
         tag_bt709(stream.codec_context)
-        container.start_encoding()  # which connects
+        container.start_encoding()  # connects to the server
         size = 3 * target.width * target.height
-        while len(header := frames.read(8)) == 8 and len(packed := frames.read(size)) == size:
-            pixels = np.frombuffer(packed, np.uint8).reshape(target.height, target.width, 3)
-            picture = video_frame_from_bgr(pixels[: stream.height, : stream.width], pixel_format="yuv420p")
-            picture.pts, picture.time_base = int.from_bytes(header, "little", signed=True), TICK
-            container.mux(stream.encode(picture))
+        while len(header := frames.read(8)) == 8 and len(content := frames.read(size)) == size:
+            pixels = np.frombuffer(content, np.uint8).reshape(target.height, target.width, 3)
+            frame = video_frame_from_bgr(pixels[: stream.height, : stream.width], pixel_format="yuv420p")
+            frame.pts, frame.time_base = int.from_bytes(header, "little", signed=True), TICK
+            container.mux(stream.encode(frame))
             answers.write(SENT)
             answers.flush()
 
 
 def main() -> int:
+    """Publish the frames of standard input; return 0, or 1 after printing the reason of a failure."""
     target = Target(**json.loads(sys.stdin.buffer.readline()))
     try:
         publish(target, sys.stdin.buffer, sys.stdout.buffer)

@@ -1,4 +1,4 @@
-"""A recording in files of equal length, so that a long one is never in one file."""
+"""A recording in several files of equal length, so that a long recording is never in one file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runtime.sources.base import SourceInfo
 
 
 class SegmentSink:
-    """Writes `NAME_00001.mp4`, `NAME_00002.mp4`, ...; each begins at time zero and is whole when the next begins.
+    """Writes `NAME_00001.mp4`, `NAME_00002.mp4`, ...; each file starts at time zero.
 
-    A segment ends with the first frame after `seconds`. Numbers go on after those that are there.
-    Sound is left out.
+    A file is complete when the next one begins: with the first frame that is `seconds` or more after its own first
+    frame. Numbers continue after existing files, so nothing is replaced. Sound is left out.
     """
 
     def __init__(self, path: Path, source: SourceInfo, *, seconds: float) -> None:
@@ -23,32 +23,37 @@ class SegmentSink:
         self._source = replace(source, audio=None)
         self._number = 0
         self._sink: VideoSink | None = None
-        self._start = 0
-        self._kept: list[str] = []
+        self._start_pts = 0
+        self._places: list[str] = []
 
     @property
     def warnings(self) -> list[str]:
+        """Warnings of all files so far, each once."""
         return self._warnings + (self._sink.warnings if self._sink else [])
 
     def write(self, frame: Frame) -> None:
-        if self._sink is not None and (frame.pts - self._start) * frame.time_base >= self._seconds:
-            self._end(complete=True)
+        """Write a frame to the current file, or to a new one."""
+        if self._sink is not None and (frame.pts - self._start_pts) * frame.time_base >= self._seconds:
+            self._end_segment(complete=True)
         if self._sink is None:
-            self._sink, self._start = VideoSink(self._next_path(), self._source), frame.pts
-        self._sink.write(replace(frame, pts=frame.pts - self._start))
+            self._sink, self._start_pts = VideoSink(self._next_path(), self._source), frame.pts
+        self._sink.write(replace(frame, pts=frame.pts - self._start_pts))
 
     def close(self, *, complete: bool) -> str | None:
-        self._end(complete=complete)
-        return f"{self._kept[0]} to {Path(self._kept[-1]).name}" if len(self._kept) > 1 else "".join(self._kept) or None
+        """Close the current file and return the first and the last place; earlier files are complete in any case."""
+        self._end_segment(complete=complete)
+        if len(self._places) > 1:
+            return f"{self._places[0]} to {Path(self._places[-1]).name}"
+        return self._places[0] if self._places else None
 
-    def _end(self, *, complete: bool) -> None:
+    def _end_segment(self, *, complete: bool) -> None:
         if self._sink is None:
             return
         sink, self._sink = self._sink, None
-        kept = sink.close(complete=complete)
+        place = sink.close(complete=complete)
         self._warnings += [warning for warning in sink.warnings if warning not in self._warnings]
-        if kept:
-            self._kept.append(kept)
+        if place:
+            self._places.append(place)
 
     def _next_path(self) -> Path:
         while True:

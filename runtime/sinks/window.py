@@ -1,4 +1,4 @@
-"""A window on the screen."""
+"""A window on the screen as a sink."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from runtime.frame import Frame
 
 _TITLE = "deblur (q quits)"
 _QUIT_KEYS = {ord("q"), 27}
+"""`q` and Esc."""
 
 
 class WindowSink:
-    """Shows frames as they come, in the main thread; `on_quit` is called for q, Esc or a closed window.
+    """Shows each frame when it arrives; it has to be used in the main thread.
 
-    Raises UsageError where there is no screen.
+    `on_quit` is called when the user presses q or Esc or closes the window. Raises UsageError if there is no screen.
     """
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.on_quit: Callable[[], None] = lambda: None
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError("there is no screen to show frames on", hint="leave out --show and give --out FILE")
+            raise UsageError("no screen to show frames on", hint="leave out --show and give --out FILE")
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
             raise UsageError("OpenCV cannot open a window here", hint="leave out --show and give --out FILE") from error
-        self._sized = False
+        self._has_size = False
 
     def write(self, frame: Frame) -> None:
+        """Show a frame and handle the keys that were pressed."""
         try:
-            if not self._sized:
+            if not self._has_size:
                 cv2.resizeWindow(_TITLE, *frame.size)
-                self._sized = True
+                self._has_size = True
             cv2.imshow(_TITLE, frame.pixels)
             key = cv2.waitKey(1) & 0xFF
-            closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+            is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error as error:
-            raise OutputError("the window cannot be drawn", hint="leave out --show and give --out FILE") from error
-        if key in _QUIT_KEYS or closed:
+            raise OutputError("window cannot be drawn", hint="leave out --show and give --out FILE") from error
+        if key in _QUIT_KEYS or is_closed:
             self.on_quit()
 
     def close(self, *, complete: bool) -> None:
+        """Close the window."""
         cv2.destroyAllWindows()

@@ -1,4 +1,4 @@
-"""What every source promises."""
+"""Contract of a source: the facts that are known before its first frame, and the frames."""
 
 from __future__ import annotations
 
@@ -14,54 +14,83 @@ from runtime.frame import Frame, Size
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """Facts about a source that are known before its first frame is taken."""
+    """Facts about a source that are known before its first frame is read; they never change."""
 
     name: str
-    """For messages: a path or a device, without passwords."""
+    """Name for messages and reports: a path, a device, or an address without user name and password."""
     time_base: Fraction
-    """Seconds per tick of its frames' `pts`."""
+    """Seconds per tick of a frame's `pts`."""
     frame_rate: Fraction
-    """Nominal frames per second; the frames' own `pts` are what counts."""
+    """Nominal frames per second; the real time of a frame is its `pts`."""
     size: Size | None = None
-    """Width and height of its first frame, where that is known."""
+    """Width and height of the first frame in pixels; None if they are not known yet (image files)."""
     frame_count: int | None = None
-    """Frames to expect, where the container says so."""
+    """Number of frames that the container or folder announces; None if it is not known. It may be wrong."""
     is_live: bool = False
-    """Whether frames come whether or not they are taken: such a source drops, a file waits."""
+    """Whether frames arrive at their own pace: a live source drops frames that are read too late, a file waits."""
     audio: Path | None = None
-    """The file whose sound belongs to the frames."""
+    """Media file whose sound belongs to the frames; None if there is no sound."""
     files: tuple[Path, ...] = ()
-    """All files it reads, none of which may be written to."""
+    """All files that the source reads; outputs must not replace them."""
 
 
 class Source(Protocol):
-    """Frames in the order in which they are to be shown, from one thread."""
+    """Reads frames in presentation order. Any class with these members is a source; it inherits from nothing.
+
+    Opening: the constructor opens the file or device and finds the facts of `info`. It raises InputError if the source
+    cannot be read, and SourceLostError if a live source cannot be reached.
+
+    Threads: one thread iterates, once, and it may be another thread than the one that called the constructor. `info`,
+    `warnings`, `dropped` and `reconnects` may be read from any thread at any time.
+
+    Closing: the pipeline closes the source in the thread that iterates, at the end of the frames or after an error.
+    Code that opens a source without giving it to a pipeline has to close it. A constructor that raises releases its
+    files and devices first.
+    """
 
     @property
-    def info(self) -> SourceInfo: ...
+    def info(self) -> SourceInfo:
+        """Facts about the source."""
+        ...
 
     @property
     def warnings(self) -> list[str]:
-        """What was skipped or mended so far, a sentence each."""
+        """Sentences about frames that were skipped or repaired, and connections that were lost, so far."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Frames that a newer one replaced before they were taken; files have none."""
+        """Number of frames of a live source that a newer frame replaced before they were read; 0 for files."""
         ...
 
     @property
     def reconnects(self) -> int:
-        """How often it was opened again."""
+        """Number of times that a live source was opened again after its connection was lost; 0 for files."""
         ...
 
     @property
     def damage(self) -> DeblurError | None:
-        """After the last frame: why these cannot be all, although none is wrong."""
+        """Error that explains why frames are missing at the end, although every frame that was read is right.
+
+        It is set when the iteration has ended, for example for a file that was cut off; None if the source is complete.
+        """
         ...
 
-    def __iter__(self) -> Iterator[Frame]: ...
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in presentation order.
+
+        The pixels of a frame are uint8[H, W, 3], BGR, full range 0..255, C-contiguous, upright, and owned by the
+        frame: the source does not write to them again. `pts` increases strictly, in ticks of `info.time_base` seconds.
+        `captured_at` is `time.perf_counter()` when the frame arrived. The size may change between frames.
+
+        A live source waits for its next frame. Raises InputError if nothing can be decoded, and SourceLostError if a
+        live source does not come back.
+        """
+        ...
 
     def close(self) -> None:
-        """Release files and devices; safe to call twice, and for a live source from any thread."""
+        """Release files, devices and threads. A second call does nothing.
+
+        The close method of a live source may be called from any thread, and ends an iteration that waits.
+        """
         ...

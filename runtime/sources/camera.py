@@ -15,13 +15,17 @@ import numpy as np
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels, Size
 
-_USUAL_RATE = 30
-_CSI_SIZE: Size = (1280, 720)
+_DEFAULT_RATE = 30
+_DEFAULT_CSI_SIZE: Size = (1280, 720)
 Capture = Callable[[Any], cv2.VideoCapture]
 
 
 class CameraFeed:
-    """A camera by its index or device; `size` and `fps` are asked of it, and what it does is taken."""
+    """A camera by its index or device, read through OpenCV.
+
+    `size` in pixels and `fps` are requests: the camera may deliver other values. `open_capture` opens the device;
+    tests replace it. Raises SourceLostError if the camera does not open.
+    """
 
     def __init__(
         self,
@@ -31,36 +35,42 @@ class CameraFeed:
         fps: float | None = None,
         open_capture: Capture = cv2.VideoCapture,
     ) -> None:
-        # OpenCV logs what every driver says of a camera that is not there; the error below says it once.
+        # OpenCV logs the messages of every driver for a missing camera; the error below says it once.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = open_capture(device)
         if not self._capture.isOpened():
             raise SourceLostError("camera does not open", str(device), hint="check that it is plugged in")
-        wanted = {cv2.CAP_PROP_BUFFERSIZE: 1.0}
+        requests = {cv2.CAP_PROP_BUFFERSIZE: 1.0}
         if size:
-            wanted |= {cv2.CAP_PROP_FRAME_WIDTH: float(size[0]), cv2.CAP_PROP_FRAME_HEIGHT: float(size[1])}
+            requests |= {cv2.CAP_PROP_FRAME_WIDTH: float(size[0]), cv2.CAP_PROP_FRAME_HEIGHT: float(size[1])}
         if fps:
-            wanted[cv2.CAP_PROP_FPS] = fps
-        for setting, value in wanted.items():
+            requests[cv2.CAP_PROP_FPS] = fps
+        for setting, value in requests.items():
             self._capture.set(setting, value)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.frame_rate = Fraction(rate).limit_denominator(1001) if rate >= 1 else Fraction(_USUAL_RATE)
+        self.frame_rate = Fraction(rate).limit_denominator(1001) if rate >= 1 else Fraction(_DEFAULT_RATE)
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        """Yield a function for each frame, which returns its pixels, until the camera gives no more."""
         while True:
-            found, pixels = self._capture.read()
-            if not found:
+            has_frame, pixels = self._capture.read()
+            if not has_frame:
                 return
             yield partial(np.asarray, pixels, np.uint8)
 
     def close(self) -> None:
+        """Release the camera."""
         self._capture.release()
 
 
-def csi_feed(sensor: int, *, size: Size | None = None, fps: float | None = None) -> CameraFeed | PipedFeed:
-    """A CSI camera of a Jetson: through OpenCV where it was built with GStreamer, else through `gst-launch-1.0`."""
-    width, height = size or _CSI_SIZE
-    rate = Fraction(fps or _USUAL_RATE).limit_denominator(1001)
+def open_csi_feed(sensor: int, *, size: Size | None = None, fps: float | None = None) -> CameraFeed | PipedFeed:
+    """Open a CSI camera of a Jetson by its sensor number; 1280x720 at 30 frames per second by default.
+
+    OpenCV reads it if it was built with GStreamer, otherwise `gst-launch-1.0` does. Raises SourceLostError if neither
+    is installed or the camera does not open.
+    """
+    width, height = size or _DEFAULT_CSI_SIZE
+    rate = Fraction(fps or _DEFAULT_RATE).limit_denominator(1001)
     source = (
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
         f"framerate={rate.numerator}/{rate.denominator} ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert"
@@ -72,14 +82,18 @@ def csi_feed(sensor: int, *, size: Size | None = None, fps: float | None = None)
 
 
 class PipedFeed:
-    """A GStreamer pipeline in a child process that writes raw BGR frames."""
+    """A GStreamer pipeline in a child process, `gst-launch-1.0`, which writes raw BGR frames to a pipe.
+
+    `source` is the pipeline up to raw video of `size` in pixels. Raises SourceLostError if `gst-launch-1.0` is not
+    installed.
+    """
 
     def __init__(self, source: str, *, size: Size, frame_rate: Fraction) -> None:
         self.frame_rate, self._size = frame_rate, size
         launch = shutil.which("gst-launch-1.0")
         if launch is None:
             raise SourceLostError(
-                "neither OpenCV with GStreamer nor gst-launch-1.0 is here",
+                "neither OpenCV with GStreamer nor gst-launch-1.0 is installed",
                 hint="on a Jetson use JetPack's OpenCV, or apt install gstreamer1.0-tools",
             )
         caps = f"video/x-raw,format=BGR,width={size[0]},height={size[1]}"
@@ -87,15 +101,17 @@ class PipedFeed:
         self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        """Yield a function for each frame, which returns its pixels; raises SourceLostError when the child ends."""
         width, height = self._size
         assert self._child.stdout
         assert self._child.stderr
-        while len(packed := self._child.stdout.read(3 * width * height)) == 3 * width * height:
-            yield np.frombuffer(packed, np.uint8).reshape(height, width, 3).copy
-        said = self._child.stderr.read().decode(errors="replace").strip().splitlines()
-        reason = said[0] if said else "it ended"
+        while len(content := self._child.stdout.read(3 * width * height)) == 3 * width * height:
+            yield np.frombuffer(content, np.uint8).reshape(height, width, 3).copy
+        messages = self._child.stderr.read().decode(errors="replace").strip().splitlines()
+        reason = messages[0] if messages else "it ended"
         raise SourceLostError(f"gst-launch-1.0: {reason}", hint="check the camera and nvarguscamerasrc")
 
     def close(self) -> None:
+        """End the child process."""
         self._child.kill()
         self._child.communicate()

@@ -1,4 +1,4 @@
-"""Pictures: one file, a folder, or a pattern."""
+"""Image files as a source: one file, a folder, or a pattern."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from runtime.image_files import natural_order, read_image
 from runtime.sources.base import SourceInfo
 
 FRAME_RATE = Fraction(25)
-"""Pictures a second, when they are written to a video."""
+"""Frames per second of a video that is made of images."""
 
 
 class ImageSource:
-    """Pictures in natural order of their names, as 8-bit BGR, EXIF orientation applied.
+    """Reads image files in the natural order of their names, decoded as `read_image` does.
 
-    Alpha is dropped, 16 bits are reduced to 8, palettes and gray become colour. The first
-    picture that cannot be decoded raises InputError if it is the only one; in a series it is
-    skipped and named in `warnings`.
+    An image that cannot be decoded is skipped and named in `warnings`; if it is the only one, the iteration raises
+    InputError.
     """
 
     dropped = reconnects = 0
@@ -39,6 +38,7 @@ class ImageSource:
         )
 
     def __iter__(self) -> Iterator[Frame]:
+        """Yield the images; `pts` is the position in the list, also after a skipped image."""
         for index, path in enumerate(self._paths):
             try:
                 pixels = read_image(path)
@@ -56,4 +56,4 @@ class ImageSource:
             )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""

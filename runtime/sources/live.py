@@ -1,4 +1,4 @@
-"""Sources that do not wait: watched, and opened again when they fall silent."""
+"""Live sources: a watchdog over a camera or stream, which opens it again when it stops or freezes."""
 
 from __future__ import annotations
 
@@ -17,54 +17,61 @@ from runtime.sources.base import SourceInfo
 from runtime.urls import redact
 
 TIME_BASE = Fraction(1, 90_000)
+"""Seconds per tick of `pts`."""
 _RATE_WINDOW_S = 5.0
-_RUNAWAY = 3.0
-"""Times the nominal rate. Decoders that lost their place give frames as fast as they can."""
-_LEAVE_S = 1.0
-_SETTLED_S = 1.0
-"""A connection that held so long was a good one: the next failure is the first again."""
+"""Seconds over which the frame rate is measured."""
+_MAX_RATE_FACTOR = 3.0
+"""Multiple of the nominal frame rate above which a connection is given up: a decoder that has lost its place in the
+stream returns frames as fast as it can."""
+_JOIN_S = 1.0
+"""Seconds to wait for the thread of the last connection when the iteration ends."""
+_STABLE_S = 1.0
+"""Duration of a connection in seconds after which the next failure counts as the first in a row again."""
 
 
 class Feed(Protocol):
-    """One connection to a camera or a server."""
+    """One connection to a camera or a server. The constructor connects; it may block."""
 
     frame_rate: Fraction
     """Nominal frames per second."""
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
-        """Frames as they come; calling one gives its pixels, uint8[H, W, 3] BGR.
+        """Yield a function for each frame as it arrives, which returns the pixels uint8[H, W, 3] BGR.
 
-        May block for ever. The end, and any exception, is a lost connection.
+        The iteration may block for ever. Its end, and any exception, is a lost connection.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection; called in the thread that iterates."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """When a live source is given up, and how often it is tried again."""
+    """Limits after which a live source is opened again, and how often that is tried."""
 
     timeout_s: float = 10.0
-    """Without a frame."""
+    """Seconds without a frame after which a connection is given up."""
     open_s: float = 10.0
-    """Until the first frame of a connection, which waits for a key frame."""
+    """Seconds to wait for the first frame of a connection, which has to be a key frame."""
     frozen_s: float = 60.0
-    """With nothing but copies of one frame; 0 lets it be."""
+    """Seconds of identical frames after which a connection is given up; 0 never gives up for that reason."""
     max_reconnects: int | None = None
-    """In a row, none of which held; None goes on for ever."""
+    """Number of failed connections in a row after which the source ends with SourceLostError; None for no limit."""
     first_wait_s: float = 1.0
+    """Seconds to wait before the first attempt to reconnect; the wait doubles with each further attempt in a row."""
     longest_wait_s: float = 30.0
-    """Before the first try, doubled for each further one up to the longest."""
+    """Longest wait between two attempts to reconnect, in seconds."""
 
 
 class LiveSource:
-    """Frames of a feed, stamped with the time of their arrival, across all its connections.
+    """Reads a feed across all its connections; `pts` is the arrival time since the first frame.
 
-    A feed is opened and read in a thread of its own, which is left behind where a library
-    blocks for ever. Only the newest frame waits. A connection is given up after `timeout_s`
-    without a frame, at its end, when the frame rate runs away, and when the picture is frozen.
-    Raises SourceLostError if the first connection gives no frame, or too many later ones in a row.
+    Each connection is opened and read in its own thread, which is left behind if a library blocks for ever. Only the
+    newest frame waits to be read. A connection is given up when no frame arrives in time, when it ends, when its frame
+    rate is impossible, and when its frames are frozen; see `Watch`. Raises SourceLostError if the first connection
+    delivers no frame, or if too many later connections in a row fail.
     """
 
     damage = None
@@ -75,139 +82,147 @@ class LiveSource:
         self._closed = Event()
         self._start: float | None = None
         self._dropped_before = 0
-        self._grabber = _Grabber(open_feed)
-        first = self._grabber.take(watch.open_s)
+        """Number of frames that earlier connections dropped."""
+        self._connection = _Connection(open_feed)
+        first = self._connection.take_newest(watch.open_s)
         if first is None:
-            self._grabber.abandon()
-            if self._grabber.error:
-                raise self._grabber.error
-            reason = self._grabber.reason or _silent(watch.open_s)
+            self._connection.abandon()
+            if self._connection.error:
+                raise self._connection.error
+            reason = self._connection.end_reason or _no_frame_reason(watch.open_s)
             raise SourceLostError(
-                f"source gives nothing ({reason})", name, hint="check that it is there and not in use"
+                f"source delivers no frame ({reason})", name, hint="check that it runs and that nothing else uses it"
             )
-        self._first: _Taken | None = first
+        self._first: _Arrival | None = first
         height, width = first.pixels().shape[:2]
         self.info = SourceInfo(
             name=name,
             time_base=TIME_BASE,
-            frame_rate=self._grabber.frame_rate,
+            frame_rate=self._connection.frame_rate,
             size=(width, height),
             is_live=True,
         )
 
     @property
     def reconnects(self) -> int:
+        """Number of times that the source was opened again."""
         return self._reasons.total()
 
     @property
     def dropped(self) -> int:
-        """Frames that a newer one replaced before they were taken."""
-        return self._dropped_before + self._grabber.dropped
+        """Number of frames that a newer frame replaced before they were read."""
+        return self._dropped_before + self._connection.dropped
 
     @property
     def warnings(self) -> list[str]:
-        return [f"connected again {count} times: {reason}" for reason, count in list(self._reasons.items())]
+        """One sentence for each reason of lost connections."""
+        return [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
 
     def __iter__(self) -> Iterator[Frame]:
+        """Yield frames until the source is closed or lost for good."""
         failures = 0
         try:
             while not self._closed.is_set():
-                began = perf_counter()
+                connected_at = perf_counter()
                 reason = yield from self._frames()
-                failures = 1 if perf_counter() - began > _SETTLED_S else failures + 1
+                failures = 1 if perf_counter() - connected_at > _STABLE_S else failures + 1
                 if not self._closed.is_set():
                     self._reconnect(reason, failures)
         finally:
-            self._grabber.abandon()
-            self._grabber.thread.join(_LEAVE_S)  # a process that ends while a library still reads may crash
+            self._connection.abandon()
+            self._connection.thread.join(_JOIN_S)  # a process that ends while a library still reads may crash
 
     def close(self) -> None:
-        """From any thread: whoever takes frames finds the end."""
+        """End the source; may be called from any thread, and ends an iteration that waits for a frame."""
         self._closed.set()
-        self._grabber.abandon()
+        self._connection.abandon()
 
     def _frames(self) -> Generator[Frame, None, str]:
-        """Frames of one connection; returns why it ended."""
+        """Yield the frames of one connection and return the reason of its end."""
         arrivals: deque[float] = deque()
         last_digest, changed_at = b"", perf_counter()
         patience_s = self._watch.open_s
         while not self._closed.is_set():
-            taken, self._first = self._first or self._grabber.take(patience_s), None
-            if taken is None:
-                return self._grabber.reason or _silent(patience_s)
+            arrival, self._first = self._first or self._connection.take_newest(patience_s), None
+            if arrival is None:
+                return self._connection.end_reason or _no_frame_reason(patience_s)
             patience_s = self._watch.timeout_s
-            frame = self._stamped(taken)
+            frame = self._to_frame(arrival)
             yield frame
-            arrivals.append(taken.arrived_at)
-            while arrivals[0] < taken.arrived_at - _RATE_WINDOW_S:
+            arrivals.append(arrival.arrived_at)
+            while arrivals[0] < arrival.arrived_at - _RATE_WINDOW_S:
                 arrivals.popleft()
-            if len(arrivals) > _RUNAWAY * _RATE_WINDOW_S * self.info.frame_rate:
-                return f"more than {_RUNAWAY:g} times its frame rate"
+            if len(arrivals) > _MAX_RATE_FACTOR * _RATE_WINDOW_S * self.info.frame_rate:
+                return f"more than {_MAX_RATE_FACTOR:g} times its frame rate"
             digest = hashlib.blake2b(frame.pixels[::8, ::8].tobytes(), digest_size=16).digest()
             if digest != last_digest:
-                last_digest, changed_at = digest, taken.arrived_at
-            elif 0 < self._watch.frozen_s < taken.arrived_at - changed_at:
-                return f"the same picture for {self._watch.frozen_s:g} s"
+                last_digest, changed_at = digest, arrival.arrived_at
+            elif 0 < self._watch.frozen_s < arrival.arrived_at - changed_at:
+                return f"identical frames for {self._watch.frozen_s:g} s"
         return ""
 
-    def _stamped(self, taken: _Taken) -> Frame:
-        self._start = taken.arrived_at if self._start is None else self._start
-        pts = round((taken.arrived_at - self._start) / TIME_BASE)
-        return Frame(pixels=taken.pixels(), pts=pts, time_base=TIME_BASE, captured_at=taken.arrived_at)
+    def _to_frame(self, arrival: _Arrival) -> Frame:
+        self._start = arrival.arrived_at if self._start is None else self._start
+        pts = round((arrival.arrived_at - self._start) / TIME_BASE)
+        return Frame(pixels=arrival.pixels(), pts=pts, time_base=TIME_BASE, captured_at=arrival.arrived_at)
 
     def _reconnect(self, reason: str, failures: int) -> None:
+        """Wait, then open a new connection; `failures` is the number of lost connections in a row."""
         self._reasons[reason] += 1
-        self._grabber.abandon()
-        most = self._watch.max_reconnects
-        if most is not None and failures > most:
+        self._connection.abandon()
+        limit = self._watch.max_reconnects
+        if limit is not None and failures > limit:
             raise SourceLostError(
-                f"source was lost and did not come back in {most} tries ({reason})",
+                f"source was lost and did not come back in {limit} tries ({reason})",
                 self.info.name,
                 hint="check its power and network, or raise --max-reconnects",
             )
         wait_s = min(self._watch.first_wait_s * 2 ** (failures - 1), self._watch.longest_wait_s)
         self._closed.wait(wait_s)
-        self._dropped_before += self._grabber.dropped
-        self._grabber = _Grabber(self._open_feed)
+        self._dropped_before += self._connection.dropped
+        self._connection = _Connection(self._open_feed)
 
 
-def _silent(seconds: float) -> str:
+def _no_frame_reason(seconds: float) -> str:
     return f"no frame for {seconds:g} s"
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _Arrival:
+    """A frame that has arrived; calling `pixels` converts it."""
+
     pixels: Callable[[], Pixels]
     arrived_at: float
+    """`perf_counter()` in seconds."""
 
 
-class _Grabber:
-    """One connection, read in a thread that nothing waits for."""
+class _Connection:
+    """One connection, opened and read in a daemon thread that may block in a library."""
 
     def __init__(self, open_feed: Callable[[], Feed]) -> None:
         self.frame_rate = Fraction(30)
-        self.reason = ""
-        """Why it ended."""
+        self.end_reason = ""
+        """Reason why the connection has ended."""
         self.error: DeblurError | None = None
         self.dropped = 0
         self._open_feed = open_feed
-        self._newest: _Taken | None = None
-        self._abandoned = self._ended = False
+        self._newest: _Arrival | None = None
+        self._is_abandoned = self._has_ended = False
         self._changed = Condition()
         self.thread = Thread(target=self._run, name="live-source", daemon=True)
         self.thread.start()
 
-    def take(self, timeout_s: float) -> _Taken | None:
-        """The newest frame, waiting for one; None at the end or after the timeout."""
+    def take_newest(self, timeout_s: float) -> _Arrival | None:
+        """Return the newest frame, waiting for one; None at the end of the connection and after the timeout."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest or self._ended, timeout_s)
-            taken, self._newest = self._newest, None
-            return taken
+            self._changed.wait_for(lambda: self._newest or self._has_ended, timeout_s)
+            newest, self._newest = self._newest, None
+            return newest
 
     def abandon(self) -> None:
-        """Have the thread end when it next can."""
+        """Tell the thread to end as soon as the library returns to it; does not wait."""
         with self._changed:
-            self._abandoned = self._ended = True
+            self._is_abandoned = self._has_ended = True
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -217,23 +232,24 @@ class _Grabber:
             try:
                 self.frame_rate = feed.frame_rate
                 for pixels in feed:
-                    if not self._offer(_Taken(pixels, perf_counter())):
+                    if not self._offer(_Arrival(pixels, perf_counter())):
                         break
             finally:
                 feed.close()
         except DeblurError as error:
             self.error, reason = error, error.what
-        except Exception as error:  # noqa: BLE001 - whatever a library raises is a lost connection
+        except Exception as error:  # noqa: BLE001 - any exception of a library is a lost connection
             reason = redact(" ".join(str(error).split())) or type(error).__name__
         with self._changed:
-            self.reason, self._ended = reason, True
+            self.end_reason, self._has_ended = reason, True
             self._changed.notify_all()
 
-    def _offer(self, taken: _Taken) -> bool:
+    def _offer(self, arrival: _Arrival) -> bool:
+        """Replace the waiting frame by a newer one; return False if the connection was abandoned."""
         with self._changed:
-            if self._abandoned:
+            if self._is_abandoned:
                 return False
             self.dropped += self._newest is not None
-            self._newest = taken
+            self._newest = arrival
             self._changed.notify_all()
             return True

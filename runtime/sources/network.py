@@ -1,4 +1,4 @@
-"""Network streams through PyAV, with as little buffering as it does."""
+"""Network streams through PyAV, with as little buffering as FFmpeg allows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from runtime.frame import Pixels
 from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
-_USUAL_RATE = Fraction(25)
+_DEFAULT_RATE = Fraction(25)
 _LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
 
 
 class NetworkFeed:
-    """One connection to `url` (rtsp, rtmp, http, udp and what else FFmpeg knows); raises SourceLostError.
+    """One connection to a stream by its address: rtsp, rtmp, http, udp, and other schemes that FFmpeg reads.
 
-    `transport`: of RTSP. Its own timeouts are only a second line: they have been seen to take
-    twice as long, or for ever.
+    `transport` is that of RTSP. `timeout_s` limits connecting and each read inside FFmpeg, but it is not reliable:
+    FFmpeg has been seen to take twice as long, or to block for ever. `LiveSource` keeps the time itself. Raises
+    SourceLostError if the server cannot be reached or sends no video.
     """
 
     def __init__(self, url: str, *, transport: Transport = "tcp", timeout_s: float = 10.0) -> None:
@@ -40,20 +41,22 @@ class NetworkFeed:
             raise SourceLostError(str(reason), redact(url), hint="check the address") from error
         if not self._container.streams.video:
             self._container.close()
-            raise SourceLostError("there is no video in it", redact(url), hint="check the address")
+            raise SourceLostError("no video in the stream", redact(url), hint="check the address")
         self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "SLICE"  # threads over frames would each hold one back
-        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
+        self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
+        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        """Yield a function for each decoded frame, which returns its pixels; damaged packets are skipped."""
         for packet in self._container.demux(self._stream):
             try:
                 frames = packet.decode()
             except FFmpegError:
-                continue  # what arrived damaged
+                continue  # a damaged packet
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield partial(bgr_from_video_frame, frame)
 
     def close(self) -> None:
+        """Close the connection."""
         self._container.close()

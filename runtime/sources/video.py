@@ -1,4 +1,4 @@
-"""Video files through PyAV: exact time stamps, rotation applied, sound left for the sink."""
+"""Video files through PyAV: exact time stamps, rotation applied; the sink copies the sound."""
 
 from __future__ import annotations
 
@@ -18,48 +18,51 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
-from runtime.interrupt import interruptible
+from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
 
-_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-_USUAL_RATE = Fraction(25)
+_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+_DEFAULT_RATE = Fraction(25)
 STDIN = Path("-")
-_MOST_CORRUPT = 1000
-"""Packets in a row that may fail to decode before the file is given up."""
-_HELD_FRAMES = 16
-"""By a decoder, at most: the standards of H.264 and HEVC allow no more."""
-_LAST_FRAME_S = 0.5
-"""Of what a file's header says, this much may be missing: the duration of a last frame is often not stored."""
+_MAX_DAMAGED_PACKETS = 1000
+"""Number of packets in a row that may fail to decode before the file is given up."""
+_DECODER_FRAMES = 16
+"""Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
+_DURATION_TOLERANCE_S = 0.5
+"""Seconds that a file may be shorter than its header states: the duration of the last frame is often not stored."""
 
 
-# PyAV before 19 refuses files whose titles are not UTF-8, unless it is told otherwise.
+# PyAV before 19 refuses files whose titles are not UTF-8, unless this option is set.
 _LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 @dataclass(frozen=True)
 class RawFrames:
-    """uint8[H, W, 3] BGR one after the other, with nothing around them."""
+    """Format of raw frames on standard input: uint8[H, W, 3] BGR, one after the other, without headers."""
 
     size: Size
+    """Width and height in pixels."""
     fps: Fraction
+    """Frames per second."""
 
 
 def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
-    """Open a media file for reading, or standard input for `-`; raises what PyAV raises."""
+    """Open a media file for reading, or standard input for `-`; raises PyAV's own errors."""
     place = "pipe:0" if path == STDIN else str(path)
-    described: dict[str, Any] = {}
+    raw_format: dict[str, Any] = {}
     if raw:
         options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
-        described = {"format": "rawvideo", "options": options}
-    container: InputContainer = av.open(place, **described, **_LENIENT)
+        raw_format = {"format": "rawvideo", "options": options}
+    container: InputContainer = av.open(place, **raw_format, **_LENIENT)
     return container
 
 
 class VideoSource:
-    """Frames of the first real video stream of a file, in order of presentation.
+    """Reads the first video stream of a file that is not a cover image.
 
-    A frame's `pts` and `time_base` are the container's. Raises InputError if no frame of it
-    can be decoded; damage further on is skipped and counted in `warnings`.
+    `pts` and `time_base` of a frame are those of the container; a time stamp that does not increase is moved one tick
+    after its predecessor. Damaged packets are skipped and counted in `warnings`. Raises InputError if no frame can be
+    decoded.
     """
 
     dropped = reconnects = 0
@@ -68,9 +71,9 @@ class VideoSource:
         self.damage: InputError | None = None
         self._path = path
         self._to_skip = 0
-        self._corrupt = 0
+        self._damaged_packets = 0
         self._out_of_order = 0
-        self._first: Frame | None = interruptible(lambda: self._open(raw))
+        self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
         is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
@@ -83,16 +86,16 @@ class VideoSource:
         )
 
     def _open(self, raw: RawFrames | None) -> Frame:
-        """Open the file as far as its first frame."""
+        """Open the file and decode its first frame."""
         try:
             self._container = open_container(self._path, raw)
         except (FFmpegError, ValueError) as error:
-            raise _undecodable(self._path, getattr(error, "strerror", None)) from error
+            raise _undecodable_error(self._path, getattr(error, "strerror", None)) from error
         try:
             self._stream = _video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
-            self._rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
-            self._frames = self._decode()
+            self._rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+            self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
                 self._require_memory()
@@ -101,19 +104,21 @@ class VideoSource:
             raise
         if first is None:
             self._container.close()
-            raise _undecodable(self._path)
+            raise _undecodable_error(self._path)
         return first
 
     @property
     def warnings(self) -> list[str]:
-        found = []
-        if self._corrupt:
-            found.append(f"{self._corrupt} damaged packets could not be decoded and were skipped")
+        """Sentences about damaged packets and moved time stamps so far."""
+        sentences = []
+        if self._damaged_packets:
+            sentences.append(f"{self._damaged_packets} damaged packets could not be decoded and were skipped")
         if self._out_of_order:
-            found.append(f"{self._out_of_order} frames had time stamps that did not increase; moved by a tick")
-        return found
+            sentences.append(f"{self._out_of_order} frames had time stamps that did not increase; moved by a tick")
+        return sentences
 
     def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; at the end, `damage` says whether the file was cut off."""
         if self._first is not None:
             first, self._first = self._first, None
             yield replace(first, captured_at=perf_counter())
@@ -121,23 +126,25 @@ class VideoSource:
 
     @property
     def start(self) -> Fraction:
-        """The time of the first frame in seconds, before it is taken."""
+        """Presentation time of the first frame in seconds; only before that frame is read."""
         assert self._first is not None
         return self._first.pts * self._first.time_base
 
     def skip(self, count: int) -> None:
-        """Leave out the first frames: they are decoded, but not converted. Before the first is taken."""
+        """Skip the first frames, which are decoded but not converted; call it before the first frame is read."""
         self._to_skip, self._first = count - 1, None
 
     def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
-    def _decode(self) -> Iterator[Frame]:
+    def _read_frames(self) -> Iterator[Frame]:
+        """Yield decoded frames as upright BGR with increasing time stamps."""
         last_pts: int | None = None
-        for frame in self._decoded():
+        for frame in self._decode():
             time_base = frame.time_base or 1 / self._rate
             pts = frame.pts
-            if pts is None:  # a raw stream: one frame after the other at its nominal rate
+            if pts is None:  # a raw stream has no time stamps: its frames follow at the nominal rate
                 pts = 0 if last_pts is None else last_pts + max(1, round(1 / (self._rate * time_base)))
             elif last_pts is not None and pts <= last_pts:
                 self._out_of_order += 1
@@ -146,48 +153,54 @@ class VideoSource:
             if self._to_skip > 0:
                 self._to_skip -= 1
                 continue
-            pixels = _turned(bgr_from_video_frame(frame), frame.rotation)
+            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        in_a_row = whole = 0
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
+        damaged_in_a_row = whole_packets = 0
         end_s = 0.0
         packets = self._container.demux()
-        while in_a_row < _MOST_CORRUPT:
+        while damaged_in_a_row < _MAX_DAMAGED_PACKETS:
             try:
                 packet = next(packets, None)
                 if packet is None:
-                    self.damage = self._cut_off(whole, end_s)
+                    self.damage = self._find_cut_off(whole_packets, end_s)
                     return
                 if packet.pts is not None and packet.time_base:
                     end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is not self._stream:
                     continue
-                whole += packet.size > 0 and not packet.is_corrupt
+                whole_packets += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
             except FFmpegError as error:
                 if is_out_of_memory(error):
                     raise
                 self._require_memory()
-                self._corrupt += 1
-                in_a_row += 1
+                self._damaged_packets += 1
+                damaged_in_a_row += 1
                 continue
-            in_a_row = 0
+            damaged_in_a_row = 0
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame
 
     def _require_memory(self) -> None:
-        require_memory(_HELD_FRAMES, width=self._stream.width, height=self._stream.height)
+        require_memory(_DECODER_FRAMES, width=self._stream.width, height=self._stream.height)
 
-    def _cut_off(self, whole: int, end_s: float) -> InputError | None:
-        """Whether the file ends before what its header promises: as packets in MP4, as a duration in Matroska."""
-        lasts_s = 0.0
+    def _find_cut_off(self, whole_packets: int, end_s: float) -> InputError | None:
+        """Return an InputError if the file ends before its header says; None if it is complete.
+
+        MP4 lists its packets in the header (the stream's index), Matroska states a duration.
+        """
+        stated_s = 0.0
         if "matroska" in self._container.format.name:
-            lasts_s = ((self._container.duration or 0) + (self._container.start_time or 0)) / av.time_base
-        if whole >= len(self._stream.index_entries) and end_s >= lasts_s - _LAST_FRAME_S:
+            stated_s = ((self._container.duration or 0) + (self._container.start_time or 0)) / av.time_base
+        if whole_packets >= len(self._stream.index_entries) and end_s >= stated_s - _DURATION_TOLERANCE_S:
             return None
-        return InputError(f"file is cut off after {end_s:.1f} s", self._path, hint="the output holds what there is")
+        return InputError(
+            f"file is cut off after {end_s:.1f} s", self._path, hint="the output holds the frames up to there"
+        )
 
     def _expected_frames(self) -> int | None:
         if self._stream.frames:
@@ -197,7 +210,7 @@ class VideoSource:
 
 
 def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The first video stream that is not a cover picture; raises InputError if there is none."""
+    """Return the first video stream that is not a cover image; raises InputError if there is none."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
@@ -205,12 +218,12 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
 
 
-def _turned(pixels: Pixels, rotation: int) -> Pixels:
-    """Apply the display matrix: `rotation` is counter-clockwise, in degrees."""
-    turn = _TURNS.get(rotation % 360)
-    return pixels if turn is None else np.asarray(cv2.rotate(pixels, turn), np.uint8)
+def _rotate(pixels: Pixels, rotation: int) -> Pixels:
+    """Rotate by the display matrix: `rotation` in degrees, counter-clockwise."""
+    code = _ROTATIONS.get(rotation % 360)
+    return pixels if code is None else np.asarray(cv2.rotate(pixels, code), np.uint8)
 
 
-def _undecodable(path: Path, reason: str | None = None) -> InputError:
+def _undecodable_error(path: Path, reason: str | None = None) -> InputError:
     what = f"not a video that can be decoded ({reason or 'no frame in it'})"
     return InputError(what, path, hint="check that the file is whole, or give another")

@@ -1,4 +1,4 @@
-"""What the tests bring up around the runtime: servers, proxies, sources that fail on purpose."""
+"""Surroundings of the runtime in tests: servers, proxies, and runs in which calls fail."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_vers
 
 
 def free_port() -> int:
+    """Return a TCP port on loopback that nothing uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def require_rtsp_server() -> None:
-    """Skip where Debian's packages are not installed; CI installs them."""
+    """Skip the test if Debian's packages for an RTSP server are not installed; CI installs them."""
     if os.environ.get("CI"):
-        return  # which installs them
-    found = (
+        return
+    is_installed = (
         shutil.which(SYSTEM_PYTHON)
         and not subprocess.run([SYSTEM_PYTHON, "-c", _NEEDS], capture_output=True, check=False).returncode
     )
-    if not found:
+    if not is_installed:
         pytest.skip("no RTSP server: apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ugly")
 
 
 class RtspServer:
-    """rtsp_server.py in a process of its own, which can be stalled, killed and started again."""
+    """A process that runs rtsp_server.py, and can be stalled, killed and started again."""
 
     def __init__(self, *, size: tuple[int, int] = (160, 120), fps: int = 25, pattern: str = "ball") -> None:
         self.port = free_port()
@@ -53,10 +54,12 @@ class RtspServer:
         assert self._child.stdout.readline().strip() == b"serving"
 
     def stall(self) -> None:
+        """Stop the process; connections stay open but are silent."""
         assert self._child
         self._child.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def unstall(self) -> None:
+        """Continue the stopped process."""
         assert self._child
         self._child.send_signal(signal.SIGCONT)
 
@@ -68,7 +71,7 @@ class RtspServer:
 
 
 class Proxy:
-    """TCP to another port on loopback; it can hold everything back, or cut all connections."""
+    """Forwards TCP connections to another port on loopback; it can hold back all data and reset all connections."""
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
@@ -80,17 +83,19 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def hold(self) -> None:
+        """Hold back all data."""
         self._flowing.clear()
 
     def flow(self) -> None:
+        """Forward data again."""
         self._flowing.set()
 
     def cut(self) -> None:
         """Reset every connection."""
-        for each in self._open:
+        for connection in self._open:
             try:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                each.close()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                connection.close()
             except OSError:
                 pass
         self._open.clear()
@@ -108,27 +113,28 @@ class Proxy:
             except OSError:
                 return
             self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+            for sender, receiver in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=(sender, receiver), daemon=True).start()
 
-    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+    def _copy(self, sender: socket.socket, receiver: socket.socket) -> None:
         try:
-            while data := one.recv(65_536):
+            while data := sender.recv(65_536):
                 self._flowing.wait()
-                other.sendall(data)
+                receiver.sendall(data)
         except OSError:
             pass
 
 
-def catches(child: subprocess.Popen[bytes], number: signal.Signals) -> bool:
-    """Whether a process handles a signal by now, or still."""
+def handles_signal(child: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal at this moment."""
     status = Path(f"/proc/{child.pid}/status").read_text()
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Poll a condition until it holds; fails after some seconds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, f"condition does not hold after {seconds:g} s"
         time.sleep(0.02)

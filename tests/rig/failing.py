@@ -1,7 +1,7 @@
-"""Runs of the command line in which one call to the disk fails: see failing_calls.c.
+"""Runs of the command line in which one call to the disk fails; see failing_calls.c.
 
-As a script: jobs as JSON on standard input, one after the other in forks of a process that has imported the
-runtime already, under the preloaded library; what came of them as JSON on standard output.
+As a script, it reads jobs as JSON from standard input and writes their outcomes as JSON to standard output. Each job
+runs in a fork of this process, which has imported the runtime and preloaded the library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HANG_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command line whose `number`th call below `folder` fails; 0 only counts them."""
+    """A command line whose call number `number` to files below `folder` fails; 0 only counts the calls."""
 
     arguments: list[str]
     folder: str
@@ -35,35 +35,38 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class Outcome:
+    """Exit code and standard error of a job, and the number of its calls to the disk; -1 if it was killed."""
+
     code: int
-    said: str
+    stderr: str
     calls: int
 
 
-def library(folder: Path) -> Path:
-    """Compile it; skips where there is no compiler."""
+def build_library(folder: Path) -> Path:
+    """Compile failing_calls.c and return the library; skips the test if there is no compiler."""
     if not shutil.which("gcc") and not os.environ.get("CI"):
-        pytest.skip("no gcc to make calls fail with")
-    made = folder / "failing_calls.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", made, _SOURCE, "-ldl"], check=True)  # noqa: S607
-    return made
+        pytest.skip("no gcc, which compiles the library that lets calls fail")
+    library = folder / "failing_calls.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, _SOURCE, "-ldl"], check=True)  # noqa: S607
+    return library
 
 
-def run_all(made: Path, jobs: list[Job], *, root: Path) -> list[Ending]:
+def run_all(library: Path, jobs: list[Job], *, root: Path) -> list[Outcome]:
+    """Run the jobs one after the other and return their outcomes."""
     out = subprocess.run(
-        [sys.executable, "-m", "tests.rig.failing", made],
+        [sys.executable, "-m", "tests.rig.failing", library],
         input=json.dumps([asdict(job) for job in jobs]),
-        env={**os.environ, "LD_PRELOAD": str(made)},
+        env={**os.environ, "LD_PRELOAD": str(library)},
         cwd=root,
         stdout=subprocess.PIPE,
         check=True,
         text=True,
     )
-    return [Ending(**ending) for ending in json.loads(out.stdout)]
+    return [Outcome(**outcome) for outcome in json.loads(out.stdout)]
 
 
-def _run(made: ctypes.CDLL, job: Job) -> Ending:
+def _run(library: ctypes.CDLL, job: Job) -> Outcome:
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
@@ -71,9 +74,9 @@ def _run(made: ctypes.CDLL, job: Job) -> Ending:
 
         os.dup2(write_end, 2)
         error = errno.ENOSPC if job.full_disk else errno.EIO
-        made.plan_failure(job.folder.encode(), ctypes.c_long(job.number), error, int(job.full_disk))
+        library.plan_failure(job.folder.encode(), ctypes.c_long(job.number), error, int(job.full_disk))
         code = main(job.arguments)
-        print(f"\n{made.calls_made()}", file=sys.stderr, flush=True)
+        print(f"\n{library.calls_made()}", file=sys.stderr, flush=True)
         os._exit(code)
     os.close(write_end)
     end = time.monotonic() + _HANG_S
@@ -82,13 +85,13 @@ def _run(made: ctypes.CDLL, job: Job) -> Ending:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
     with os.fdopen(read_end) as pipe:
-        said, _, calls = pipe.read().rstrip().rpartition("\n")
+        stderr, _, calls = pipe.read().rstrip().rpartition("\n")
     code = os.waitstatus_to_exitcode(status[1])
-    return Ending(code=code, said=said, calls=int(calls) if code >= 0 else -1)
+    return Outcome(code=code, stderr=stderr, calls=int(calls) if code >= 0 else -1)
 
 
 if __name__ == "__main__":
-    import runtime.video  # noqa: F401 - once, for all forks
+    import runtime.video  # noqa: F401 - imported once for all forks
 
-    library_ = ctypes.CDLL(sys.argv[1])
-    print(json.dumps([asdict(_run(library_, Job(**job))) for job in json.load(sys.stdin)]))
+    preloaded = ctypes.CDLL(sys.argv[1])
+    print(json.dumps([asdict(_run(preloaded, Job(**job))) for job in json.load(sys.stdin)]))

@@ -1,8 +1,8 @@
-/* LD_PRELOADed: the Nth call that changes files below a folder fails, as a disk makes it fail.
+/* For LD_PRELOAD: call number n that changes files below a folder fails, as it does on a broken or full disk.
 
-   plan_failure(folder, n, error, only_space): call number n fails with `error`; n = 0 only counts. With
-   `only_space` nothing but calls that need space count, and from the nth on all of them fail, the first write
-   after half of its bytes: a full disk. calls_made() says how many there were. */
+   plan_failure(folder, n, error, only_space): call number n fails with `error`; n = 0 only counts the calls.
+   `only_space` simulates a full disk: only calls that need space count, all of them fail from call n on, and the
+   first failing write writes half of its bytes. calls_made() returns the number of calls. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -71,7 +71,7 @@ int fsync(int fd) {
     return fails(fd_is_below(fd), 0) ? -1 : real(fd);
 }
 
-int close(int fd) { /* fails as Linux lets it fail: closed all the same */
+int close(int fd) { /* as on Linux, a close that fails has closed the file */
     REAL(int, "close", int);
     int failed = fails(fd_is_below(fd), 0), result = real(fd);
     if (failed) errno = failure;

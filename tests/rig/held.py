@@ -1,7 +1,7 @@
-"""A command line in a process of its own that cannot end by itself, however fast the machine is.
+"""A command line in a child process that waits before a certain frame, so that it cannot end by itself on any machine.
 
-It is held before a frame, until it is told to stop. As a script: the number of that frame, then the module and its
-arguments; a line on standard output gives the number of frames in the output so far.
+It continues when a signal stops its pipeline. As a script it takes the number of frames, the module and its arguments,
+and prints the number of frames in the output after each frame, one on a line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fractions import Fraction
 from tests.conftest import ROOT
 
 _LONGEST_S = 600.0
-"""Until it ends by itself after all: no process outlives its test for long."""
+"""Seconds after which a waiting process fails, so that none outlives its test for long."""
 
 
 class Held:
-    """`python -m MODULE ARGUMENTS`, which never writes more than `at` frames into a video unless it is stopped."""
+    """A process `python -m MODULE ARGUMENTS` that writes at most `at` frames into a video, unless a signal stops it."""
 
     def __init__(self, module: str, arguments: Sequence[object], *, at: int) -> None:
         command = [sys.executable, "-m", "tests.rig.held", str(at), module, *map(str, arguments)]
@@ -30,22 +30,22 @@ class Held:
         )
 
     def wait_for_frame(self, number: int) -> None:
-        """Wait until the output has so many frames; fails with what the process said if it ends before."""
+        """Wait until the output has `number` frames; if the process ends before, fail with its standard error."""
         assert self.process.stdout
         if not any(int(line) >= number for line in self.process.stdout):
-            _, said = self.process.communicate()
-            raise AssertionError(f"ended with {self.process.returncode} before frame {number}: {said}")
+            _, stderr = self.process.communicate()
+            raise AssertionError(f"ended with {self.process.returncode} before frame {number}: {stderr}")
 
-    def ended(self, seconds: float = 60) -> tuple[int, str]:
-        """Exit code and standard error, once the process has ended."""
-        _, said = self.process.communicate(timeout=seconds)
-        return self.process.returncode, said
+    def wait_for_end(self, seconds: float = 60) -> tuple[int, str]:
+        """Wait until the process has ended and return its exit code and standard error."""
+        _, stderr = self.process.communicate(timeout=seconds)
+        return self.process.returncode, stderr
 
     def kill(self) -> None:
-        """Kill it in the middle of its work; fails if it has ended by itself."""
+        """Kill the process while it runs; fail if it has already ended."""
         self.process.kill()
-        code, said = self.ended()
-        assert code == -signal.SIGKILL, f"ended with {code} before it was killed: {said}"
+        code, stderr = self.wait_for_end()
+        assert code == -signal.SIGKILL, f"ended with {code} before it was killed: {stderr}"
 
 
 def _run(at: int, module: str, arguments: list[str]) -> None:
@@ -56,7 +56,7 @@ def _run(at: int, module: str, arguments: list[str]) -> None:
     written, stopped, end = 0, False, time.monotonic() + _LONGEST_S
     resume, write, stop = VideoSink.resume, VideoSink.write, Pipeline.stop
 
-    def told_resume(self: VideoSink, start: Fraction) -> int:
+    def reporting_resume(self: VideoSink, start: Fraction) -> int:
         nonlocal written
         written = resume(self, start)
         print(written, flush=True)
@@ -65,7 +65,7 @@ def _run(at: int, module: str, arguments: list[str]) -> None:
     def held_write(self: VideoSink, frame: Frame) -> None:
         nonlocal written
         while written >= at and not stopped:
-            assert time.monotonic() < end, "nobody has stopped it"
+            assert time.monotonic() < end, "no signal stopped it"
             time.sleep(0.01)
         write(self, frame)
         written += 1
@@ -76,7 +76,7 @@ def _run(at: int, module: str, arguments: list[str]) -> None:
         stopped = True
         stop(self)
 
-    VideoSink.resume, VideoSink.write, Pipeline.stop = told_resume, held_write, releasing_stop  # type: ignore[method-assign]
+    VideoSink.resume, VideoSink.write, Pipeline.stop = reporting_resume, held_write, releasing_stop  # type: ignore[method-assign]
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

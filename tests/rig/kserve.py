@@ -1,4 +1,4 @@
-"""A small KServe v2 server by gRPC that runs the ONNX engines of a Triton model repository."""
+"""A small KServe v2 server over gRPC that runs the ONNX engines of a Triton model repository."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.engines.onnx import OnnxEngine
 
 
 class Model:
-    """What Triton makes of a model's folder: its configuration, and the newest version."""
+    """A model as Triton reads its folder: the configuration and the newest version."""
 
     def __init__(self, folder: Path) -> None:
         self.config = text_format.Parse((folder / "config.pbtxt").read_text(), ModelConfig())
@@ -27,45 +27,48 @@ class Model:
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The calls that the runtime's Triton engine uses."""
+
     def __init__(self, repository: Path) -> None:
         self.models = {folder.name: Model(folder) for folder in repository.iterdir()}
         self.frames = 0
+        """Number of frames that were restored."""
         self.fail = ""
-        """What to answer instead of a result."""
+        """Error message to answer instead of a result; empty for results."""
 
     def _model(self, name: str, context: Any) -> Model:
         if name not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {name}")
         return self.models[name]
 
-    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name, as below
+    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name is that of the protocol, also below
         return service_pb2.ModelConfigResponse(config=self._model(request.name, context).config)
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         config = self._model(request.name, context).config
         answer = service_pb2.ModelMetadataResponse(name=request.name)
-        for place, given in ((answer.inputs, config.input), (answer.outputs, config.output)):
-            for each in given:
-                place.add(name=each.name, datatype="UINT8", shape=[-1, *each.dims])
+        for metadata, tensors in ((answer.inputs, config.input), (answer.outputs, config.output)):
+            for tensor in tensors:
+                metadata.add(name=tensor.name, datatype="UINT8", shape=[-1, *tensor.dims])
         return answer
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         model = self._model(request.model_name, context)
         if self.fail:
             context.abort(grpc.StatusCode.INTERNAL, self.fail)
-        (given,) = request.inputs
-        assert given.shape[0] <= model.config.max_batch_size
-        batch = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(given.shape)
+        (tensor,) = request.inputs
+        assert tensor.shape[0] <= model.config.max_batch_size
+        batch = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tensor.shape)
         self.frames += len(batch)
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
-        answer.outputs.add(name=model.config.output[0].name, datatype="UINT8", shape=given.shape)
+        answer.outputs.add(name=model.config.output[0].name, datatype="UINT8", shape=tensor.shape)
         answer.raw_output_contents.append(model.engine.infer(batch).tobytes())
         return answer
 
 
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[str, Service]]:
-    """A server on loopback; its address and itself."""
+    """Run a server on loopback; yields its address `HOST:PORT` and its service."""
     large = [("grpc.max_receive_message_length", 1 << 30), ("grpc.max_send_message_length", 1 << 30)]
     server = grpc.server(ThreadPoolExecutor(1), options=large)
     service = Service(repository)

@@ -1,6 +1,6 @@
-"""A real RTSP server that is published to, for Debian's own python3: `rtsp_recorder.py PORT FILE.mkv`.
+"""An RTSP server that stores a published stream, for Debian's own python3: `rtsp_recorder.py PORT FILE.mkv`.
 
-What is published to rtsp://127.0.0.1:PORT/in is stored as it comes, until it is killed.
+It stores the stream that is published to rtsp://127.0.0.1:PORT/in as it arrives, until the process is killed.
 """
 
 import sys
@@ -9,7 +9,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - versions come first
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - the versions have to be chosen before
 
 port, place = sys.argv[1:3]
 Gst.init(None)

@@ -1,6 +1,6 @@
-"""A real RTSP server on loopback, for Debian's own python3 (python3-gi, gir1.2-gst-rtsp-server-1.0).
+"""An RTSP server on loopback with a test pattern, for Debian's own python3 (python3-gi, gir1.2-gst-rtsp-server-1.0).
 
-`rtsp_server.py PORT WIDTH HEIGHT FPS [PATTERN]` serves rtsp://127.0.0.1:PORT/live until it is killed.
+`rtsp_server.py PORT WIDTH HEIGHT FPS [PATTERN]` serves rtsp://127.0.0.1:PORT/live until the process is killed.
 """
 
 import sys
@@ -9,7 +9,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - versions come first
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - the versions have to be chosen before
 
 port, width, height, fps = sys.argv[1:5]
 pattern = sys.argv[5] if len(sys.argv) > 5 else "ball"

@@ -134,7 +134,7 @@ def test_a_run_that_is_stopped_goes_on_inside_the_file(number: signal.Signals, t
     process = Held("runtime.batch", arguments, at=80)
     process.wait_for_frame(50)  # of the second file: the first has fewer
     process.process.send_signal(number)
-    assert process.ended()[0] in {-signal.SIGKILL, 130}
+    assert process.wait_for_end()[0] in {-signal.SIGKILL, 130}
     assert not (tmp_path / "out" / "b.mp4").exists()
     assert run("--source", source, "--out", tmp_path / "out") == 0
     assert run("--source", source, "--out", tmp_path / "whole") == 0

@@ -1,4 +1,4 @@
-"""Colours survive the way to YUV and back, and streams are believed."""
+"""Conversion between YUV and BGR: colours are kept, and the tags of a stream are followed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from runtime.colour import bgr_from_video_frame, video_frame_from_bgr
 from tests.conftest import picture
 
 
-@pytest.mark.parametrize(("pixel_format", "largest"), [("yuv444p", 2), ("yuv420p", 6)])
-def test_round_trip_keeps_colours_without_bias(pixel_format: str, largest: int) -> None:
+@pytest.mark.parametrize(("pixel_format", "max_error"), [("yuv444p", 2), ("yuv420p", 6)])
+def test_round_trip_keeps_colours_without_bias(pixel_format: str, max_error: int) -> None:
     pixels = picture(320, 240)
-    back = bgr_from_video_frame(video_frame_from_bgr(pixels, pixel_format=pixel_format))
-    error = back.astype(int) - pixels
-    assert np.abs(error).max() <= largest
+    converted = bgr_from_video_frame(video_frame_from_bgr(pixels, pixel_format=pixel_format))
+    error = converted.astype(int) - pixels
+    assert np.abs(error).max() <= max_error
     assert np.abs(error.mean(axis=(0, 1))).max() < 0.3
 
 
@@ -26,7 +26,7 @@ def uniform(blue: int, green: int, red: int, *, height: int = 48) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "colorspace"), [(48, Colorspace.ITU601), (720, Colorspace.ITU709)])
-def test_untagged_streams_are_taken_as_players_do(height: int, colorspace: int) -> None:
+def test_untagged_streams_have_the_matrix_that_players_assume(height: int, colorspace: int) -> None:
     pixels = uniform(40, 200, 90, height=height)
     frame = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format="yuv444p", dst_colorspace=colorspace)
     frame.colorspace = 2
@@ -42,8 +42,8 @@ def test_full_range_streams_are_not_stretched() -> None:
     assert np.abs(bgr_from_video_frame(frame).astype(int) - pixels).max() <= 1
 
 
-def test_matrix_is_the_standard_one() -> None:
-    """Y' of pure BT.709 green in limited range: 16 + 219 * 0.7152 (ITU-R BT.709)."""
+def test_the_matrix_is_that_of_bt709() -> None:
+    """The luma of pure green in limited range is 16 + 219 * 0.7152 (ITU-R BT.709)."""
     frame = video_frame_from_bgr(uniform(0, 255, 0), pixel_format="yuv444p")
     luma = np.frombuffer(frame.planes[0], np.uint8)[0]
     assert luma == pytest.approx(16 + 219 * 0.7152, abs=1)

@@ -26,7 +26,7 @@ from runtime.errors import InputError
 from runtime.image_files import read_image
 from runtime.sources import open_source
 from tests.conftest import ROOT, SHARED, Survived, picture, write_clip
-from tests.rig import catches, free_port, wait_until
+from tests.rig import free_port, handles_signal, wait_until
 
 OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
 
@@ -197,7 +197,7 @@ def test_a_second_signal_forces(invert: Path, tmp_path: Path, survived: Survived
         feed.write((tmp_path / "in.mkv").read_bytes()[:20_000])
         wait_until((tmp_path / "out.partial.mp4").exists)
         child.send_signal(signal.SIGTERM)
-        wait_until(lambda: not catches(child, signal.SIGTERM))  # the first has arrived
+        wait_until(lambda: not handles_signal(child, signal.SIGTERM))  # the first has arrived
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) in {-signal.SIGTERM, 143}
     survived("ends at once", code=143, lost=0)

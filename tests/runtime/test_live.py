@@ -1,4 +1,4 @@
-"""Live sources, with real servers where there is one: silence, ends, resets, other sizes, frozen pictures."""
+"""Live sources, with real servers where possible: silence, lost connections, other sizes, frozen images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
-from runtime.urls import is_url, redact, with_secrets
+from runtime.urls import is_url, redact, resolve_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.conftest import UNGUARDED
@@ -33,10 +33,10 @@ from tests.runtime.test_pipeline import Kept
 QUICK = Watch(timeout_s=1, open_s=1, first_wait_s=0.01, longest_wait_s=0.05)
 
 
-class Played:
-    """A feed that plays a list, 20 ms each: a number is a frame of that gray, "stall" blocks, "break" raises.
+class ScriptedFeed:
+    """A feed that plays a list, 20 ms for each item: a number is a gray frame, "stall" blocks, "break" raises.
 
-    `waits`: a frame comes only when the one before was taken, so that none is dropped.
+    With `waits`, each frame waits until the one before was read, so that none is dropped.
     """
 
     def __init__(self, items: list[int | str], log: list[str], *, fps: float = 1000, waits: bool = False) -> None:
@@ -53,31 +53,33 @@ class Played:
             elif item == "break":
                 raise OSError("cable\npulled")
             else:
-                taken = threading.Event()
-                yield partial(self._pixels, item, taken)
+                was_read = threading.Event()
+                yield partial(self._pixels, item, was_read)
                 if self._waits:
-                    taken.wait(20)
+                    was_read.wait(20)
 
     def close(self) -> None:
         self._log.append("close")
 
-    def _pixels(self, gray: int | str, taken: threading.Event) -> Pixels:
-        taken.set()
+    def _pixels(self, gray: int | str, was_read: threading.Event) -> Pixels:
+        was_read.set()
         return np.full((8, 8, 3), gray, np.uint8)
 
 
-def played(*connections: list[int | str], watch: Watch = QUICK, waits: bool = False) -> tuple[LiveSource, list[str]]:
-    """A source whose connections play these lists, one after the other, then refuse."""
+def scripted_source(
+    *connections: list[int | str], watch: Watch = QUICK, waits: bool = False
+) -> tuple[LiveSource, list[str]]:
+    """A source whose connections play these lists one after the other; further connections are refused."""
     log: list[str] = []
-    waiting = iter(connections)
+    remaining = iter(connections)
 
-    def open_feed() -> Played:
-        items = next(waiting, None)
+    def open_feed() -> ScriptedFeed:
+        items = next(remaining, None)
         if items is None:
-            raise SourceLostError("refused", "played", hint="")
-        return Played(items, log, waits=waits)
+            raise SourceLostError("refused", "scripted", hint="")
+        return ScriptedFeed(items, log, waits=waits)
 
-    return LiveSource("played", open_feed, watch), log
+    return LiveSource("scripted", open_feed, watch), log
 
 
 @pytest.mark.parametrize(
@@ -85,39 +87,39 @@ def played(*connections: list[int | str], watch: Watch = QUICK, waits: bool = Fa
     [("stall", "no frame for 1 s"), ("break", "cable pulled"), ("end", "end of stream")],
 )
 def test_a_lost_connection_is_opened_again(fault: str, reason: str) -> None:
-    source, log = played([1, 2, fault] if fault != "end" else [1, 2], [3, 4, 5], waits=True)
+    source, log = scripted_source([1, 2, fault] if fault != "end" else [1, 2], [3, 4, 5], waits=True)
     frames = list(islice(source, 5))
     assert [frame.pixels[0, 0, 0] for frame in frames] == [1, 2, 3, 4, 5]
     pts = [frame.pts for frame in frames]
     assert pts[0] == 0
     assert pts == sorted(pts)
     assert source.reconnects == 1
-    assert source.warnings == [f"connected again 1 times: {reason}"]
+    assert source.warnings == [f"reconnections to the source: 1 ({reason})"]
     source.close()
     assert log.count("open") == 2
 
 
-def test_tries_in_a_row_are_counted_and_end() -> None:
-    source, _ = played([1, 2], watch=Watch(timeout_s=0.3, open_s=0.3, first_wait_s=0.01, max_reconnects=3))
+def test_a_limit_on_failures_in_a_row_ends_the_source() -> None:
+    source, _ = scripted_source([1, 2], watch=Watch(timeout_s=0.3, open_s=0.3, first_wait_s=0.01, max_reconnects=3))
     with pytest.raises(SourceLostError, match=r"did not come back in 3 tries \(refused\)") as caught:
         list(source)
     assert caught.value.exit_code == 5
     assert source.reconnects == 4
 
 
-@pytest.mark.fault("Live sources", "frozen picture", done="one frame for longer than --frozen-s")
-def test_a_picture_that_is_frozen(survived: Survived) -> None:
+@pytest.mark.fault("Live sources", "frozen image", done="one frame for longer than --frozen-s")
+def test_a_frozen_image(survived: Survived) -> None:
     frozen: list[int | str] = [7] * 100
-    source, _ = played(frozen, [1, 2, 3], watch=Watch(timeout_s=1, frozen_s=0.2, first_wait_s=0.01))
+    source, _ = scripted_source(frozen, [1, 2, 3], watch=Watch(timeout_s=1, frozen_s=0.2, first_wait_s=0.01))
     assert next(frame for frame in source if frame.pixels[0, 0, 0] < 7)
-    assert source.warnings == ["connected again 1 times: the same picture for 0.2 s"]
+    assert source.warnings == ["reconnections to the source: 1 (identical frames for 0.2 s)"]
     source.close()
-    survived("connected again, counted")
+    survived("reconnected, counted")
 
 
-@pytest.mark.fault("Live sources", "frame rate running away", done="500 fps from a source of 2")
-def test_a_rate_that_runs_away(survived: Survived) -> None:
-    class Fast(Played):
+@pytest.mark.fault("Live sources", "impossible frame rate", done="500 fps from a source that states 2")
+def test_an_impossible_frame_rate(survived: Survived) -> None:
+    class Fast(ScriptedFeed):
         def __init__(self, log: list[str]) -> None:
             super().__init__([], log, fps=2)
 
@@ -132,21 +134,21 @@ def test_a_rate_that_runs_away(survived: Survived) -> None:
     while not source.reconnects:
         assert time.monotonic() < end
         next(frames)
-    assert source.warnings == ["connected again 1 times: more than 3 times its frame rate"]
+    assert source.warnings == ["reconnections to the source: 1 (more than 3 times its frame rate)"]
     source.close()
-    survived("connected again, counted")
+    survived("reconnected, counted")
 
 
-@pytest.mark.parametrize(("items", "words"), [(["stall"], "no frame for 1 s"), ([], "end of stream")])
-def test_mute_from_the_start_ends_at_once(items: list[int | str], words: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(SourceLostError, match=words):
-        played(items)
-    assert time.monotonic() - began < 4
+@pytest.mark.parametrize(("items", "reason"), [(["stall"], "no frame for 1 s"), ([], "end of stream")])
+def test_a_first_connection_without_frames_ends_the_source(items: list[int | str], reason: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(SourceLostError, match=reason):
+        scripted_source(items)
+    assert time.monotonic() - start < 4
 
 
-def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
-    source, log = played([*range(8), "stall"])
+def test_the_newest_frame_is_read_and_the_others_are_counted() -> None:
+    source, log = scripted_source([*range(8), "stall"])
     frames = iter(source)
     next(frames)
     wait_until(lambda: "stall" in log)
@@ -156,32 +158,32 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
 
 
 class Steady:
-    """A feed of numbered frames at a rate, for so long."""
+    """A feed of numbered frames at `fps` for some seconds, then silence."""
 
     def __init__(self, fps: float, seconds: float) -> None:
         self.frame_rate = Fraction(fps).limit_denominator()
-        self.given = 0
+        self.delivered = 0
         self._fps, self._seconds = fps, seconds
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         start = time.perf_counter()
         while (now := time.perf_counter() - start) < self._seconds:
-            time.sleep(max(0.0, self.given / self._fps - now))
-            self.given += 1
-            yield partial(np.full, (8, 8, 3), self.given % 251, np.uint8)
+            time.sleep(max(0.0, self.delivered / self._fps - now))
+            self.delivered += 1
+            yield partial(np.full, (8, 8, 3), self.delivered % 251, np.uint8)
         threading.Event().wait(60)
 
     def close(self) -> None: ...
 
 
 class Busy(SynchronousEngine):
-    """An engine that takes its time."""
+    """An engine that takes `seconds` for each batch."""
+
+    spec, backend, provider = EngineSpec(name="busy"), "test", "cpu"
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
-
-    spec, backend, provider = EngineSpec(name="busy"), "test", "cpu"
 
     def infer(self, batch: Pixels) -> Pixels:
         time.sleep(self.seconds)
@@ -192,23 +194,27 @@ class Busy(SynchronousEngine):
 
 @pytest.mark.fault("Live sources", "engine slower than the camera", done="60 fps into an engine that does 10")
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
-def test_latency_is_bounded_however_slow_the_engine(seconds: float, survived: Survived) -> None:
-    """60 frames a second into an engine that does 10: p99 under two frame times and the engine's own."""
+def test_latency_is_bounded_with_a_slow_engine(seconds: float, survived: Survived) -> None:
+    """60 fps into an engine that does 10: p99 is below two frame intervals plus the time of the engine."""
     feed = Steady(60, seconds)
     source = LiveSource("steady", lambda: feed, Watch(timeout_s=1, open_s=1, max_reconnects=0))
     sink = Kept()
     pipeline = Pipeline(source, Busy(0.1), sink, UNGUARDED)
     with pytest.raises(SourceLostError):
         pipeline.run()
-    percent = 99 if seconds > 10 else 90  # of 40 frames one may meet a busy machine
-    assert pipeline.latencies["total"].percentile_ms(percent) < 100 + 2 * 1000 / 60 + 15  # a scheduler's grain on top
-    assert pipeline.frames_dropped + pipeline.frames_written == pytest.approx(feed.given, abs=2)  # those under way
+    percent = 99 if seconds > 10 else 90  # a busy machine may delay one of 40 frames
+    assert pipeline.latencies["total"].percentile_ms(percent) < 100 + 2 * 1000 / 60 + 15  # 15 ms for the scheduler
+    assert pipeline.frames_dropped + pipeline.frames_written == pytest.approx(
+        feed.delivered, abs=2
+    )  # two may be in progress
     assert pipeline.frames_written == pytest.approx(10 * seconds, rel=0.15)
     p99_ms = pipeline.latencies["total"].percentile_ms(99)
-    survived(f"p99 {p99_ms:.0f} ms over {seconds} s; {pipeline.frames_dropped} of {feed.given} frames dropped, counted")
+    survived(
+        f"p99 {p99_ms:.0f} ms over {seconds} s; {pipeline.frames_dropped} of {feed.delivered} frames dropped, counted"
+    )
 
 
-def test_frames_that_waited_too_long_are_dropped() -> None:
+def test_frames_older_than_the_limit_are_dropped() -> None:
     feed = Steady(100, 1)
     source = LiveSource("steady", lambda: feed, Watch(timeout_s=0.5, open_s=1, max_reconnects=0))
     sink = Kept()
@@ -216,14 +222,14 @@ def test_frames_that_waited_too_long_are_dropped() -> None:
     with pytest.raises(SourceLostError):
         pipeline.run()
     assert pipeline.frames_written == 0
-    assert pipeline.frames_dropped == pytest.approx(feed.given, abs=2)  # those under way
-    assert feed.given > 2
+    assert pipeline.frames_dropped == pytest.approx(feed.delivered, abs=2)  # two may be in progress
+    assert feed.delivered > 2
 
 
 # Cameras
 
 
-def test_a_camera_stamps_arrivals(clip: Path) -> None:
+def test_a_camera_is_read_through_opencv(clip: Path) -> None:
     feed = CameraFeed(0, size=(64, 48), fps=25, open_capture=lambda _: cv2.VideoCapture(str(clip)))
     assert feed.frame_rate == 25
     assert sum(pixels().shape == (48, 64, 3) for pixels in feed) == 10
@@ -232,13 +238,13 @@ def test_a_camera_stamps_arrivals(clip: Path) -> None:
 
 @pytest.mark.fault("Live sources", "no such camera", done="index 97, /dev/null")
 @pytest.mark.parametrize("text", ["97", "/dev/null"])
-def test_a_camera_that_is_not_there(text: str, survived: Survived) -> None:
+def test_a_missing_camera_is_one_line(text: str, survived: Survived) -> None:
     with pytest.raises(SourceLostError, match="camera does not open"):
         open_source(text)
     survived("one line", code=5)
 
 
-def test_a_pipeline_in_a_child_process() -> None:
+def test_a_gstreamer_pipeline_in_a_child_process() -> None:
     try:
         feed = PipedFeed(
             "videotestsrc num-buffers=5 pattern=red ! videoconvert", size=(32, 24), frame_rate=Fraction(30)
@@ -254,16 +260,16 @@ def test_a_pipeline_in_a_child_process() -> None:
     assert (frames[0][0, 0] == [0, 0, 255]).all()
 
 
-def test_without_gstreamer_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csi_camera_without_gstreamer_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(SourceLostError, match=r"neither OpenCV with GStreamer nor gst-launch-1\.0 is here"):
+    with pytest.raises(SourceLostError, match=r"neither OpenCV with GStreamer nor gst-launch-1\.0 is installed"):
         open_source("csi://0")
 
 
 # Addresses
 
 
-def test_passwords_are_not_shown() -> None:
+def test_redact_hides_passwords_and_tokens() -> None:
     url = "rtsp://admin:p%40ss@10.0.0.7:554/live?token=abc&channel=1"
     assert redact(url) == "rtsp://***@10.0.0.7:554/live?token=***&channel=1"
     assert redact(f"cannot open {url}!") == "cannot open rtsp://***@10.0.0.7:554/live?token=***&channel=1!"
@@ -274,17 +280,17 @@ def test_passwords_are_not_shown() -> None:
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
-    assert with_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
+    assert resolve_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
     (tmp_path / "address").write_text("rtsp://u:${CAMERA_PASSWORD}@h/y\n")
-    assert with_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
-    assert with_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
+    assert resolve_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
+    assert resolve_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
     with pytest.raises(UsageError, match="is not in the environment"):
-        with_secrets("rtsp://${NO_SUCH_NAME}@h/x")
+        resolve_secrets("rtsp://${NO_SUCH_NAME}@h/x")
     with pytest.raises(UsageError, match="cannot be read from its file"):
-        with_secrets("@/nowhere/address")
+        resolve_secrets("@/nowhere/address")
 
 
-def test_a_password_reaches_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_in_no_error_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
     with pytest.raises(SourceLostError) as caught:
         open_source(f"rtsp://admin:${{CAMERA_PASSWORD}}@127.0.0.1:{free_port()}/live")
@@ -298,9 +304,9 @@ def test_a_password_reaches_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server() -> Iterator[RtspServer]:
     require_rtsp_server()
-    made = RtspServer()
-    yield made
-    made.kill()
+    server = RtspServer()
+    yield server
+    server.kill()
 
 
 LIVE = LiveOptions(watch=Watch(timeout_s=3, first_wait_s=0.1, longest_wait_s=0.5))
@@ -317,7 +323,7 @@ def test_rtsp(server: RtspServer, transport: str) -> None:
     assert 0.1 < seconds < 3
 
 
-@pytest.mark.fault("Live sources", "back at another size", done="160x120, killed, 96x64")
+@pytest.mark.fault("Live sources", "server comes back with another size", done="160x120, killed, then 96x64")
 def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServer, survived: Survived) -> None:
     source = open_source(server.url, LIVE)
     frames = iter(source)
@@ -328,26 +334,28 @@ def test_a_server_that_is_killed_and_comes_back_at_another_size(server: RtspServ
     assert (96, 64) in sizes
     assert source.reconnects >= 1
     source.close()
-    survived("goes on; a file gets frames of its first size")
+    survived("the run continues; a file keeps its first size")
 
 
-@pytest.mark.fault("Live sources", "server stalls", done="SIGSTOP for 2.5 s with one second of patience")
+@pytest.mark.fault("Live sources", "server stalls", done="SIGSTOP for 2.5 s, timeout of 1 s")
 def test_a_server_that_stalls(server: RtspServer, survived: Survived) -> None:
     source = open_source(server.url, LiveOptions(watch=Watch(timeout_s=1, first_wait_s=0.1, longest_wait_s=0.5)))
     frames = iter(source)
     next(frames)
     server.stall()
-    threading.Timer(2.5, server.go_on).start()
+    threading.Timer(2.5, server.unstall).start()
     began = time.monotonic()
     for _ in range(80):
         next(frames)
     assert source.reconnects >= 1
     assert time.monotonic() - began < 30
     source.close()
-    survived(f"connected again, {source.reconnects} times")
+    survived(f"reconnected, counted: {source.reconnects}")
 
 
-@pytest.mark.fault("Live sources", "connections reset or held back", done="a TCP proxy cuts, then holds")
+@pytest.mark.fault(
+    "Live sources", "connections reset or held back", done="a TCP proxy resets them, then holds back all data"
+)
 def test_connections_that_are_held_back_or_reset(server: RtspServer, survived: Survived) -> None:
     proxy = Proxy(server.port)
     url = server.url.replace(str(server.port), str(proxy.port))
@@ -361,17 +369,16 @@ def test_connections_that_are_held_back_or_reset(server: RtspServer, survived: S
     assert after_cut >= 1
     proxy.hold()
     threading.Timer(2.0, proxy.flow).start()
-    wait_frames = islice(frames, 60)
-    assert sum(1 for _ in wait_frames) == 60
+    assert sum(1 for _ in islice(frames, 60)) == 60
     assert source.reconnects > after_cut
     source.close()
     proxy.close()
-    survived(f"connected again, {source.reconnects} times")
+    survived(f"reconnected, counted: {source.reconnects}")
 
 
 @pytest.mark.fault("Live sources", "server killed and started again", done="20 times in one run")
 def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_path: Path, survived: Survived) -> None:
-    """Through the command line: the run survives, the file plays, the reconnects are counted."""
+    """Through the command line: the run continues, the file plays, and the reconnections are counted."""
     import json
     import signal
     import subprocess
@@ -386,26 +393,26 @@ def test_twenty_restarts_leave_memory_and_threads_flat(server: RtspServer, tmp_p
     process = psutil.Process(child.pid)
     partial = out.with_name("out.partial.mp4")
     wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
-    figures = []
+    samples = []
     for _ in range(20):
         server.kill()
         server.start()
         wait_until(lambda: any(c.raddr and c.raddr.port == server.port for c in process.net_connections()))
         time.sleep(1.2)  # frames flow
-        figures.append((process.memory_info().rss >> 20, process.num_threads(), process.num_fds()))
+        samples.append((process.memory_info().rss >> 20, process.num_threads(), process.num_fds()))
     child.send_signal(signal.SIGINT)
     assert child.wait(20) == 130
     values = json.loads(stats.read_text())
     assert values["frames"]["reconnects"] >= 20
     assert sum(1 for _ in open_source(str(out))) == values["frames"]["written"] > 50
-    early, late = np.array(figures[5:10]), np.array(figures[15:])
-    assert (late.max(axis=0) <= early.max(axis=0) + np.array([24, 4, 4])).all(), figures
-    most = " then ".join(str(part.max(axis=0).tolist()) for part in (early, late))
-    told = f"{values['frames']['reconnects']} reconnects; the file plays; MiB, threads, descriptors at most {most}"
-    survived(told, code=130)
+    early, late = np.array(samples[5:10]), np.array(samples[15:])
+    assert (late.max(axis=0) <= early.max(axis=0) + np.array([24, 4, 4])).all(), samples
+    peaks = " then ".join(str(part.max(axis=0).tolist()) for part in (early, late))
+    counted = f"{values['frames']['reconnects']} reconnections; the file plays"
+    survived(f"{counted}; MiB, threads, descriptors at most {peaks}", code=130)
 
 
-def test_pictures_are_what_the_server_shows() -> None:
+def test_colours_are_those_of_the_server() -> None:
     require_rtsp_server()
     server = RtspServer(pattern="red")
     try:

@@ -1,4 +1,4 @@
-"""Streams that are lost, beyond those of test_faults.py: RTMP, UDP from nobody, and what is said of an address."""
+"""Lost streams, in addition to those of test_faults.py: RTMP, UDP without a sender, passwords in addresses."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["broadcast"]  # a fixture
 QUICK = LiveOptions(watch=Watch(timeout_s=2, open_s=2, first_wait_s=0.1, longest_wait_s=0.5))
 
 
-@pytest.mark.fault("Live sources", "nobody sends", done="UDP, a port that nothing comes to")
+@pytest.mark.fault("Live sources", "no sender", done="UDP port that receives nothing")
 def test_udp_without_a_sender(survived: Survived) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(SourceLostError, match="no frame for 2 s") as caught:
         open_source(f"udp://127.0.0.1:{free_port()}", QUICK)
-    assert time.monotonic() - began < 9  # it would wait for ever
-    survived("given up after the time that was set", code=caught.value.exit_code)
+    assert time.monotonic() - start < 9  # it would wait for ever
+    survived("given up after --open-s", code=caught.value.exit_code)
 
 
-def connected(url: str, seconds: float = 30) -> Source:
-    """FFmpeg's server takes one viewer, and a moment to be there."""
+def open_when_ready(url: str, seconds: float = 30) -> Source:
+    """Open a stream of FFmpeg's own server, which accepts one viewer and needs a moment to start."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -43,20 +43,20 @@ def connected(url: str, seconds: float = 30) -> Source:
 
 
 @pytest.mark.fault("Live sources", "RTMP server goes away", done="killed, and started again")
-def test_rtmp_comes_back(survived: Survived) -> None:
+def test_rtmp_is_read_again_after_a_restart(survived: Survived) -> None:
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         pytest.skip("no RTMP server: apt install ffmpeg")
     url = f"rtmp://127.0.0.1:{free_port()}/live/a"
 
     def serve() -> subprocess.Popen[bytes]:
-        picture = ["-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=25"]
+        video = ["-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=25"]
         encoder = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-tune", "zerolatency", "-g", "10", "-f", "flv"]
-        return subprocess.Popen([ffmpeg, "-v", "quiet", *picture, *encoder, "-listen", "1", url])
+        return subprocess.Popen([ffmpeg, "-v", "quiet", *video, *encoder, "-listen", "1", url])
 
     server = serve()
     try:
-        source = connected(url)
+        source = open_when_ready(url)
         frames = iter(source)
         assert [next(frames).size for _ in range(10)] == [(160, 120)] * 10
         server.kill()
@@ -71,11 +71,13 @@ def test_rtmp_comes_back(survived: Survived) -> None:
     finally:
         server.kill()
         server.wait()
-    survived("connected again, counted")
+    survived("reconnected, counted")
 
 
-@pytest.mark.fault("Live sources", "password in an address", done="HTTP with one, lost for good; refused; with --debug")
-def test_a_password_is_nowhere(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
+@pytest.mark.fault(
+    "Live sources", "password in an address", done="HTTP; connection lost, connection refused; with --debug"
+)
+def test_a_password_is_never_shown(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
     port = free_port()
     server = Television(broadcast, port)
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
@@ -89,8 +91,8 @@ def test_a_password_is_nowhere(broadcast: bytes, invert: Path, tmp_path: Path, s
     assert child.returncode == 5, lost
     refused = subprocess.run(command(invert, url, "null", "--debug"), cwd=ROOT, capture_output=True, check=False)
     assert refused.returncode == 5
-    for said in (lost, stats.read_text(), refused.stderr.decode()):
-        assert "***@127.0.0.1" in said
-        assert "hidden" not in said
+    for text in (lost, stats.read_text(), refused.stderr.decode()):
+        assert "***@127.0.0.1" in text
+        assert "hidden" not in text
     assert "Traceback" in lost
-    survived("in no message, traceback or report", code=5)
+    survived("in no message, traceback or statistics file", code=5)

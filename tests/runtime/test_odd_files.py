@@ -1,4 +1,4 @@
-"""Files as they are found, through the command line: damaged, unreadable, of rare kinds."""
+"""Odd files through the command line: damaged, unreadable, of rare formats."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ import pytest
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import ROOT, Survived, picture, write_clip
-from tests.rig import catches, wait_until
+from tests.rig import handles_signal, wait_until
 from tests.runtime.test_sources import bad_files
 
-BAD = ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "picture.mp4", "junk.png", "sound.mp4", "empty folder"]
+BAD = ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "image.mp4", "junk.png", "sound.mp4", "empty folder"]
 
 
 def arguments(engine: Path, source: Path, out: object, *more: object) -> list[str]:
@@ -35,19 +35,19 @@ def arguments(engine: Path, source: Path, out: object, *more: object) -> list[st
     return [*map(str, values), "--guard", "off", "--provider", "cpu", "--threads", "1"]
 
 
-@pytest.mark.fault("Files", "not what it should be", done="missing, empty, junk, no moov, sound alone, an empty folder")
+@pytest.mark.fault("Files", "not a video or image", done="missing, empty, junk, no moov box, only sound, empty folder")
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_input(
+def test_a_file_that_is_no_input(
     name: str, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], survived: Survived
 ) -> None:
     path = bad_files(tmp_path)[name]
     assert main(arguments(invert, path, tmp_path / "out.mp4")) == 3
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("error: ")]
     assert str(path) in line
     assert not list(tmp_path.glob("out*"))
-    survived("refused in one line, nothing is written", code=3)
+    survived("refused in one line; nothing is written", code=3)
 
 
 @pytest.mark.fault("Files", "damage in the middle", done="one of 40 packets is zeroed")
@@ -68,7 +68,7 @@ def test_damage_in_the_middle_is_in_the_report(invert: Path, tmp_path: Path, sur
 
 
 def write_palette(path: Path) -> np.ndarray:
-    """A PNG with a palette, which OpenCV cannot write; returns its colours, uint8[4, 4, 3] BGR."""
+    """Write a PNG with a palette, which OpenCV cannot write, and return its colours, uint8[4, 4, 3] BGR."""
     colours = np.random.default_rng(0).integers(0, 256, (16, 3), dtype=np.uint8)
     rows = b"".join(b"\0" + bytes(range(4 * row, 4 * row + 4)) for row in range(4))
     kinds = {b"IHDR": struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0), b"PLTE": colours.tobytes()}
@@ -82,12 +82,12 @@ def write_palette(path: Path) -> np.ndarray:
 
 
 def write_rare(path: Path, kind: str) -> np.ndarray:
-    """A picture of a rare kind; returns it as it must be taken, uint8[H, W, 3] BGR."""
+    """Write an image of a rare format and return its expected pixels, uint8[H, W, 3] BGR."""
     if kind == "palette":
         return write_palette(path)
     colour = picture(1, 1) if kind == "1x1" else picture(40, 30)
     gray = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
-    stored, taken = {
+    stored, expected = {
         "gray": (gray, cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)),
         "gray 16 bit": (gray.astype(np.uint16) * 257, cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)),
         "alpha": (cv2.merge([*cv2.split(colour), gray]), colour),
@@ -95,24 +95,24 @@ def write_rare(path: Path, kind: str) -> np.ndarray:
         "1x1": (colour, colour),
     }[kind]
     cv2.imwrite(str(path), stored)
-    return taken
+    return expected
 
 
-@pytest.mark.fault("Files", "rare pictures", done="gray, alpha, palette, 16 bit, 1x1")
+@pytest.mark.fault("Files", "rare image formats", done="gray, alpha, palette, 16 bit, 1x1")
 @pytest.mark.parametrize("kind", ["gray", "gray 16 bit", "alpha", "palette", "16 bit", "1x1"])
-def test_rare_pictures(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
-    taken = write_rare(tmp_path / "in.png", kind)
+def test_rare_image_formats(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    expected = write_rare(tmp_path / "in.png", kind)
     assert main(arguments(invert, tmp_path / "in.png", tmp_path / "out.png")) == 0
-    made = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
-    assert made.shape == taken.shape
-    assert np.abs(made.astype(int) - (255 - taken.astype(int))).max() <= (1 if "16" in kind else 0)
-    survived("taken as 8-bit colour, without alpha", code=0, lost=0)
+    written = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
+    assert written.shape == expected.shape
+    assert np.abs(written.astype(int) - (255 - expected.astype(int))).max() <= (1 if "16" in kind else 0)
+    survived("converted to 8-bit colour without alpha", code=0, lost=0)
 
 
 @pytest.mark.fault("Files", "limited and full range", done="white as 235 and as 255")
 @pytest.mark.parametrize(("pix_fmt", "code"), [("yuv420p", 235), ("yuvj420p", 255)])
-def test_ranges(pix_fmt: str, code: int, invert: Path, tmp_path: Path, survived: Survived) -> None:
-    """White in, black out."""
+def test_limited_and_full_range(pix_fmt: str, code: int, invert: Path, tmp_path: Path, survived: Survived) -> None:
+    """The engine inverts: white in either range has to become black."""
     with av.open(str(tmp_path / "in.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
@@ -123,17 +123,17 @@ def test_ranges(pix_fmt: str, code: int, invert: Path, tmp_path: Path, survived:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert main(arguments(invert, tmp_path / "in.mp4", tmp_path / "out.mp4")) == 0
-    (made,) = open_source(str(tmp_path / "out.mp4"))
-    assert made.pixels.max() <= 2
-    survived("white is white in both", code=0, lost=0)
+    (restored,) = open_source(str(tmp_path / "out.mp4"))
+    assert restored.pixels.max() <= 2
+    survived("white stays white in both", code=0, lost=0)
 
 
-def without_overriding(command: list[str]) -> list[str]:
-    """As a user whom permissions bind: root is not, unless that is taken from it."""
+def obeying_permissions(command: list[str]) -> list[str]:
+    """Return the command for a user whom file permissions bind; root loses the capability to ignore them."""
     if os.geteuid():
         return command
     if not shutil.which("setpriv"):
-        pytest.skip("root, and no setpriv to be less")
+        pytest.skip("root ignores permissions, and setpriv is not installed")
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
 
 
@@ -148,18 +148,18 @@ def test_permission_denied(
     shutil.copy(invert, tmp_path / "engine.onnx")
     (tmp_path / "out").mkdir()
     if denied == "out/a.mp4":
-        (tmp_path / "out" / "a.partial.mp4").touch()  # which is what is opened
+        (tmp_path / "out" / "a.partial.mp4").touch()  # the file that is opened
         (tmp_path / "out" / "a.partial.mp4").chmod(0)
     elif denied == "device":
         try:
             os.mknod(tmp_path / denied, stat.S_IFCHR | 0o000, os.makedev(1, 5))
         except PermissionError:
-            pytest.skip("only root may make a device")
+            pytest.skip("only root may create a device")
     (tmp_path / denied.replace("a.mp4", "a.partial.mp4")).chmod(0o500 if denied == "out" else 0)
     source = tmp_path / ("device" if denied == "device" else "source.mp4")
     command = arguments(tmp_path / "engine.onnx", source, tmp_path / "out" / "a.mp4", "-y")
     done = subprocess.run(
-        without_overriding([sys.executable, "-m", "runtime.video", *command]),
+        obeying_permissions([sys.executable, "-m", "runtime.video", *command]),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -181,12 +181,12 @@ def test_a_hard_link_to_the_input(clip: Path, invert: Path, tmp_path: Path, surv
     assert main(arguments(invert, clip, out, "-y")) == 0
     assert clip.read_bytes() == before
     assert sum(1 for _ in open_source(str(out))) == 10
-    survived("the link is replaced, the input is untouched", code=0, lost=0)
+    survived("the link is replaced; the input is unchanged", code=0, lost=0)
 
 
-@pytest.mark.fault("Files", "a pipe that never begins", done="a FIFO with and without a writer, standard input; Ctrl-C")
+@pytest.mark.fault("Files", "a pipe without data", done="a FIFO with and without a writer, standard input; Ctrl-C")
 @pytest.mark.parametrize("kind", ["no writer", "silent writer", "stdin"])
-def test_a_pipe_that_never_begins(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
+def test_a_pipe_without_data(kind: str, invert: Path, tmp_path: Path, survived: Survived) -> None:
     fifo = tmp_path / "fifo.mkv"
     os.mkfifo(fifo)
     source = Path("-") if kind == "stdin" else fifo
@@ -197,15 +197,15 @@ def test_a_pipe_that_never_begins(kind: str, invert: Path, tmp_path: Path, survi
     writer = None
     with child.stdin, child.stderr:
         if kind == "silent writer":
-            writer = os.open(fifo, os.O_WRONLY)  # which waits until it is opened for reading
+            writer = os.open(fifo, os.O_WRONLY)  # waits until the run opens it for reading
         else:
-            wait_until(lambda: catches(child, signal.SIGTERM), 60)  # which it does before it opens anything
+            wait_until(lambda: handles_signal(child, signal.SIGTERM), 60)  # before it opens any file
         time.sleep(1)
         child.send_signal(signal.SIGINT)
         assert child.wait(10) == 130
-        said = child.stderr.read().decode()
+        shown = child.stderr.read().decode()
     if writer:
         os.close(writer)
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    assert "interrupted" in shown
+    assert "Traceback" not in shown
     survived("the run ends at once", code=130)

@@ -1,4 +1,4 @@
-"""Frames through pipes and into segments, as other programs read and write them."""
+"""Frames through pipes and into segments, in the formats that other programs read and write."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedP
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, check=False)
 
 
-def test_y4m_out_and_in_again(clip: Path, invert: Path, tmp_path: Path) -> None:
+def test_y4m_is_written_and_read_again(clip: Path, invert: Path, tmp_path: Path) -> None:
     out = run("--engine", invert, "--source", clip, "--out", "-")
     assert out.returncode == 0
     assert out.stdout.startswith(b"YUV4MPEG2 W64 H48 F25:1 ")
     assert out.stdout.count(b"FRAME\n") == 10
-    back = run("--engine", invert, "--source", "-", "--out", tmp_path / "back.mp4", stdin=out.stdout)
-    assert back.returncode == 0, back.stderr
-    pairs = list(zip(open_source(str(tmp_path / "back.mp4")), open_source(str(clip)), strict=True))
+    again = run("--engine", invert, "--source", "-", "--out", tmp_path / "again.mp4", stdin=out.stdout)
+    assert again.returncode == 0, again.stderr
+    pairs = list(zip(open_source(str(tmp_path / "again.mp4")), open_source(str(clip)), strict=True))
     assert len(pairs) == 10
     for twice, once in pairs:
-        assert np.abs(twice.pixels.astype(int) - once.pixels).mean() < 8  # 4:2:0 twice, of small and colourful pictures
+        assert np.abs(twice.pixels.astype(int) - once.pixels).mean() < 8  # small colourful frames, twice 4:2:0
 
 
 def test_odd_sizes_keep_every_pixel(invert: Path, tmp_path: Path) -> None:
@@ -51,17 +51,17 @@ def test_raw_is_bgr(clip: Path, invert: Path) -> None:
         assert np.array_equal(frame, 255 - source.pixels)
 
 
-def test_a_reader_that_goes_away(clip: Path, invert: Path) -> None:
+def test_a_reader_that_closes_the_pipe(clip: Path, invert: Path) -> None:
     arguments = ["--engine", str(invert), "--source", str(clip), "--out", "-"]
     child = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout
     assert child.stderr
     child.stdout.close()
     with child.stderr:
-        said = child.stderr.read().decode()
+        shown = child.stderr.read().decode()
     assert child.wait(20) == 6
-    assert "error: nobody reads the output any more: standard output" in said
-    assert "Traceback" not in said
+    assert "error: reader has closed the output: standard output" in shown
+    assert "Traceback" not in shown
 
 
 def test_junk_on_standard_input(invert: Path) -> None:
@@ -86,17 +86,17 @@ def test_segments(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert np.abs(frame.pixels.astype(int) - (255 - source.pixels.astype(int))).mean() < 8
     assert "warning: sound is left out of segments" in capsys.readouterr().err
     assert main([*map(str, arguments), *options]) == 0
-    assert len(list(tmp_path.glob("day_*.mp4"))) == 6  # nothing was replaced
+    assert len(list(tmp_path.glob("day_*.mp4"))) == 6  # existing files are not replaced
 
 
 def test_raw_frames_in(clip: Path, invert: Path, tmp_path: Path) -> None:
     frames = [frame.pixels for frame in open_source(str(clip))]
     sent = b"".join(frame.tobytes() for frame in frames)
     options = ["--engine", invert, "--source", "-", "--raw", "64x48@30000/1001", "--out", "-", "--pipe", "raw"]
-    got = np.frombuffer(run(*options, stdin=sent).stdout, np.uint8).reshape(10, 48, 64, 3)
-    assert all(np.array_equal(each, 255 - frame) for each, frame in zip(got, frames, strict=True))
+    received = np.frombuffer(run(*options, stdin=sent).stdout, np.uint8).reshape(10, 48, 64, 3)
+    assert all(np.array_equal(pixels, 255 - frame) for pixels, frame in zip(received, frames, strict=True))
     options[options.index("-", 5)] = tmp_path / "a.mp4"
-    assert run(*options, stdin=sent[:-100]).returncode == 3  # cut off; what is not a whole frame is left out
+    assert run(*options, stdin=sent[:-100]).returncode == 3  # cut off: the incomplete frame is left out
     assert [frame.pts_seconds for frame in open_source(str(tmp_path / "a.mp4"))] == pytest.approx(
         [index * 1001 / 30000 for index in range(9)], abs=1e-4
     )

@@ -1,4 +1,4 @@
-"""What is written is what was given: times, sound, sizes; and never a half file under the name."""
+"""Files that sinks write: time stamps, sound, sizes, names, and outputs that are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
-from runtime.sinks import WindowSink, in_the_way, open_sink
+from runtime.sinks import WindowSink, existing_output, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
@@ -24,7 +24,7 @@ from tests.conftest import Survived, picture, write_clip
 RATE = Fraction(25)
 
 
-def facts(time_base: Fraction = Fraction(1, 12_800), **more: object) -> SourceInfo:
+def source_info(time_base: Fraction = Fraction(1, 12_800), **more: object) -> SourceInfo:
     return SourceInfo(name="test", time_base=time_base, frame_rate=RATE, **more)
 
 
@@ -32,12 +32,12 @@ def frame_at(pts: int, time_base: Fraction = Fraction(1, 12_800), size: tuple[in
     return Frame(pixels=picture(*size), pts=pts, time_base=time_base, captured_at=0.0)
 
 
-def times_in(path: Path) -> list[Fraction]:
+def read_times(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
         return [frame.pts * frame.time_base for frame in container.decode(video=0)]
 
 
-@pytest.mark.fault("Files", "uneven times", done="frames at a variable rate, late, at 29.97 fps, in milliseconds")
+@pytest.mark.fault("Files", "uneven time stamps", done="variable rate, late start, 29.97 fps, milliseconds")
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize(
     ("time_base", "pts"),
@@ -53,18 +53,19 @@ def test_every_time_stamp_is_kept(
     tmp_path: Path, suffix: str, time_base: Fraction, pts: list[int], survived: Survived
 ) -> None:
     path = tmp_path / f"out{suffix}"
-    sink = VideoSink(path, facts(time_base))
+    sink = VideoSink(path, source_info(time_base))
     for stamp in pts:
         sink.write(frame_at(stamp, time_base))
     assert sink.close(complete=True) == str(path)
     tick = Fraction(1, 1000) if suffix == ".mkv" else time_base
-    assert times_in(path) == pytest.approx(
+    assert read_times(path) == pytest.approx(
         [stamp * time_base for stamp in pts], abs=float(tick) / (2 if suffix == ".mkv" else 1e6)
     )
-    survived(f"{suffix}: kept {'to half a millisecond' if suffix == '.mkv' else 'to the tick'}", lost=0)
+    survived(f"{suffix}: {'exact to 0.5 ms' if suffix == '.mkv' else 'exact'}", lost=0)
 
 
-def sound_of(path: Path) -> list[tuple[int, bytes]]:
+def read_sound(path: Path) -> list[tuple[int, bytes]]:
+    """Return the time stamp and the content of each packet of sound."""
     with av.open(str(path)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux(audio=0) if packet.dts is not None]
 
@@ -72,31 +73,31 @@ def sound_of(path: Path) -> list[tuple[int, bytes]]:
 def test_sound_is_copied_byte_for_byte(tmp_path: Path) -> None:
     source = tmp_path / "in.mp4"
     write_clip(source, audio="aac", pts=[512 * index for index in range(25)])
-    sink = VideoSink(tmp_path / "out.mp4", facts(audio=source))
+    sink = VideoSink(tmp_path / "out.mp4", source_info(audio=source))
     for frame in open_source(str(source)):
         sink.write(frame)
     sink.close(complete=True)
     assert sink.warnings == []
-    assert sound_of(tmp_path / "out.mp4") == sound_of(source)
+    assert read_sound(tmp_path / "out.mp4") == read_sound(source)
 
 
 @pytest.mark.fault("Files", "sound that the container cannot hold", done="MS ADPCM into MP4")
-def test_sound_that_does_not_fit_is_left_out_and_told(tmp_path: Path, survived: Survived) -> None:
+def test_sound_that_the_container_cannot_hold_is_left_out_with_a_warning(tmp_path: Path, survived: Survived) -> None:
     source = tmp_path / "in.avi"
     write_clip(source, codec="mpeg4", audio="adpcm_ms", time_base=Fraction(1, 25), pts=list(range(10)))
-    sink = VideoSink(tmp_path / "out.mp4", facts(Fraction(1, 25), audio=source))
+    sink = VideoSink(tmp_path / "out.mp4", source_info(Fraction(1, 25), audio=source))
     for stamp in range(10):
         sink.write(frame_at(stamp, Fraction(1, 25)))
     sink.close(complete=True)
     assert "adpcm_ms" in sink.warnings[0]
-    assert len(times_in(tmp_path / "out.mp4")) == 10
+    assert len(read_times(tmp_path / "out.mp4")) == 10
     survived("left out, with a warning; sound that fits is copied byte for byte", lost=0)
 
 
 @pytest.mark.fault("Files", "odd sizes", done="1x1, 33x21, 64x21 into H.264")
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (33, 21), (64, 21), (640, 360)])
 def test_every_size_is_kept(tmp_path: Path, size: tuple[int, int], survived: Survived) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", facts())
+    sink = VideoSink(tmp_path / "out.mp4", source_info())
     sink.write(frame_at(0, size=size))
     sink.close(complete=True)
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -106,57 +107,34 @@ def test_every_size_is_kept(tmp_path: Path, size: tuple[int, int], survived: Sur
     survived("kept, as 4:4:4, with a warning", lost=0)
 
 
-def test_pictures_are_kept(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", facts())
+def test_pixels_are_kept(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", source_info())
     sink.write(frame_at(0, size=(320, 240)))
     sink.close(complete=True)
     written = next(iter(open_source(str(tmp_path / "out.mp4")))).pixels
     assert np.abs(written.astype(int) - picture(320, 240)).mean() < 2
 
 
-def test_frames_that_change_size_are_scaled_and_told(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "out.mp4", facts())
+def test_frames_that_change_size_are_scaled_with_a_warning(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", source_info())
     for index, size in enumerate([(64, 48), (128, 96), (32, 24)]):
         sink.write(frame_at(512 * index, size=size))
     sink.close(complete=True)
     assert "2 frames changed size" in sink.warnings[0]
-    assert len(times_in(tmp_path / "out.mp4")) == 3
+    assert len(read_times(tmp_path / "out.mp4")) == 3
 
 
-def test_unfinished_file_plays_under_a_name_that_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    sink = VideoSink(path, facts())
-    for index in range(10):
-        sink.write(frame_at(512 * index))
-    assert not path.exists()
-    assert sink.close(complete=False) == str(tmp_path / "out.partial.mp4")
-    assert not path.exists()
-    assert len(times_in(tmp_path / "out.partial.mp4")) == 10
-    assert sink.close(complete=True) is None
-
-
-def test_nothing_is_left_of_a_file_without_frames(tmp_path: Path) -> None:
-    VideoSink(tmp_path / "out.mp4", facts()).close(complete=True)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_runs_on_one_output_are_refused(tmp_path: Path) -> None:
-    first = VideoSink(tmp_path / "out.mp4", facts())
+def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path) -> None:
+    first = VideoSink(tmp_path / "out.mp4", source_info())
     with pytest.raises(OutputError, match="another run"):
-        VideoSink(tmp_path / "out.mp4", facts())
+        VideoSink(tmp_path / "out.mp4", source_info())
     first.close(complete=False)
 
 
-def test_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write output"):
-        VideoSink(tmp_path / "file" / "out.mp4", facts())
-
-
-@pytest.mark.fault("Files", "disk full", done="a disk of one megabyte")
-def test_full_disk_keeps_what_was_written(disk: Callable[[int], Path], survived: Survived) -> None:
+@pytest.mark.fault("Files", "disk full", done="a disk of 1 MiB")
+def test_a_full_disk_keeps_the_frames_before(disk: Callable[[int], Path], survived: Survived) -> None:
     place = disk(1024)
-    sink = VideoSink(place / "out.mp4", facts())
+    sink = VideoSink(place / "out.mp4", source_info())
     noise = np.random.default_rng(0)
     written = 0
     with pytest.raises(OutputError, match="No space left"):
@@ -170,8 +148,8 @@ def test_full_disk_keeps_what_was_written(disk: Callable[[int], Path], survived:
     survived("what was written plays", code=6, lost=0)
 
 
-def test_pictures_into_a_folder_keep_their_names(tmp_path: Path) -> None:
-    sink = open_sink(str(tmp_path / "out"), facts(frame_count=2))
+def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:
+    sink = open_sink(str(tmp_path / "out"), source_info(frame_count=2))
     sink.write(dataclasses.replace(frame_at(0), name="first"))
     sink.write(frame_at(1))
     sink.write(dataclasses.replace(frame_at(2), name="first"))
@@ -181,8 +159,8 @@ def test_pictures_into_a_folder_keep_their_names(tmp_path: Path) -> None:
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "first.png")), picture(64, 48))
 
 
-def test_single_picture(tmp_path: Path) -> None:
-    sink = open_sink(str(tmp_path / "out.jpg"), facts(frame_count=1))
+def test_a_single_image_is_written_in_the_format_of_its_name(tmp_path: Path) -> None:
+    sink = open_sink(str(tmp_path / "out.jpg"), source_info(frame_count=1))
     sink.write(frame_at(0))
     sink.close(complete=True)
     assert cv2.imread(str(tmp_path / "out.jpg")).shape == (48, 64, 3)
@@ -191,28 +169,28 @@ def test_single_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"), [("a.xyz", "kind .xyz"), ("a.png", "several frames"), ("in.mp4", "is the source")]
 )
-def test_outputs_that_make_no_sense(tmp_path: Path, name: str, reason: str) -> None:
-    source = facts(frame_count=10, files=(tmp_path / "in.mp4",))
+def test_an_output_that_makes_no_sense_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    source = source_info(frame_count=10, files=(tmp_path / "in.mp4",))
     with pytest.raises(UsageError, match=reason):
         open_sink(str(tmp_path / name), source)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_of_the_source_is_no_output(tmp_path: Path) -> None:
+def test_the_folder_of_the_source_is_refused_as_output(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is the source"):
-        open_sink(str(tmp_path), facts(files=(tmp_path / "a.png",)))
+        open_sink(str(tmp_path), source_info(files=(tmp_path / "a.png",)))
 
 
-def test_what_is_in_the_way(tmp_path: Path) -> None:
-    assert in_the_way(str(tmp_path / "a.mp4")) is None
-    assert in_the_way(str(tmp_path)) is None
+def test_existing_outputs_are_found(tmp_path: Path) -> None:
+    assert existing_output(str(tmp_path / "a.mp4")) is None
+    assert existing_output(str(tmp_path)) is None
     (tmp_path / "a.partial.mp4").touch()
-    assert in_the_way(str(tmp_path / "a.mp4")) == tmp_path / "a.partial.mp4"
-    assert in_the_way(str(tmp_path)) == tmp_path
-    assert in_the_way("null") is None
+    assert existing_output(str(tmp_path / "a.mp4")) == tmp_path / "a.partial.mp4"
+    assert existing_output(str(tmp_path)) == tmp_path
+    assert existing_output("null") is None
 
 
-def test_no_screen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_screen_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(UsageError, match="no screen"):
@@ -220,12 +198,12 @@ def test_no_screen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.needs_screen
-def test_window_shows_frames_until_it_is_closed() -> None:
+def test_a_window_that_is_closed_calls_on_quit() -> None:
     window = WindowSink()
-    quits: list[int] = []
-    window.on_quit = lambda: quits.append(1)
+    calls: list[int] = []
+    window.on_quit = lambda: calls.append(1)
     window.write(frame_at(0))
-    assert quits == []
+    assert calls == []
     cv2.destroyAllWindows()
     cv2.waitKey(1)
     window.close(complete=True)

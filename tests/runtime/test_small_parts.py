@@ -1,4 +1,4 @@
-"""Channel, latencies, spec and errors."""
+"""Channel, latencies, engine spec, errors, frame and interruption."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_channel_keeps_order_and_ends() -> None:
     channel: Channel[int] = Channel(3)
     received: list[int] = []
 
-    def take() -> None:
+    def receive() -> None:
         while (item := channel.get()) is not None:
             received.append(item)
 
-    taker = threading.Thread(target=take)
-    taker.start()
+    receiver = threading.Thread(target=receive)
+    receiver.start()
     assert all(channel.put(item) for item in range(100))
     channel.close()
-    taker.join(5)
+    receiver.join(5)
     assert received == list(range(100))
     assert not channel.put(100)
 
@@ -49,14 +49,14 @@ def test_channel_keeps_order_and_ends() -> None:
 def test_channel_waits_when_full_until_closed() -> None:
     channel: Channel[int] = Channel(1)
     channel.put(0)
-    outcome: list[bool] = []
-    putter = threading.Thread(target=lambda: outcome.append(channel.put(1)))
-    putter.start()
-    putter.join(0.1)
-    assert putter.is_alive()
+    results: list[bool] = []
+    sender = threading.Thread(target=lambda: results.append(channel.put(1)))
+    sender.start()
+    sender.join(0.1)
+    assert sender.is_alive()
     channel.close(discard=True)
-    putter.join(5)
-    assert outcome == [False]
+    sender.join(5)
+    assert results == [False]
     assert channel.get() is None
 
 
@@ -68,7 +68,7 @@ def test_channel_drops_the_oldest_and_counts() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300))
-def test_percentiles_are_right_to_half_a_percent(durations_ms: list[float]) -> None:
+def test_percentiles_are_within_half_a_percent(durations_ms: list[float]) -> None:
     latencies = Latencies()
     for duration in durations_ms:
         latencies.add(duration)
@@ -93,7 +93,7 @@ def test_spec_survives_json(name: str, precision: str, height: tuple[int, int], 
     assert EngineSpec.from_json(spec.to_json()) == spec
 
 
-def test_spec_passes_over_fields_of_later_versions() -> None:
+def test_spec_ignores_fields_of_later_versions() -> None:
     assert EngineSpec.from_json('{"name": "a", "quantum": true}') == EngineSpec(name="a")
 
 
@@ -108,37 +108,37 @@ def test_spec_passes_over_fields_of_later_versions() -> None:
         '{"name": "a", "width": [5, 4]}',
     ],
 )
-def test_damaged_spec_is_refused(text: str) -> None:
+def test_a_damaged_spec_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         EngineSpec.from_json(text)
 
 
-def test_spec_knows_its_range() -> None:
+def test_spec_accepts_sizes_in_its_range() -> None:
     spec = EngineSpec(name="a", height=(16, 32), width=(8, 64))
     assert spec.accepts(width=8, height=32)
     assert not spec.accepts(width=65, height=32)
     assert not spec.accepts(width=8, height=15)
 
 
-def test_errors_are_one_line_with_what_where_and_what_to_do() -> None:
+def test_errors_are_one_line_with_path_and_hint() -> None:
     assert str(InputError("no such file", "a b.mp4", hint="check it")) == "no such file: a b.mp4; check it"
     assert str(UsageError("nonsense", hint="stop")) == "nonsense; stop"
     assert "\n" not in str(InputError("no such file", "a\nb.mp4", hint="check it"))
 
 
-def test_exit_codes_are_those_of_the_documentation() -> None:
+def test_exit_codes_are_as_documented() -> None:
     kinds = [UsageError, InputError, EngineError, SourceLostError, OutputError, OutOfMemoryError]
     assert [kind.exit_code for kind in kinds] == [2, 3, 4, 5, 6, 7]
     assert all(issubclass(kind, DeblurError) for kind in kinds)
 
 
-def test_frame_knows_its_time_and_size() -> None:
+def test_frame_has_a_time_and_a_size() -> None:
     frame = Frame(pixels=np.zeros((2, 4, 3), np.uint8), pts=3, time_base=Fraction(1, 6), captured_at=0.0)
     assert (frame.pts_seconds, frame.size) == (0.5, (4, 2))
     assert frame.with_pixels(np.ones((1, 1, 3), np.uint8)).pts == 3
 
 
-def test_interruption_is_remembered_and_handled_once() -> None:
+def test_the_first_signal_calls_on_signal_and_restores_the_default() -> None:
     calls = []
     with Interruption() as interruption:
         interruption.on_signal = lambda: calls.append(1)
@@ -148,7 +148,7 @@ def test_interruption_is_remembered_and_handled_once() -> None:
     assert (calls, interruption.exit_code) == ([1], 143)
 
 
-def test_interruption_before_the_run_raises() -> None:
+def test_a_signal_before_the_run_raises() -> None:
     with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert interruption.exit_code == 130

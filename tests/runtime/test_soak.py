@@ -44,7 +44,7 @@ def test_nothing_grows(seconds: float, invert: Path, tmp_path: Path, survived: S
             elif fault == "stall":
                 server.stall()
                 time.sleep(4)
-                server.go_on()
+                server.unstall()
             elif fault == "hold":
                 proxy.hold()
                 time.sleep(4)

@@ -1,4 +1,4 @@
-"""Every kind of source, with real files."""
+"""File sources with real files: time stamps, colours, rotation, damage, order and names."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_time_stamps_are_exact(tmp_path: Path, time_base: Fraction, pts: list[in
     source.close()
 
 
-def test_raw_streams_without_time_stamps_run_at_their_nominal_rate(tmp_path: Path) -> None:
+def test_raw_streams_without_time_stamps_use_the_nominal_rate(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.h264", pts=list(range(6)), time_base=Fraction(1, 25))
     seconds = seconds_of(VideoSource(tmp_path / "a.h264"))
     assert np.allclose(np.diff([float(second) for second in seconds]), 0.04, atol=1e-4)
 
 
-def test_titles_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
+def test_a_title_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "XXXX"
@@ -60,30 +60,30 @@ def test_titles_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
     assert len(list(VideoSource(path))) == 3
 
 
-def test_pictures_come_back_in_order(clip: Path) -> None:
+def test_frames_are_read_in_order(clip: Path) -> None:
     for index, frame in enumerate(VideoSource(clip)):
         assert np.abs(frame.pixels.astype(int) - picture(64, 48, seed=index)).mean() < 6
 
 
-@pytest.mark.fault("Files", "rotation in the metadata", done="a quarter turn")
+@pytest.mark.fault("Files", "rotation in the metadata", done="90 degrees")
 def test_rotation_is_applied(tmp_path: Path, survived: Survived) -> None:
-    """Rotated by metadata alone: the decoder gives 64x48, people see 48x64."""
+    """Only the metadata rotates the frames: the decoder returns 64x48, players show 48x64."""
     write_clip(tmp_path / "flat.mp4")
-    with av.open(str(tmp_path / "flat.mp4")) as flat, av.open(str(tmp_path / "turned.mp4"), "w") as turned:
-        copy = turned.add_stream_from_template(flat.streams.video[0])
+    with av.open(str(tmp_path / "flat.mp4")) as flat, av.open(str(tmp_path / "rotated.mp4"), "w") as rotated:
+        copy = rotated.add_stream_from_template(flat.streams.video[0])
         for packet in flat.demux(video=0):
             if packet.dts is not None:
                 packet.stream = copy
-                turned.mux(packet)
-    upright = (tmp_path / "turned.mp4").read_bytes()
+                rotated.mux(packet)
+    upright = (tmp_path / "rotated.mp4").read_bytes()
     unity = b"".join(n.to_bytes(4, "big") for n in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
     quarter = b"".join((n % 2**32).to_bytes(4, "big") for n in (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000))
     header = upright.index(b"tkhd")
     place = upright.index(unity, header)
-    (tmp_path / "turned.mp4").write_bytes(upright[:place] + quarter + upright[place + 36 :])
+    (tmp_path / "rotated.mp4").write_bytes(upright[:place] + quarter + upright[place + 36 :])
     straight = next(iter(VideoSource(tmp_path / "flat.mp4"))).pixels
-    rotated = next(iter(VideoSource(tmp_path / "turned.mp4"))).pixels
-    assert np.array_equal(rotated, cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE))
+    pixels = next(iter(VideoSource(tmp_path / "rotated.mp4"))).pixels
+    assert np.array_equal(pixels, cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE))
     survived("applied", lost=0)
 
 
@@ -92,7 +92,7 @@ def test_odd_size_is_kept(tmp_path: Path) -> None:
     assert next(iter(VideoSource(tmp_path / "a.mp4"))).size == (33, 21)
 
 
-def test_damage_in_the_middle_is_skipped_and_told(tmp_path: Path) -> None:
+def test_a_damaged_packet_is_skipped_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     write_clip(path, codec="mpeg4", size=(320, 240), pts=list(range(40)), time_base=Fraction(1, 25))
     content = bytearray(path.read_bytes())
@@ -107,12 +107,13 @@ def test_damage_in_the_middle_is_skipped_and_told(tmp_path: Path) -> None:
 
 
 def bad_files(folder: Path) -> dict[str, Path]:
+    """Write files that are no input and return their paths by name."""
     write_clip(folder / "good.mp4")
     whole = (folder / "good.mp4").read_bytes()
     (folder / "zero.mp4").touch()
     (folder / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     (folder / "no_moov.mp4").write_bytes(whole[: whole.index(b"moov")])
-    (folder / "picture.mp4").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (folder / "image.mp4").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     (folder / "junk.png").write_bytes(b"not an image")
     (folder / "empty folder").mkdir()
     with av.open(str(folder / "sound.mp4"), "w") as container:
@@ -126,7 +127,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
         "zero.mp4",
         "junk.mp4",
         "no_moov.mp4",
-        "picture.mp4",
+        "image.mp4",
         "junk.png",
         "sound.mp4",
         "empty folder",
@@ -136,7 +137,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     "name",
-    ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "picture.mp4", "junk.png", "sound.mp4", "empty folder"],
+    ["missing.mp4", "zero.mp4", "junk.mp4", "no_moov.mp4", "image.mp4", "junk.png", "sound.mp4", "empty folder"],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     path = bad_files(tmp_path)[name]
@@ -146,17 +147,17 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     color = picture(40, 30)
     cv2.imwrite(str(folder / "a2.png"), color)
     cv2.imwrite(str(folder / "a10.png"), cv2.cvtColor(color, cv2.COLOR_BGR2GRAY))
     cv2.imwrite(str(folder / "a1.png"), cv2.cvtColor(color, cv2.COLOR_BGR2BGRA))
     cv2.imwrite(str(folder / "deep.png"), color.astype(np.uint16) * 257)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
 
 
-def test_folder_in_natural_order_as_8_bit_colour(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_a_folder_is_read_in_natural_order_as_8_bit_colour(tmp_path: Path) -> None:
+    write_images(tmp_path)
     frames = list(open_source(str(tmp_path)))
     assert [frame.name for frame in frames] == ["a1", "a2", "a10", "deep"]
     assert {(frame.pixels.shape, frame.pixels.dtype) for frame in frames} == {((30, 40, 3), np.dtype(np.uint8))}
@@ -164,15 +165,15 @@ def test_folder_in_natural_order_as_8_bit_colour(tmp_path: Path) -> None:
     assert np.abs(frames[3].pixels.astype(int) - frames[1].pixels).max() <= 1
 
 
-def test_pattern_and_literal_names(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_an_existing_name_is_not_a_pattern(tmp_path: Path) -> None:
+    write_images(tmp_path)
     cv2.imwrite(str(tmp_path / "a[1].png"), picture(8, 8))
     assert [frame.name for frame in open_source(str(tmp_path / "a?.png"))] == ["a1", "a2"]
     assert next(iter(open_source(str(tmp_path / "a[1].png")))).size == (8, 8)
 
 
-def test_broken_picture_in_a_series_is_skipped_and_told(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_a_broken_image_in_a_series_is_skipped_with_a_warning(tmp_path: Path) -> None:
+    write_images(tmp_path)
     (tmp_path / "a5.png").write_bytes(b"junk")
     source = open_source(str(tmp_path))
     assert len(list(source)) == 4
@@ -193,13 +194,13 @@ def test_natural_order() -> None:
 
 @pytest.mark.needs_shared_data
 @pytest.mark.parametrize("kind", ["video", "made", "image"])
-def test_strange_files_give_frames_or_one_line(kind: str) -> None:
-    """Never a traceback, never a hang: the whole collection of odd files."""
-    tried = 0
+def test_a_strange_file_is_read_or_refused_in_one_line(kind: str) -> None:
+    """Read the whole collection of odd files: no traceback and no hang."""
+    files_read = 0
     for path in sorted((SHARED / "odd" / kind).rglob("*")):
         if path.is_dir() or path.stat().st_size > 2_000_000:
             continue
-        tried += 1
+        files_read += 1
         try:
             source = open_source(str(path))
             for frame in islice(source, 12):
@@ -209,11 +210,11 @@ def test_strange_files_give_frames_or_one_line(kind: str) -> None:
         except DeblurError as error:
             assert error.exit_code == 3
             assert "\n" not in str(error)
-    assert tried > 5
+    assert files_read > 5
 
 
 @pytest.mark.parametrize(("suffix", "options"), [(".mp4", {"movflags": "faststart"}), (".mkv", {})])
-def test_a_file_that_is_cut_off_gives_what_there_is_and_says_so(
+def test_a_file_that_is_cut_off_is_read_up_to_there_and_reports_damage(
     tmp_path: Path, suffix: str, options: dict[str, str]
 ) -> None:
     path = tmp_path / f"a{suffix}"

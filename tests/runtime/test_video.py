@@ -81,7 +81,7 @@ def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         (["--source", "{tmp}/none.mp4", "--out", "null"], 3, "no such file"),
-        (["--source", "{tmp}", "--out", "null"], 3, "no pictures found"),
+        (["--source", "{tmp}", "--out", "null"], 3, "no images found"),
         (["--source", "{tmp}/zero.mp4", "--out", "null"], 3, "file is empty"),
         (["--source", "{tmp}/junk.mp4", "--out", "null"], 3, "not a video that can be decoded"),
         (["--source", "97", "--out", "null"], 5, "camera does not open"),
@@ -189,9 +189,9 @@ def test_interrupted_run_keeps_what_was_written(
     run = Held("runtime.video", arguments, at=450)
     run.wait_for_frame(100)
     run.process.send_signal(number)
-    ended, said = run.ended()
-    assert ended == code
-    assert str(partial) in said
+    exit_code, stderr = run.wait_for_end()
+    assert exit_code == code
+    assert str(partial) in stderr
     assert not (tmp_path / "out.mp4").exists()
     written = json.loads((tmp_path / "s.json").read_text())["frames"]["written"]
     assert len(list(open_source(str(partial)))) == written < 500

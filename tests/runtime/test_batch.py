@@ -19,14 +19,14 @@ from runtime.files import sha256
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, picture
 from tests.rig.held import Held
-from tests.runtime.test_web_desk import clip, packed
+from tests.runtime.test_web_queue import encode, write_clip
 
 
 def archive(folder: Path, count: int, *, frames: int = 5) -> Path:
     for index in range(count):
         path = folder / f"day {index % 2}" / f"cam{index}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        clip(path, frames=frames + index % 3)
+        write_clip(path, frames=frames + index % 3)
     return folder
 
 
@@ -50,7 +50,7 @@ def alike(folder: Path, other: Path) -> bool:
 def test_outputs_lie_as_their_sources_do(tmp_path: Path) -> None:
     source = archive(tmp_path / "in", 3)
     (source / "old.avi").write_bytes(b"")
-    (source / "still.png").write_bytes(packed(picture(32, 32)))
+    (source / "still.png").write_bytes(encode(picture(32, 32)))
     tasks = tasks_of([str(source / "**" / "*.mp4")], tmp_path / "out")
     assert [Path(task.out).relative_to(tmp_path / "out").as_posix() for task in tasks] == [
         "day 0/cam0.mp4",
@@ -90,7 +90,7 @@ def test_finished_files_are_known_by_their_content(tmp_path: Path, capsys: pytes
     assert run("--source", source, "--out", out) == 0
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
     os.utime(source / "day 0" / "cam0.mp4", (1, 1))  # as a copy of the archive would have it
-    clip(source / "day 1" / "cam1.mp4", frames=9)
+    write_clip(source / "day 1" / "cam1.mp4", frames=9)
     capsys.readouterr()
     assert run("--source", source, "--out", out) == 0
     assert "files   3, 2 of them finished before" in capsys.readouterr().err
@@ -129,7 +129,9 @@ def test_a_run_that_is_stopped_goes_on_inside_the_file(number: signal.Signals, t
     source = tmp_path / "in"
     source.mkdir()
     for name in ("a", "b"):
-        (source / f"{name}.mp4").write_bytes(DEMO_CLIP.read_bytes() if name == "b" else clip(tmp_path / "short.mp4"))
+        (source / f"{name}.mp4").write_bytes(
+            DEMO_CLIP.read_bytes() if name == "b" else write_clip(tmp_path / "short.mp4")
+        )
     arguments = ["--source", source, "--out", tmp_path / "out", "--provider", "cpu"]
     process = Held("runtime.batch", arguments, at=80)
     process.wait_for_frame(50)  # of the second file: the first has fewer

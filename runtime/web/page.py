@@ -21,8 +21,9 @@ from runtime.web.settings import Settings
 from runtime.web.uploads import OFFERED_SUFFIXES
 
 FOLDER = Path(__file__).parent
+# Index of the frame of the sample clip that each sample image shows. A string below it would appear on the page, because
+# Streamlit writes bare expressions of this file there.
 SAMPLE_FRAMES = {"Sample image 1": 18, "Sample image 2": 61}
-"""Index in the sample clip of the frame that each sample image shows."""
 SAMPLE_CLIP = "Sample clip"
 
 divider = st.components.v2.component(

@@ -123,6 +123,7 @@ def halves(tmp_path: Path) -> Path:
 def test_divider_zoom_and_pan_of_an_image(browser: selenium.Chrome, page: str, halves: Path) -> None:
     browser.set_window_size(1280, 900)
     open_page(browser, page)
+    assert read_text(browser).startswith("Deblur")
     upload(browser, halves)
     wait_until(lambda: result_key(browser))
     assert np.abs(read_colour(browser, 0.1, 0.5) - (120, 40, 20)).max() < 12
@@ -289,9 +290,8 @@ def test_page_without_the_benchmarks_package(monkeypatch: pytest.MonkeyPatch) ->
     settings = Settings(engines=(str(BUNDLED),), provider="cpu")
     monkeypatch.setattr("runtime.web.__main__.find_spec", lambda _: None)
     assert add_benchmarks(settings) == settings
-    queue = SimpleNamespace(
-        limits=Limits(), engines={str(BUNDLED): {"spec": EngineSpec(name="e").to_dict(), "backend": ""}}
-    )
+    facts = {"spec": EngineSpec(name="test").to_dict(), "backend": "test"}
+    queue = SimpleNamespace(limits=Limits(), engines={str(BUNDLED): facts})
     monkeypatch.setattr("runtime.web.job_queue.JobQueue", lambda *_, **__: queue)
     monkeypatch.setattr(sys, "argv", ["page.py", settings.to_json()])
     page = AppTest.from_file(str(PAGE), default_timeout=60).run()

@@ -206,11 +206,12 @@ def test_frames_are_counted_when_the_header_states_no_length(temporary: Path, tm
         for index in range(130):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(64, 48, seed=index % 3), format="bgr24")))
         container.mux(stream.encode())
+    content = (tmp_path / "live.mkv").read_bytes()
     with (
         closing(JobQueue([BUNDLED], provider="cpu", limits=LIMITS)) as queue,
         pytest.raises(RefusedError, match="longer"),
     ):
-        restore(queue, (tmp_path / "live.mkv").read_bytes())
+        restore(queue, content)
 
 
 def test_slow_job_is_stopped_and_the_next_one_runs(temporary: Path) -> None:
@@ -264,40 +265,40 @@ def _run_in_threads(count: int, job: Callable[[int], None]) -> None:
 
 def test_ten_uploads_at_once_are_restored_or_refused(queue: JobQueue) -> None:
     content = encode(picture(640, 360))
-    served, refused = [], []
+    restored, refused = [], []
 
     def upload(_: int) -> None:
         try:
-            served.append(restore(queue, content).files["restored.png"])
+            restored.append(restore(queue, content).files["restored.png"])
         except RefusedError as error:
             refused.append(error.what)
 
     _run_in_threads(10, upload)
-    assert len(served) >= 1 + LIMITS.queue_length
-    assert len(set(served)) == 1
-    assert len(served) + len(refused) == 10
+    assert len(restored) >= 1 + LIMITS.queue_length
+    assert len(set(restored)) == 1
+    assert len(restored) + len(refused) == 10
     assert set(refused) <= {"2 uploads are already waiting"}
 
 
 def test_progress_states_the_number_of_jobs_ahead(queue: JobQueue) -> None:
-    heard: list[int] = []
-    started, waits = threading.Event(), threading.Event()
+    reported: list[int] = []
+    is_started, is_waiting = threading.Event(), threading.Event()
 
     def upload(index: int) -> None:
         def on_progress(progress: JobProgress) -> None:
-            started.set()
-            heard.append(progress.jobs_ahead)
+            is_started.set()
+            reported.append(progress.jobs_ahead)
             if index:
-                waits.set()
+                is_waiting.set()
             else:
-                waits.wait(30)  # and keeps its turn meanwhile
+                is_waiting.wait(30)  # keeps the worker busy until the second upload waits
 
         if index:
-            started.wait(30)
+            is_started.wait(30)
         queue.restore(DEMO_CLIP.read_bytes(), engine=ENGINE, on_progress=on_progress)
 
     _run_in_threads(2, upload)
-    assert 1 in heard
+    assert 1 in reported
 
 
 def test_killed_server_leaves_neither_process_nor_file(temporary: Path) -> None:

@@ -21,8 +21,8 @@ from runtime.web.settings import Settings
 from runtime.web.uploads import OFFERED_SUFFIXES
 
 FOLDER = Path(__file__).parent
-# Index of the frame of the sample clip that each sample image shows. A string below it would appear on the page, because
-# Streamlit writes bare expressions of this file there.
+# Index of the frame of the sample clip that each sample image shows. A comment, because Streamlit writes a string that
+# stands alone in this file on the page.
 SAMPLE_FRAMES = {"Sample image 1": 18, "Sample image 2": 61}
 SAMPLE_CLIP = "Sample clip"
 

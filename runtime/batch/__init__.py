@@ -1,1 +1,1 @@
-"""`python -m runtime.batch`: many files through one engine, by this machine or by a Ray cluster."""
+"""`python -m runtime.batch`: restore many files with one engine, on this machine or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""`python -m runtime.batch`: many files through one engine, resumable; on this machine or on a Ray cluster."""
+"""`python -m runtime.batch`: restore many files with one engine, resumable, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from runtime.batch.cluster import Cluster, Shipment, Slice
-from runtime.batch.files import Journal, Task, tasks_of
-from runtime.batch.work import INTERRUPTED, Outcome, restore
+from runtime.batch.cluster import Cluster, EnginePackage, WorkerResources
+from runtime.batch.files import Journal, Task, find_tasks
+from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import run_cli, say
-from runtime.engines import BUNDLED, PROVIDERS, open_engine, resolve_engine
+from runtime.engines import BUNDLED, BUNDLED_NAMES, PROVIDERS, Provider, open_engine, resolve_engine
 from runtime.errors import EngineError
 from runtime.files import sha256
 from runtime.interrupt import Interruption
@@ -21,67 +22,126 @@ from runtime.pipeline import Pipeline
 from runtime.report import format_duration
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Files of a batch, the engine that restores them, and the machines that do the work."""
+
+    sources: tuple[str, ...]
+    """Patterns, folders and file names."""
+    out: Path
+    """Folder of the outputs and of the journal."""
+    engine: Path = BUNDLED
+    provider: Provider = "auto"
+    """Library that runs an `.onnx` engine."""
+    ray: str | None = None
+    """Address of a Ray cluster, or `local`; None restores one file after another in this process."""
+    cpus_per_worker: int = 2
+    """CPUs of a Ray worker, which restores one file at a time."""
+    overwrite: bool = False
+    """Replace outputs that no earlier run made."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m runtime.batch", description=__doc__)
-    add = parser.add_argument
-    add("--engine", type=resolve_engine, default=BUNDLED, metavar="E", help="bundled engine or engine file")
+    add = parser.add_argument_group("input").add_argument
     add(
         "--source",
         action="append",
         required=True,
         metavar="S",
-        help="a quoted pattern such as 'DIR/**/*.mp4', a folder, or a file; again for more",
+        help="quoted pattern such as 'DIR/**/*.mp4', folder, or file; repeat it for more files",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="outputs lie here as their sources lie there")
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
-    add("--ray", metavar="ADDRESS|local", help="spread the files over a Ray cluster, or over workers on this machine")
-    add("--cpus-per-worker", type=int, default=2, metavar="N", help="with --ray: CPUs for each file (default: 2)")
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the outputs, which have the same places in it as the sources in theirs",
+    )
     add("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run made")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    add = parser.add_argument_group("engine").add_argument
+    add(
+        "--engine",
+        type=resolve_engine,
+        default=BUNDLED,
+        metavar="E",
+        help=f"bundled engine or engine file (default: {BUNDLED_NAMES[0]})",
+    )
+    add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
+    add = parser.add_argument_group("cluster").add_argument
+    add(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="Ray cluster that restores the files, or local for several workers on this machine (default: one process)",
+    )
+    add(
+        "--cpus-per-worker",
+        type=int,
+        default=BatchOptions.cpus_per_worker,
+        metavar="N",
+        help="number of CPUs for each file with --ray (default: 2)",
+    )
+    add = parser.add_argument_group("errors").add_argument
+    add("--debug", action="store_true", help="print the traceback of an error")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0, or the exit code of the first file that failed."""
-    options = parse(arguments)
-    return run_cli(lambda interruption: run(options, interruption), debug=options.debug)
+    """Run the command line; return 0, or the exit code of the first file that failed."""
+    values = build_parser().parse_args(arguments)
+    options = BatchOptions(
+        sources=tuple(values.source),
+        out=values.out,
+        engine=values.engine,
+        provider=values.provider,
+        ray=values.ray,
+        cpus_per_worker=values.cpus_per_worker,
+        overwrite=values.overwrite,
+    )
+    return run_cli(lambda interruption: run(options, interruption), debug=values.debug)
 
 
-def run(options: argparse.Namespace, interruption: Interruption) -> int:
-    """Do what is not done yet; files that fail are told at the end and stop nothing."""
+def run(options: BatchOptions, interruption: Interruption) -> int:
+    """Restore all files that are not finished; return 0, or the exit code of the first failure.
+
+    A file that fails does not stop the others; failures are listed at the end.
+    """
     if not options.engine.is_file():
         raise EngineError("no such engine", options.engine, hint="check the path")
-    tasks = tasks_of(options.source, options.out)
+    tasks = find_tasks(options.sources, options.out)
     journal = Journal(options.out, sha256(options.engine))
-    waiting = [task for task in tasks if not journal.has(task)]
-    say(f"files   {len(tasks)}, {len(tasks) - len(waiting)} of them finished before")
-    failed = [] if options.overwrite else [_taken(task) for task in waiting if not journal.may_write(task)]
-    taken = {outcome.task for outcome in failed}
-    waiting = [task for task in waiting if task not in taken]
-    progress = _Progress(waiting)
-    outcomes = _on_cluster(options, waiting, interruption) if options.ray else _here(options, waiting, interruption)
-    for outcome in outcomes:
+    unfinished = [task for task in tasks if not journal.is_finished(task)]
+    say(f"files   {len(tasks)}, of which {len(tasks) - len(unfinished)} are already finished")
+    failures = [] if options.overwrite else [_blocked(task) for task in unfinished if not journal.may_write(task)]
+    blocked = {outcome.task for outcome in failures}
+    unfinished = [task for task in unfinished if task not in blocked]
+    progress = _Progress(unfinished)
+    restore_all = _restore_on_cluster if options.ray else _restore_here
+    for outcome in restore_all(options, unfinished, interruption):
         if outcome.error:
-            failed.append(outcome)
+            failures.append(outcome)
         else:
             journal.add(outcome.task, outcome.source_sha256)
-        progress.tell(outcome)
-    for outcome in failed:
+        progress.report(outcome)
+    for outcome in failures:
         if outcome.exit_code != INTERRUPTED:
             say(f"failed  {outcome.task.source}: {outcome.error}")
-    return next((outcome.exit_code for outcome in failed), 0)
+    return next((outcome.exit_code for outcome in failures), 0)
 
 
-def _taken(task: Task) -> Outcome:
+def _blocked(task: Task) -> Outcome:
+    """Return the outcome of a task whose output is a file that no earlier run made."""
     return Outcome(task=task, error=f"output exists: {task.out}; add -y to replace it", exit_code=2)
 
 
-def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
-    """One file after another in this process."""
+def _restore_here(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+    """Restore one file after another in this process."""
     if not tasks:
         return
 
-    def on_start(pipeline: Pipeline) -> None:
+    def stop_on_signal(pipeline: Pipeline) -> None:
         interruption.on_signal = pipeline.stop
 
     with open_engine(options.engine, provider=options.provider, mode="throughput") as engine:
@@ -89,41 +149,44 @@ def _here(options: argparse.Namespace, tasks: list[Task], interruption: Interrup
         for task in tasks:
             if interruption.number:
                 return
-            yield restore(task, engine, on_start=on_start)
+            yield restore_file(task, engine, on_start=stop_on_signal)
 
 
-def _on_cluster(options: argparse.Namespace, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+def _restore_on_cluster(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+    """Restore files on a Ray cluster; paths are made absolute, and are the same on all nodes, which share the files."""
     if not tasks:
         return
-    interruption.on_signal = lambda: None  # which is looked for once a second
-    piece = Slice(cpus=options.cpus_per_worker, gpus=int(options.engine.suffix == ".plan"))
-    shipment = Shipment.of(options.engine, provider=options.provider, threads=options.cpus_per_worker)
-    # Paths are the same on every node, which share the files.
+    assert options.ray
+    interruption.on_signal = lambda: None  # `is_stopped` below looks at the signal once a second
+    resources = WorkerResources(cpus=options.cpus_per_worker, gpus=int(options.engine.suffix == ".plan"))
+    package = EnginePackage.from_file(options.engine, provider=options.provider, threads=options.cpus_per_worker)
     tasks = [Task(str(Path(task.source).resolve()), str(Path(task.out).resolve())) for task in tasks]
-    with closing(Cluster(options.ray, shipment=shipment, piece=piece)) as cluster:
-        yield from cluster.run(tasks, stopped=lambda: bool(interruption.number))
+    with closing(Cluster(options.ray, package=package, resources=resources)) as cluster:
+        yield from cluster.run(tasks, is_stopped=lambda: bool(interruption.number))
 
 
 class _Progress:
-    """A line for each file that is over, with what is left by the size of the sources."""
+    """Prints a line after each file, with an estimate of the time left that is based on the sizes of the sources."""
 
     def __init__(self, tasks: list[Task]) -> None:
-        self._count, self._over, self._frames = len(tasks), 0, 0
-        self._bytes = {task.source: Path(task.source).stat().st_size for task in tasks}
-        self._done_bytes = 0
-        self._began = perf_counter()
+        self._count, self._finished, self._frames = len(tasks), 0, 0
+        self._total_bytes = sum(Path(task.source).stat().st_size for task in tasks)
+        self._finished_bytes = 0
+        self._start = perf_counter()
 
-    def tell(self, outcome: Outcome) -> None:
-        self._over += 1
+    def report(self, outcome: Outcome) -> None:
+        """Print the line of a file that is finished or has failed."""
+        source = Path(outcome.task.source)
+        self._finished += 1
         self._frames += outcome.frames
-        self._done_bytes += Path(outcome.task.source).stat().st_size if Path(outcome.task.source).exists() else 0
-        seconds = perf_counter() - self._began
-        left_s = seconds * (sum(self._bytes.values()) / max(1, self._done_bytes) - 1)
-        what = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
-        place = f" on {outcome.place}" if outcome.place else ""
+        self._finished_bytes += source.stat().st_size if source.exists() else 0
+        seconds = perf_counter() - self._start
+        left_s = seconds * (self._total_bytes / max(1, self._finished_bytes) - 1)
+        result = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
+        worker = f" on {outcome.worker}" if outcome.worker else ""
         say(
-            f"{self._over} of {self._count}  {outcome.task.out}: {what}{place}; "
-            f"{self._frames / seconds:.1f} fps in all, {format_duration(max(0.0, left_s))} left"
+            f"{self._finished} of {self._count}  {outcome.task.out}: {result}{worker}; "
+            f"{self._frames / seconds:.1f} fps overall, {format_duration(max(0.0, left_s))} left"
         )
 
 

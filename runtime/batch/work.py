@@ -1,4 +1,4 @@
-"""One file through an engine that is loaded already."""
+"""Restoring one file of a batch with an engine that is already open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from time import perf_counter
 
 from runtime.batch.files import Task
 from runtime.engines import Engine
-from runtime.errors import DeblurError, UsageError
+from runtime.errors import DeblurError, InputError, UsageError
 from runtime.files import sha256
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
@@ -19,28 +19,32 @@ from runtime.sinks import open_sink
 from runtime.sources import open_source
 
 INTERRUPTED = 130
+"""Exit code of a file that was stopped by a signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a task."""
+    """Outcome of a task."""
 
     task: Task
     frames: int = 0
-    """Restored by this run; a file that was resumed has more."""
+    """Number of frames restored by this run; the output of a resumed file has more."""
     seconds: float = 0.0
     source_sha256: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""
-    """One line; empty if the output is whole."""
+    """Error in one line; empty if the output is complete."""
     exit_code: int = 0
-    place: str = ""
-    """Where it was done."""
+    worker: str = ""
+    """`HOST:PID` of the Ray worker that did the task; empty without Ray."""
 
 
-def restore(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] = lambda _: None) -> Outcome:
-    """Restore a file, going on where a run that was killed left it; what is wrong with it is in the outcome."""
-    began = perf_counter()
+def restore_file(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] = lambda _: None) -> Outcome:
+    """Restore a file, continuing the output of a killed run if there is one; errors are part of the outcome.
+
+    `on_start` gets the pipeline before it runs.
+    """
+    start = perf_counter()
     pipeline: Pipeline | None = None
     try:
         digest = sha256(Path(task.source))
@@ -55,17 +59,17 @@ def restore(task: Task, engine: Engine, *, on_start: Callable[[Pipeline], None] 
         return Outcome(
             task=task,
             frames=pipeline.frames_written if pipeline else 0,
-            seconds=perf_counter() - began,
+            seconds=perf_counter() - start,
             error=" ".join(str(error).split()) or type(error).__name__,
-            exit_code=error.exit_code if isinstance(error, DeblurError) else 3,
+            exit_code=error.exit_code if isinstance(error, DeblurError) else InputError.exit_code,
         )
-    whole = pipeline.kept == task.out
+    is_complete = pipeline.kept == task.out
     return Outcome(
         task=task,
         frames=pipeline.frames_written,
-        seconds=perf_counter() - began,
+        seconds=perf_counter() - start,
         source_sha256=digest,
-        error="" if whole else "stopped before its end",
-        exit_code=0 if whole else INTERRUPTED,
+        error="" if is_complete else "stopped before its end",
+        exit_code=0 if is_complete else INTERRUPTED,
         warnings=tuple(pipeline.warnings),
     )

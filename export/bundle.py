@@ -16,8 +16,9 @@ from runtime.cli import run_cli, say
 from runtime.errors import InputError, UsageError
 from runtime.files import sha256, write_whole
 from runtime.image_files import is_image
-from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest, sign
-from runtime.install.gate import measured
+from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest
+from runtime.install.gate import measure_psnr_db
+from runtime.install.signature import sign
 
 _PATTERNS = ("*.onnx", "*.cache", "report.*", "*.png")
 """Files of an export that go into a bundle; plans do not, because each GPU needs its own and builds it."""
@@ -69,7 +70,7 @@ def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> M
             name=match[1],
             version=match[2],
             files={target: sha256(folder / target) for target in sorted(files)},
-            gate_psnr_db={target: measured(folder / target, folder, "cpu") for target in onnx_names},
+            gate_psnr_db={target: measure_psnr_db(folder / target, folder, "cpu") for target in onnx_names},
         )
         (folder / MANIFEST).write_text(manifest.to_json())
         first = [MANIFEST, *([sign(folder / MANIFEST, key).name] if key else [])]

@@ -133,7 +133,7 @@ def _run_all(pipelines: list[Pipeline], streams: list[Stream], progress: Progres
     def run_one(index: int) -> None:
         error: Exception | None = None
         try:
-            with streams[index].running() if streams else nullcontext():
+            with streams[index].track_run() if streams else nullcontext():
                 pipelines[index].run()
         except Exception as caught:  # noqa: BLE001 - the user gets one line, whatever it is
             error = caught

@@ -1,1 +1,1 @@
-"""`python -m runtime.install BUNDLE`: engines from the build machine, checked, proved and swapped in on the board."""
+"""`python -m runtime.install BUNDLE`: check a bundle on a board, prove its engines there, and activate it."""

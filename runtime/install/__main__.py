@@ -1,6 +1,6 @@
-"""`python -m runtime.install BUNDLE --to DIR`: checks a bundle, builds its plans, proves it, and swaps it in.
+"""`python -m runtime.install BUNDLE --to DIR`: check a bundle, build its plans, prove its engines, and activate it.
 
-The version before is kept for --rollback. Whatever is wrong, the board keeps what it had.
+The previous version is kept for --rollback. If anything is wrong, the board keeps its current version.
 """
 
 from __future__ import annotations
@@ -9,111 +9,170 @@ import argparse
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from runtime.arguments import parse_size
-from runtime.cli import report_error, say
-from runtime.engines import PROVIDERS
+from runtime.cli import run_cli, say
+from runtime.commands import BUNDLE_WRITER, PLAN_BUILDER
+from runtime.engines import PROVIDERS, Provider
 from runtime.errors import EngineError, UsageError
 from runtime.files import unwritable
+from runtime.frame import Size
 from runtime.install.bundle import unpack
-from runtime.install.gate import require_good, require_no_worse
+from runtime.install.gate import require_no_worse, require_same_quality
 from runtime.install.versions import Versions
 from runtime.sidecar import Flavour
 
 SIGNERS = "allowed_signers"
-SERVICE = Path(__file__).with_name("deblur.service")
-_PLANS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
+"""Name of the kept signers file in the folder of versions."""
+SERVICE_TEMPLATE = Path(__file__).with_name("deblur.service")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class InstallOptions:
+    """A bundle, the folder to install it in, and how its engines are built and checked."""
+
+    bundle: Path
+    folder: Path
+    """Folder of versions; `current` in it is the version in use."""
+    signers: Path | None = None
+    """Allowed-signers file of OpenSSH; None uses the file that an earlier install kept, if there is one."""
+    plan: Flavour | None = None
+    """Library to build plans for, which then replace the FP16 and INT8 engines; None builds none."""
+    plan_size: Size = (1280, 720)
+    """Width and height in pixels of the frames that the plans are tuned for."""
+    provider: Provider = "auto"
+    """Library that runs the `.onnx` engines in the check."""
+    force: bool = False
+    """Install a version that is worse than the current one."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m runtime.install", description=__doc__)
-    add = parser.add_argument
-    add("bundle", type=Path, nargs="?", metavar="BUNDLE", help="what python -m export.bundle wrote")
+    actions = parser.add_argument_group("actions, exactly one")
+    actions.add_argument(
+        "bundle", type=Path, nargs="?", metavar="BUNDLE", help=f"bundle that python -m {BUNDLE_WRITER} wrote"
+    )
+    actions.add_argument("--rollback", action="store_true", help="return to the previous version")
+    actions.add_argument("--service", action="store_true", help="print a systemd unit that streams with DIR/current")
+    add = parser.add_argument_group("output").add_argument
     add("--to", type=Path, required=True, metavar="DIR", help="folder of versions; DIR/current is the one in use")
-    add(
+    engines = parser.add_argument_group("engine")
+    engines.add_argument(
+        "--plan",
+        choices=get_args(Flavour),
+        help="library to build plans for, which replace the FP16 and INT8 engines (default: no plans)",
+    )
+    engines.add_argument(
+        "--size",
+        type=parse_size,
+        default=InstallOptions.plan_size,
+        metavar="WxH",
+        help="frame size of the plans in pixels (default: 1280x720)",
+    )
+    engines.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        default="auto",
+        help="library that runs the .onnx engines in the check (default: the faster)",
+    )
+    safety = parser.add_argument_group("safety")
+    safety.add_argument(
         "--signers",
         type=Path,
         metavar="FILE",
-        help=f"allowed signers, as ssh-keygen -Y has them; kept as DIR/{SIGNERS} and asked for from then on",
+        help="allowed signers in the format of ssh-keygen -Y; kept as "
+        f"DIR/{SIGNERS}, which makes a signature mandatory from then on",
     )
-    add("--plan", choices=_PLANS, help="build plans of the FP16 and INT8 engines, which then serve")
-    add(
-        "--size",
-        type=parse_size,
-        default=(1280, 720),
-        metavar="WxH",
-        help="frame size of the plans (default: 1280x720)",
-    )
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs the .onnx engines in the gate")
-    add("--force", action="store_true", help="install a version that is worse than the current one")
-    add("--rollback", action="store_true", help="go back to the version before")
-    add("--service", action="store_true", help="print a systemd unit that streams with DIR/current")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+    safety.add_argument("--force", action="store_true", help="install a version that is worse than the current one")
+    safety.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    options = parse(arguments)
-    try:
-        run(options)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets one line
-        return report_error(error, debug=options.debug)
-    return 0
+    """Run the command line and return its exit code."""
+    values = build_parser().parse_args(arguments)
 
-
-def run(options: argparse.Namespace) -> None:
-    if sum((options.bundle is not None, options.rollback, options.service)) != 1:
-        raise UsageError("nothing to do, or too much", hint="give a BUNDLE, --rollback or --service")
-    versions = Versions(options.to)
-    if options.service:
-        print(service(options.to), end="")
-        return
-    with versions.locked():
-        if options.rollback:
-            say(f"current {versions.roll_back()}")
+    def command(_: object) -> int:
+        if sum((values.bundle is not None, values.rollback, values.service)) != 1:
+            raise UsageError("give exactly one action", hint="give a BUNDLE, --rollback or --service")
+        if values.service:
+            print(render_service(values.to), end="")
+        elif values.rollback:
+            roll_back(values.to)
         else:
-            install(options, versions)
+            install(
+                InstallOptions(
+                    bundle=values.bundle,
+                    folder=values.to,
+                    signers=values.signers,
+                    plan=values.plan,
+                    plan_size=values.size,
+                    provider=values.provider,
+                    force=values.force,
+                )
+            )
+        return 0
+
+    return run_cli(command, debug=values.debug)
 
 
-def install(options: argparse.Namespace, versions: Versions) -> None:
-    """Unpack, build, prove, swap in; raises what is wrong, and then nothing has changed."""
-    kept_signers = versions.folder / SIGNERS
-    signers = options.signers or (kept_signers if kept_signers.exists() else None)
-    if signers and not signers.is_file():
-        raise UsageError("no such file of signers", signers, hint="check the path")
-    with versions.incoming() as incoming:
-        manifest, signer = unpack(options.bundle, incoming, signers=signers)
-        author = f"signed by {signer}" if signer else "signature not asked for"
-        say(f"bundle  {manifest.name} {manifest.version}, {author}")
-        engines = [incoming / name for name in manifest.engines]
+def roll_back(folder: Path) -> None:
+    """Return to the previous version in a folder; raises UsageError if there is none."""
+    versions = Versions(folder)
+    with versions.lock():
+        say(f"current {versions.roll_back()}")
+
+
+def install(options: InstallOptions) -> None:
+    """Unpack a bundle, build its plans, check its engines, and make it the current version.
+
+    Raises a DeblurError if any of these steps fails; nothing has changed then.
+    """
+    versions = Versions(options.folder)
+    kept_signers = options.folder / SIGNERS
+    with versions.lock(), versions.create_staging_folder() as staging:
+        signers = options.signers or (kept_signers if kept_signers.exists() else None)
+        if signers and not signers.is_file():
+            raise UsageError("signers file not found", signers, hint="check the path")
+        manifest, signer = unpack(options.bundle, staging, signers=signers)
+        origin = f"signed by {signer}" if signer else "signature not checked"
+        say(f"bundle  {manifest.name} {manifest.version}, {origin}")
+        engines = [staging / name for name in manifest.engines]
         if options.plan:
-            engines = [_plan(engine, options) for engine in engines if engine.stem.endswith(("_fp16", "_int8"))]
+            engines = [
+                _build_plan(engine, options.plan, options.plan_size)
+                for engine in engines
+                if engine.stem.endswith(("_fp16", "_int8"))
+            ]
         if not engines:
-            raise EngineError("no engine in the bundle is for this board", options.bundle, hint="leave out --plan")
-        found = require_good(incoming, manifest, engines, options.provider)
-        for name, decibels in found.items():
+            raise EngineError("the bundle has no engine for this board", options.bundle, hint="leave out --plan")
+        results = require_same_quality(staging, manifest, engines, options.provider)
+        for name, decibels in results.items():
             say(f"gate    {name}: {decibels:.2f} dB, as where it was made")
         if versions.current.exists() and not options.force:
-            require_no_worse(max(found.values()), versions.current, incoming, options.provider)
+            require_no_worse(max(results.values()), versions.current, staging, options.provider)
         if options.signers:
-            _keep(options.signers, kept_signers)
-        versions.put(incoming, manifest.folder)
-    say(f"current {manifest.folder}")
+            _keep_signers(options.signers, kept_signers)
+        versions.activate(staging, manifest.folder_name)
+    say(f"current {manifest.folder_name}")
 
 
-def _plan(engine: Path, options: argparse.Namespace) -> Path:
-    """Build a plan of an engine on this board, by the builder's own command."""
+def _build_plan(engine: Path, flavour: Flavour, size: Size) -> Path:
+    """Build a plan of an engine for this board in a subprocess and return its path; raises EngineError."""
     plan = engine.with_suffix(".plan")
-    command = [sys.executable, "-m", "export.plan", str(engine), "--out", str(plan), "--target", options.plan]
-    command += ["--size", "{}x{}".format(*options.size)]
-    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own
+    command = [sys.executable, "-m", PLAN_BUILDER, str(engine), "--out", str(plan), "--target", flavour]
+    command += ["--size", f"{size[0]}x{size[1]}"]
+    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:  # noqa: S603 - our own module
         raise EngineError("plan could not be built", engine.name, hint="see above; nothing was changed")
     return plan
 
 
-def _keep(signers: Path, kept: Path) -> None:
+def _keep_signers(signers: Path, kept: Path) -> None:
+    """Copy the signers file into the folder of versions; raises OutputError."""
     if signers.resolve() == kept.resolve():
         return
     new = kept.with_name(f".{kept.name}.new")
@@ -124,9 +183,9 @@ def _keep(signers: Path, kept: Path) -> None:
         raise unwritable(kept, error) from error
 
 
-def service(folder: Path) -> str:
-    """A systemd unit for this environment and folder."""
-    text = SERVICE.read_text().replace("@PYTHON@", sys.executable)
+def render_service(folder: Path) -> str:
+    """Return a systemd unit that streams with this Python environment and the current version of a folder."""
+    text = SERVICE_TEMPLATE.read_text().replace("@PYTHON@", sys.executable)
     return text.replace("@ENGINES@", str(folder.resolve() / "current"))
 
 

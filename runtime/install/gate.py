@@ -1,4 +1,4 @@
-"""Whether engines give on this machine what they gave where they were made, and no less than those before."""
+"""The gate of an install: engines must give the PSNR that they gave where they were made, and no less than before."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from runtime.image_files import read_image
 from runtime.install.bundle import BLURRED, SHARP, Manifest
 from runtime.metrics import IDENTICAL_DB, psnr_db
 
-SAME_DB = 0.1
-"""By which libraries and machines may differ; a wrong colour order or a broken kernel differs by far more."""
-WORSE_DB = 0.05
-"""By which the best engine may be worse than the best one before."""
+TOLERANCE_DB = 0.1
+"""Normal difference between libraries and machines; a wrong colour order or a broken kernel exceeds it by far."""
+MAX_LOSS_DB = 0.05
+"""Largest loss in PSNR of the best new engine against the best engine of the current version."""
 
 
-def measured(engine: Path, frames: Path, provider: Provider) -> float:
-    """Mean PSNR in dB of an engine on the gate's frames; raises EngineError where it does not run here."""
-    opened = open_engine(engine, provider=provider)
-    try:
+def measure_psnr_db(engine: Path, bundle_folder: Path, provider: Provider) -> float:
+    """Return the mean PSNR in dB of an engine on the test images of a bundle; raises EngineError if it does not run."""
+    with open_engine(engine, provider=provider) as restore:
         scores = []
-        for path in sorted((frames / BLURRED).iterdir()):
-            restored = opened.infer(read_image(path)[np.newaxis])[0]
-            scores.append(min(psnr_db(restored, read_image(frames / SHARP / path.name)), IDENTICAL_DB))
-    finally:
-        opened.close()
+        for path in sorted((bundle_folder / BLURRED).iterdir()):
+            restored = restore.infer(read_image(path)[np.newaxis])[0]
+            sharp = read_image(bundle_folder / SHARP / path.name)
+            scores.append(min(psnr_db(restored, sharp), IDENTICAL_DB))
     return mean(scores)
 
 
-def require_good(folder: Path, manifest: Manifest, engines: list[Path], provider: Provider) -> dict[str, float]:
-    """PSNR in dB of each engine here; raises EngineError where one gives something else than where it was made."""
-    found: dict[str, float] = {}
+def require_same_quality(
+    bundle_folder: Path, manifest: Manifest, engines: list[Path], provider: Provider
+) -> dict[str, float]:
+    """Return the PSNR in dB of each engine on this machine; raises EngineError if it differs from the manifest's."""
+    results: dict[str, float] = {}
     for engine in engines:
-        here = found[engine.name] = measured(engine, folder, provider)
-        there = manifest.gate_psnr_db[engine.with_suffix(".onnx").name]
-        if not abs(here - there) <= SAME_DB:  # also if it is no number
+        here_db = results[engine.name] = measure_psnr_db(engine, bundle_folder, provider)
+        there_db = manifest.gate_psnr_db[engine.with_suffix(".onnx").name]
+        if not abs(here_db - there_db) <= TOLERANCE_DB:  # true for NaN, too
             raise EngineError(
-                f"gives {here:.2f} dB here and gave {there:.2f} dB where it was made",
+                f"engine gives {here_db:.2f} dB here and gave {there_db:.2f} dB where it was made",
                 engine.name,
                 hint="nothing was changed; try another --provider, and report it",
             )
-    return found
+    return results
 
 
-def require_no_worse(best_db: float, current: Path, frames: Path, provider: Provider) -> None:
-    """Raise EngineError where the best engine is worse than the best of the current version on the same frames."""
-    before: dict[str, float] = {}
+def require_no_worse(best_db: float, current: Path, bundle_folder: Path, provider: Provider) -> None:
+    """Raise EngineError if `best_db` is below the best engine of the current version on the same images."""
+    results: dict[str, float] = {}
     for engine in sorted(current.glob("*.onnx")):
-        with suppress(EngineError):  # what no longer runs is no reason to keep it
-            before[engine.name] = measured(engine, frames, provider)
-    if before and best_db < max(before.values()) - WORSE_DB:
-        name = max(before, key=lambda each: before[each])
+        with suppress(EngineError):  # an engine that no longer runs is no reason to keep its version
+            results[engine.name] = measure_psnr_db(engine, bundle_folder, provider)
+    if results and best_db < max(results.values()) - MAX_LOSS_DB:
+        name = max(results, key=lambda name: results[name])
         raise EngineError(
-            f"the new engines give {best_db:.2f} dB, {name} of the current version {before[name]:.2f} dB",
+            f"the new engines give {best_db:.2f} dB, {name} of the current version {results[name]:.2f} dB",
             current,
-            hint="nothing was changed; --force to install it all the same",
+            hint="nothing was changed; --force installs them anyway",
         )

@@ -1,4 +1,4 @@
-"""A page with the live picture, figures and health of a run, for machines without a screen."""
+"""The status page of a running job: live frame, figures, metrics and health, for machines without a screen."""
 
 from runtime.address import Address
 from runtime.monitor.server import StatusServer

@@ -1,4 +1,7 @@
-"""Counts and latencies in the text format of Prometheus, version 0.0.4."""
+"""Counters, health and latencies of all streams in the Prometheus text format, version 0.0.4.
+
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
 
 from __future__ import annotations
 
@@ -11,45 +14,47 @@ from runtime.monitor.stream import Stream
 from runtime.pipeline import STAGES, Pipeline
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# https://prometheus.io/docs/instrumenting/exposition_formats/
 _Labels = dict[str, str]
 _Sample = tuple[str, _Labels, float]
-"""What stands behind the family's name, labels, value."""
+"""Suffix of the family's name, labels, and value."""
 
 _COUNTERS: list[tuple[str, str, Callable[[Pipeline], float]]] = [
-    ("frames_read", "Frames taken from the source.", lambda pipeline: pipeline.frames_read),
+    ("frames_read", "Frames read from the source.", lambda pipeline: pipeline.frames_read),
     ("frames_written", "Frames written to the output.", lambda pipeline: pipeline.frames_written),
-    ("frames_dropped", "Frames passed over for newer ones.", lambda pipeline: pipeline.frames_dropped),
+    ("frames_dropped", "Frames of a live source dropped for newer ones.", lambda pipeline: pipeline.frames_dropped),
     ("frames_rejected", "Impossible results replaced by their input.", lambda pipeline: pipeline.frames_rejected),
-    ("frames_skipped", "Frames that were sharp already and went on untouched.", lambda each: each.frames_skipped),
-    ("reconnects", "How often the source was opened again.", lambda pipeline: pipeline.reconnects),
+    ("frames_skipped", "Sharp frames written unchanged.", lambda pipeline: pipeline.frames_skipped),
+    ("reconnects", "Times that the source was opened again.", lambda pipeline: pipeline.reconnects),
 ]
+"""Name, help text and value of each counter."""
 
 
-def exposition(streams: Sequence[Stream]) -> str:
-    """All families, each with one sample or more a stream."""
+def format_metrics(streams: Sequence[Stream]) -> str:
+    """Return the metrics of the process, with the samples of each stream under its index and its source's name."""
     labelled = [(stream, {"stream": str(index), "source": stream.name}) for index, stream in enumerate(streams)]
     lines: list[str] = []
-    for name, text, value in _COUNTERS:
-        samples = [("", labels, value(stream.pipeline)) for stream, labels in labelled]
-        lines += _family(f"deblur_{name}_total", "counter", text, samples)
-    lines += _states(labelled)
+    for name, text, get_value in _COUNTERS:
+        samples = [("", labels, get_value(stream.pipeline)) for stream, labels in labelled]
+        lines += _format_family(f"deblur_{name}_total", "counter", text, samples)
+    lines += _format_health(labelled)
     latencies = [
         sample
         for stream, labels in labelled
         for stage in STAGES
-        for sample in _latency(stream.pipeline, stage, labels | {"stage": stage})
+        for sample in _latency_samples(stream.pipeline, stage, labels | {"stage": stage})
     ]
-    lines += _family("deblur_latency_seconds", "summary", "Latency of a frame by stage, of the whole run.", latencies)
-    lines += _process()
+    lines += _format_family(
+        "deblur_latency_seconds", "summary", "Latency of a frame by stage, over the whole run.", latencies
+    )
+    lines += _format_process()
     return "".join(f"{line}\n" for line in lines)
 
 
-def _states(labelled: list[tuple[Stream, _Labels]]) -> list[str]:
-    health = [(stream.health(), labels) for stream, labels in labelled]
-    up = [("", labels, float(each.live and each.state != "done")) for each, labels in health]
-    ready = [("", labels, float(each.ready)) for each, labels in health]
-    ages = [("", labels, each.last_frame_age_s) for each, labels in health if each.last_frame_age_s is not None]
+def _format_health(labelled: list[tuple[Stream, _Labels]]) -> list[str]:
+    health = [(stream.check_health(), labels) for stream, labels in labelled]
+    up = [("", labels, float(state.is_live and state.state != "done")) for state, labels in health]
+    ready = [("", labels, float(state.is_ready)) for state, labels in health]
+    ages = [("", labels, state.last_frame_age_s) for state, labels in health if state.last_frame_age_s is not None]
     engines = [
         (
             "",
@@ -64,14 +69,14 @@ def _states(labelled: list[tuple[Stream, _Labels]]) -> list[str]:
         for stream, labels in labelled
     ]
     return [
-        *_family("deblur_up", "gauge", "1 while the stream runs, 0 once it ended, failed or is stuck.", up),
-        *_family("deblur_ready", "gauge", "1 while the stream gives frames, or has given all of them.", ready),
-        *_family("deblur_last_frame_age_seconds", "gauge", "Since the last frame was written.", ages),
-        *_family("deblur_engine_info", "gauge", "The engine that the stream runs through.", engines),
+        *_format_family("deblur_up", "gauge", "1 while the stream runs; 0 after it ended, failed or got stuck.", up),
+        *_format_family("deblur_ready", "gauge", "1 while the stream writes frames, or has written all.", ready),
+        *_format_family("deblur_last_frame_age_seconds", "gauge", "Time since the last frame was written.", ages),
+        *_format_family("deblur_engine_info", "gauge", "Engine of the stream.", engines),
     ]
 
 
-def _latency(pipeline: Pipeline, stage: str, labels: _Labels) -> Iterable[_Sample]:
+def _latency_samples(pipeline: Pipeline, stage: str, labels: _Labels) -> Iterable[_Sample]:
     latencies = pipeline.latencies[stage]
     if latencies.count:
         for percent, quantile in ((50, "0.5"), (90, "0.9"), (99, "0.99")):
@@ -80,26 +85,30 @@ def _latency(pipeline: Pipeline, stage: str, labels: _Labels) -> Iterable[_Sampl
     yield "_count", labels, latencies.count
 
 
-def _process() -> list[str]:
-    lines = _family("process_cpu_seconds_total", "counter", "CPU time of the process.", [("", {}, process_time())])
+def _format_process() -> list[str]:
+    lines = _format_family(
+        "process_cpu_seconds_total", "counter", "CPU time of the process.", [("", {}, process_time())]
+    )
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):  # not Linux
         return lines
     resident = float(pages * os.sysconf("SC_PAGE_SIZE"))
-    return lines + _family("process_resident_memory_bytes", "gauge", "Memory in use.", [("", {}, resident)])
+    return lines + _format_family(
+        "process_resident_memory_bytes", "gauge", "Resident memory of the process.", [("", {}, resident)]
+    )
 
 
-def _family(name: str, kind: str, text: str, samples: Sequence[_Sample]) -> list[str]:
-    """Help, type, samples; nothing where there are none."""
+def _format_family(name: str, kind: str, text: str, samples: Sequence[_Sample]) -> list[str]:
+    """Return the lines of a family: help, type and samples; no lines if there are no samples."""
     if not samples:
         return []
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for suffix, labels, value in samples:
-        inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        lines.append(f"{name}{suffix}{{{inside}}} {value!r}" if labels else f"{name}{suffix} {value!r}")
+        pairs = ",".join(f'{label}="{_escape(content)}"' for label, content in labels.items())
+        lines.append(f"{name}{suffix}{{{pairs}}} {value!r}" if labels else f"{name}{suffix} {value!r}")
     return lines
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,6 +1,6 @@
-"""`python -m runtime.web`: a page that sharpens what is uploaded.
+"""`python -m runtime.web`: the upload page, which restores uploaded images and clips.
 
-`page` is what Streamlit runs for each visitor; `uploads` looks at headers before anything is
-decoded; `desk` lets one after the other to `worker`, a process that decodes and sharpens and can
+Streamlit runs `page` for each visitor. `uploads` checks the headers of an upload before anything is decoded.
+`job_queue` gives one upload after another to `worker`, a separate process that decodes and restores them, and that can
 be killed.
 """

@@ -1,4 +1,4 @@
-"""`python -m runtime.web`: a page that sharpens the pictures and clips that are uploaded to it."""
+"""`python -m runtime.web`: serve the upload page, which restores uploaded images and clips."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import argparse
 import os
 import socket
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from runtime.cli import say
-from runtime.engines import BUNDLED_NAMES, PROVIDERS, resolve_engine
-from runtime.errors import DeblurError, EngineError, UsageError
-from runtime.monitor import Address
+from runtime.address import Address
+from runtime.cli import run_cli
+from runtime.engines import BUNDLED_NAMES, PROVIDERS, Provider, resolve_engine
+from runtime.errors import EngineError, UsageError
 from runtime.web.settings import Settings
 
 PAGE = Path(__file__).with_name("page.py")
 _DEFAULT = Address("127.0.0.1", 8501)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m runtime.web", description=__doc__)
     add = parser.add_argument
     add(
@@ -28,39 +30,58 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=resolve_engine,
         action="append",
         metavar="E",
-        help=f"an engine to choose from, again for each (default: {', '.join(BUNDLED_NAMES)})",
+        help="bundled engine or engine file that a visitor can choose; repeat it for several engines "
+        f"(default: {', '.join(BUNDLED_NAMES)})",
     )
-    add("--provider", choices=PROVIDERS, default="auto", help="what runs an .onnx engine (default: the faster)")
+    add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
     add(
         "--serve",
         type=Address.parse,
         default=_DEFAULT,
         metavar="[HOST:]PORT",
-        help=f"where the page is (default: {_DEFAULT}, for this machine alone)",
+        help=f"address of the upload page (default: {_DEFAULT}; default host: loopback)",
     )
-    return parser.parse_args(arguments)
+    add("--debug", action="store_true", help="print the traceback of an error")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check what can be checked, and become Streamlit; returns an exit code where that is not possible."""
-    options = parse(arguments)
-    try:
-        if find_spec("streamlit") is None:
-            raise UsageError("Streamlit is not installed", hint="pip install 'deblur-toolkit[web]'")
-        engines = options.engine or [resolve_engine(name) for name in BUNDLED_NAMES]
-        for path in engines:
-            if not path.is_file():
-                raise EngineError("no such engine", path, hint=f"take one that is bundled: {', '.join(BUNDLED_NAMES)}")
-        _require_free(options.serve)
-    except DeblurError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    return _become_streamlit(
-        options.serve, Settings(engines=tuple(str(path.resolve()) for path in engines), provider=options.provider)
-    )
+    """Check the options and replace this process with Streamlit; return an exit code if that is not possible."""
+    options = build_parser().parse_args(arguments)
+    engines: list[Path] = options.engine or [resolve_engine(name) for name in BUNDLED_NAMES]
+    return run_cli(lambda _: serve(options.serve, engines, options.provider), debug=options.debug)
 
 
-def _become_streamlit(address: Address, settings: Settings) -> NoReturn:
+def serve(address: Address, engines: list[Path], provider: Provider) -> NoReturn:
+    """Replace this process with Streamlit; raises UsageError or EngineError before that."""
+    if find_spec("streamlit") is None:
+        raise UsageError("Streamlit is not installed", hint="pip install 'deblur-toolkit[web]'")
+    for path in engines:
+        if not path.is_file():
+            raise EngineError("no such engine", path, hint=f"give a file, or one of {', '.join(BUNDLED_NAMES)}")
+    _require_free(address)
+    paths = tuple(str(path.resolve()) for path in engines)
+    _exec_streamlit(address, add_benchmarks(Settings(engines=paths, provider=provider)))
+
+
+def add_benchmarks(settings: Settings) -> Settings:
+    """Return the settings with the sample clips and reports of the `benchmarks` package, as far as they exist.
+
+    The runtime does not depend on `benchmarks`, which is not installed on every machine. So this command line is the
+    only place that looks for the package; the page gets paths, or None and then shows neither samples nor reports.
+    """
+    spec = find_spec("benchmarks")
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        blurred, sharp = Path(folder, "clips/demo_blurred.mp4"), Path(folder, "clips/demo_sharp.mp4")
+        if blurred.is_file() and sharp.is_file():
+            settings = replace(settings, sample_blurred=str(blurred), sample_sharp=str(sharp))
+        reports = Path(folder, "results")
+        if reports.is_dir():
+            settings = replace(settings, reports=str(reports))
+    return settings
+
+
+def _exec_streamlit(address: Address, settings: Settings) -> NoReturn:
     flags = {
         "server.address": address.host,
         "server.port": address.port,
@@ -74,10 +95,12 @@ def _become_streamlit(address: Address, settings: Settings) -> NoReturn:
     }
     command = [sys.executable, "-m", "streamlit", "run", str(PAGE)]
     command += [f"--{name}={value}" for name, value in flags.items()]
-    os.execv(sys.executable, [*command, "--", settings.to_json()])  # noqa: S606 - signals then reach it directly
+    # exec instead of a child process, so that signals reach Streamlit directly.
+    os.execv(sys.executable, [*command, "--", settings.to_json()])  # noqa: S606
 
 
 def _require_free(address: Address) -> None:
+    """Raise UsageError if the address cannot be bound."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         with socket.socket(family) as trial:

@@ -1,126 +1,126 @@
-// The picture before and after on one canvas, for two pictures and for a side-by-side clip alike: divider, zoom, pan.
+// An image or a side-by-side clip before and after restoration on one canvas, with a divider, zoom and pan.
 
-const LARGEST_ZOOM = 16 // device pixels for each of the picture's
-const NEAR_PX = 28
+const MAX_SCALE = 16 // device pixels for each pixel of the image
+const GRAB_PX = 28 // largest distance from the divider, in CSS pixels, at which a zoomed view moves the divider
 
 export default function ({ data, parentElement }) {
   const view = parentElement.querySelector(".deblur-view")
   if (view.dataset.key === data.key) return undefined
   view.dataset.key = data.key
-  const [stage, canvas, line] = [".deblur-stage", ".deblur-picture", ".deblur-line"].map((name) => view.querySelector(name))
+  const [stage, canvas, line] = [".deblur-stage", ".deblur-canvas", ".deblur-line"].map((name) => view.querySelector(name))
   const seek = view.querySelector("input")
   const context = canvas.getContext("2d")
-  let shot = null // {width, height, draw(side, source rectangle, target rectangle)}
-  let split = 0.5
-  let zoom = 1 // of what fits
-  let centre = [0.5, 0.5]
+  let media = null // {width, height, draw(side, source rectangle, target rectangle)}; side 0 is before, 1 is after
+  let split = 0.5 // position of the divider as a share of the canvas width
+  let zoom = 1 // relative to the size that fits the page
+  let centre = [0.5, 0.5] // point of the image in the middle of the canvas, as shares of its width and height
 
-  const fitted = () => canvas.width / shot.width // device pixels for each of the picture's
-  const largest = () => Math.max(1, LARGEST_ZOOM / fitted())
+  const fitScale = () => canvas.width / media.width // device pixels for each pixel of the image at zoom 1
+  const maxZoom = () => Math.max(1, MAX_SCALE / fitScale())
 
   function draw() {
-    if (!shot || !canvas.width) return
-    const [width, height] = [shot.width / zoom, shot.height / zoom]
-    const [left, top] = [shot.width * centre[0] - width / 2, shot.height * centre[1] - height / 2]
+    if (!media || !canvas.width) return
+    const [width, height] = [media.width / zoom, media.height / zoom]
+    const [left, top] = [media.width * centre[0] - width / 2, media.height * centre[1] - height / 2]
     const [before, after] = [split, 1 - split]
-    context.imageSmoothingEnabled = fitted() * zoom < 2
+    context.imageSmoothingEnabled = fitScale() * zoom < 2
     context.clearRect(0, 0, canvas.width, canvas.height)
-    if (before > 0) shot.draw(0, [left, top, width * before, height], [0, 0, canvas.width * before, canvas.height])
+    if (before > 0) media.draw(0, [left, top, width * before, height], [0, 0, canvas.width * before, canvas.height])
     if (after > 0) {
-      const at = canvas.width * before
-      shot.draw(1, [left + width * before, top, width * after, height], [at, 0, canvas.width - at, canvas.height])
+      const x = canvas.width * before
+      media.draw(1, [left + width * before, top, width * after, height], [x, 0, canvas.width - x, canvas.height])
     }
     line.style.left = `${100 * split}%`
     line.setAttribute("aria-valuenow", Math.round(100 * split))
-    view.querySelector(".deblur-zoom").textContent = `${Math.round(100 * fitted() * zoom / devicePixelRatio)} %`
+    view.querySelector(".deblur-zoom").textContent = `${Math.round(100 * fitScale() * zoom / devicePixelRatio)} %`
     canvas.dataset.drawn = Number(canvas.dataset.drawn || 0) + 1
   }
 
   function resize() {
-    if (!shot) return
-    const width = Math.min(view.clientWidth, (0.7 * innerHeight * shot.width) / shot.height)
+    if (!media) return
+    const width = Math.min(view.clientWidth, (0.7 * innerHeight * media.width) / media.height)
     stage.style.width = `${width}px`
-    stage.style.height = `${(width * shot.height) / shot.width}px`
+    stage.style.height = `${(width * media.height) / media.width}px`
     canvas.width = Math.round(width * devicePixelRatio)
-    canvas.height = Math.round((width * devicePixelRatio * shot.height) / shot.width)
+    canvas.height = Math.round((width * devicePixelRatio * media.height) / media.width)
     draw()
   }
 
-  function moveTo(x, y) { // shares of the picture, kept so that no border shows
-    const half = 0.5 / zoom
-    centre = [x, y].map((each) => Math.min(1 - half, Math.max(half, each)))
+  function centreOn(x, y) { // shares of the image, limited so that the image fills the canvas
+    const margin = 0.5 / zoom
+    centre = [x, y].map((share) => Math.min(1 - margin, Math.max(margin, share)))
     canvas.style.touchAction = zoom > 1 ? "none" : "pan-y"
     draw()
   }
 
-  function zoomTo(wanted, at = [0.5, 0.5]) { // `at`: place on the canvas that stays where it is
-    const next = Math.min(largest(), Math.max(1, wanted))
-    const [x, y] = centre.map((each, axis) => each + (at[axis] - 0.5) * (1 / zoom - 1 / next))
+  function zoomTo(target, fixed = [0.5, 0.5]) { // `fixed`: point of the canvas that does not move
+    const next = Math.min(maxZoom(), Math.max(1, target))
+    const [x, y] = centre.map((share, axis) => share + (fixed[axis] - 0.5) * (1 / zoom - 1 / next))
     zoom = next
-    moveTo(x, y)
+    centreOn(x, y)
   }
 
-  const place = (event) => {
+  const positionOf = (event) => { // as shares of the canvas
     const box = canvas.getBoundingClientRect()
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]
   }
-  const divide = (x) => { split = Math.min(1, Math.max(0, x)); draw() }
-  const fingers = new Map()
-  let panning = false
+  const moveDivider = (x) => { split = Math.min(1, Math.max(0, x)); draw() }
+  const pointers = new Map() // last position of each pressed pointer, by its id
+  let isPanning = false
 
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId)
-    const [x] = place(event)
-    fingers.set(event.pointerId, place(event))
-    panning = zoom > 1 && Math.abs(x - split) * canvas.clientWidth > NEAR_PX
-    if (!panning && fingers.size === 1) divide(x)
+    const [x] = positionOf(event)
+    pointers.set(event.pointerId, positionOf(event))
+    isPanning = zoom > 1 && Math.abs(x - split) * canvas.clientWidth > GRAB_PX
+    if (!isPanning && pointers.size === 1) moveDivider(x)
   }
   canvas.onpointermove = (event) => {
-    if (!fingers.has(event.pointerId)) return
-    const [was, now] = [fingers.get(event.pointerId), place(event)]
-    if (fingers.size === 2) {
-      const other = [...fingers].find(([id]) => id !== event.pointerId)[1]
-      const apart = (each) => Math.hypot((each[0] - other[0]) * canvas.clientWidth, (each[1] - other[1]) * canvas.clientHeight)
-      zoomTo((zoom * apart(now)) / Math.max(1, apart(was)), other)
-    } else if (panning) {
-      moveTo(centre[0] - (now[0] - was[0]) / zoom, centre[1] - (now[1] - was[1]) / zoom)
+    if (!pointers.has(event.pointerId)) return
+    const [last, now] = [pointers.get(event.pointerId), positionOf(event)]
+    if (pointers.size === 2) {
+      const other = [...pointers].find(([id]) => id !== event.pointerId)[1]
+      const distance = ([x, y]) => Math.hypot((x - other[0]) * canvas.clientWidth, (y - other[1]) * canvas.clientHeight)
+      zoomTo((zoom * distance(now)) / Math.max(1, distance(last)), other)
+    } else if (isPanning) {
+      centreOn(centre[0] - (now[0] - last[0]) / zoom, centre[1] - (now[1] - last[1]) / zoom)
     } else {
-      divide(now[0])
+      moveDivider(now[0])
     }
-    fingers.set(event.pointerId, now)
+    pointers.set(event.pointerId, now)
   }
-  canvas.onpointerup = canvas.onpointercancel = (event) => fingers.delete(event.pointerId)
-  canvas.ondblclick = (event) => zoomTo(zoom > 1 ? 1 : 4, place(event))
-  const onWheel = (event) => { // with Ctrl, as which two fingers on a touchpad arrive; alone it scrolls the page
+  canvas.onpointerup = canvas.onpointercancel = (event) => pointers.delete(event.pointerId)
+  canvas.ondblclick = (event) => zoomTo(zoom > 1 ? 1 : 4, positionOf(event))
+  const onWheel = (event) => { // zooms with Ctrl, which touchpads report for a pinch; scrolls the page without it
     if (!event.ctrlKey) return
     event.preventDefault()
-    zoomTo(zoom * 2 ** (-event.deltaY / 100), place(event))
+    zoomTo(zoom * 2 ** (-event.deltaY / 100), positionOf(event))
   }
   canvas.addEventListener("wheel", onWheel, { passive: false })
   line.onkeydown = (event) => {
     const step = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -1, End: 1 }[event.key]
     if (!step) return
     event.preventDefault()
-    divide(split + step)
+    moveDivider(split + step)
   }
   view.onclick = (event) => {
-    const wanted = event.target.dataset.do
-    if (wanted === "in") zoomTo(zoom * 2)
-    if (wanted === "out") zoomTo(zoom / 2)
-    if (wanted === "fit") zoomTo(1)
+    const action = event.target.dataset.do
+    if (action === "in") zoomTo(zoom * 2)
+    if (action === "out") zoomTo(zoom / 2)
+    if (action === "fit") zoomTo(1)
   }
 
-  const loaded = async (url) => {
+  const loadImage = async (url) => {
     const image = new Image()
     image.src = url
     await image.decode()
     return image
   }
 
-  async function showPictures() {
-    const images = await Promise.all([loaded(data.before), loaded(data.after)])
+  async function showImages() {
+    const images = await Promise.all([loadImage(data.before), loadImage(data.after)])
     const [{ naturalWidth: width, naturalHeight: height }] = images
-    shot = { width, height, draw: (side, from, to) => context.drawImage(images[side], ...from, ...to) }
+    media = { width, height, draw: (side, source, target) => context.drawImage(images[side], ...source, ...target) }
     resize()
   }
 
@@ -130,15 +130,15 @@ export default function ({ data, parentElement }) {
     video = Object.assign(document.createElement("video"), {
       muted: true, loop: true, playsInline: true, src: URL.createObjectURL(blob),
     })
-    const [play] = [view.querySelector("[data-do=play]")]
+    const play = view.querySelector("[data-do=play]")
     play.hidden = seek.hidden = false
     play.onclick = () => (video.paused ? video.play() : video.pause())
     seek.oninput = () => { video.currentTime = seek.value * video.duration }
     video.onplay = video.onpause = () => { play.textContent = video.paused ? "Play" : "Pause" }
     video.onloadeddata = () => {
       const [width, height] = [video.videoWidth / 2, video.videoHeight]
-      const draw = (side, [x, y, w, h], to) => context.drawImage(video, x + side * width, y, w, h, ...to)
-      shot = { width, height, draw }
+      const drawHalf = (side, [x, y, w, h], target) => context.drawImage(video, x + side * width, y, w, h, ...target)
+      media = { width, height, draw: drawHalf }
       resize()
     }
     video.onseeked = draw
@@ -151,8 +151,10 @@ export default function ({ data, parentElement }) {
     await video.play()
   }
 
-  const failed = (error) => { view.dataset.failed = stage.textContent = `This browser cannot show it: ${error.message}` }
-  ;(data.video ? showVideo() : showPictures()).catch(failed)
+  const showError = (error) => {
+    view.dataset.failed = stage.textContent = `This browser cannot show the result: ${error.message}`
+  }
+  ;(data.video ? showVideo() : showImages()).catch(showError)
   const observer = new ResizeObserver(resize)
   observer.observe(view)
   return () => {

@@ -1,4 +1,4 @@
-"""What the command line tells the page."""
+"""Settings that the command line passes to the upload page."""
 
 from __future__ import annotations
 
@@ -11,28 +11,41 @@ from runtime.engines import Provider
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one visitor may ask for."""
+    """Limits of one upload, and of the queue."""
 
     upload_mb: int = 50
-    picture_px: int = 40_000_000
+    """Largest size of a file in MB (10**6 bytes)."""
+    image_px: int = 40_000_000
+    """Largest number of pixels of an image."""
     video_px: int = 1920 * 1080
+    """Largest number of pixels of a frame of a video."""
     video_s: float = 20.0
+    """Longest duration of a video in seconds."""
     video_frames: int = 1200
+    """Largest number of frames of a video."""
     job_s: float = 300.0
-    """Until a job is stopped, whatever it does."""
+    """Seconds after which a job is stopped."""
     memory_gib: float = 4.0
-    """Of the process that decodes and sharpens."""
-    waiting: int = 8
-    """Uploads that may wait for the one that is being sharpened."""
+    """Memory in GiB of the process that decodes and restores."""
+    queue_length: int = 8
+    """Number of uploads that may wait while another one is restored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Engines to choose from, by path, and what runs them."""
+    """Engines, limits, and optional content of the upload page."""
 
     engines: tuple[str, ...]
+    """Paths of the engines that a visitor can choose from."""
     provider: Provider
+    """Library that runs an `.onnx` engine."""
     limits: Limits = field(default_factory=Limits)
+    sample_blurred: str | None = None
+    """Path of the blurred sample clip; None for a page without samples."""
+    sample_sharp: str | None = None
+    """Path of the sharp sample clip, the reference of `sample_blurred`."""
+    reports: str | None = None
+    """Folder of benchmark reports, `NAME/report.html` for each; None for a page without reports."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -40,6 +53,5 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         values = json.loads(text)
-        return cls(
-            engines=tuple(values["engines"]), provider=values["provider"], limits=Limits(**values.get("limits", {}))
-        )
+        values |= {"engines": tuple(values["engines"]), "limits": Limits(**values["limits"])}
+        return cls(**values)

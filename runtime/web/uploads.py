@@ -1,4 +1,4 @@
-"""What an upload is, by its first bytes, before anything of it is decoded."""
+"""Checks of an upload: its type by its first bytes, and its size by its header, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -12,74 +12,78 @@ from runtime.errors import InputError
 from runtime.sources.video import open_container
 from runtime.web.settings import Limits
 
-PICTURES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
-"""Kinds that Pillow may look for, and the suffix by which the runtime knows them."""
-_MATROSKA = b"\x1a\x45\xdf\xa3"
-UPLOADS = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "mp4", "m4v", "mov", "mkv", "webm"]
-"""Suffixes that a browser offers; what is in a file decides."""
-_STILL_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
+IMAGE_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
+"""Image formats that Pillow may try, and the suffix by which the runtime knows each."""
+_MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
+OFFERED_SUFFIXES = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "mp4", "m4v", "mov", "mkv", "webm"]
+"""Suffixes that the browser's file dialog offers; the content of a file decides what it is."""
+_HEIF_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
 
 
-def suffix_of(content: bytes, limits: Limits) -> str:
-    """The suffix under which the runtime opens these bytes: a picture or a video; raises InputError for all else.
+def detect_suffix(content: bytes, limits: Limits) -> str:
+    """Return the suffix under which the runtime opens an image or video; raises InputError for anything else.
 
-    The name that a visitor gives plays no part. Of a picture the header is read, and its size held to the limit; of a
-    video only that it is a container which holds its frames itself, so that no playlist opens other files.
+    The name of an uploaded file is ignored. For an image the header is read and its size is checked. For a video only
+    the kind of container is checked: it must hold its frames itself, so that no playlist can open other files.
     """
     if len(content) > limits.upload_mb * 1_000_000:
         raise InputError(f"larger than {limits.upload_mb} MB", hint="upload a smaller file")
-    if content[4:8] == b"ftyp" and content[8:12] in _STILL_BRANDS:
-        raise InputError("a picture in HEIF or AVIF, which is not read here", hint="upload it as JPEG or PNG")
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        raise InputError("HEIF and AVIF images are not supported", hint="upload the image as JPEG or PNG")
     if content[4:8] in {b"ftyp", b"moov", b"mdat", b"wide"}:
         return ".mp4"
-    if content.startswith(_MATROSKA):
+    if content.startswith(_MATROSKA_MAGIC):
         return ".mkv"
-    return _picture_suffix(content, limits)
+    return _detect_image_suffix(content, limits)
 
 
-def _picture_suffix(content: bytes, limits: Limits) -> str:
+def _detect_image_suffix(content: bytes, limits: Limits) -> str:
     try:
-        with Image.open(io.BytesIO(content), formats=list(PICTURES)) as picture:
-            kind, (width, height) = picture.format or "", picture.size
+        with Image.open(io.BytesIO(content), formats=list(IMAGE_SUFFIXES)) as image:
+            image_format, (width, height) = image.format or "", image.size
     except Image.DecompressionBombError as error:
-        raise _too_large("pictures", limits.picture_px) from error
-    except Exception as error:  # whatever a damaged header makes Pillow's parsers raise
+        raise _too_large_error("images", limits.image_px) from error
+    except Exception as error:  # Pillow's parsers raise many types for a damaged header
         raise InputError(
-            "neither a picture nor a video that is read here",
+            "neither an image nor a video of a supported type",
             hint="upload JPEG, PNG, WebP, BMP, TIFF, MP4, MOV, MKV or WebM",
         ) from error
-    if width * height > limits.picture_px:
-        raise _too_large("pictures", limits.picture_px)
-    return PICTURES[kind]
+    if width * height > limits.image_px:
+        raise _too_large_error("images", limits.image_px)
+    return IMAGE_SUFFIXES[image_format]
 
 
 def check_video(path: Path, limits: Limits) -> None:
-    """Hold a video to its limits by what its header says; raises InputError. To be called where it may be killed."""
+    """Check the frame size and the length of a video by its header; raises InputError.
+
+    Call it only in a process that can be killed, because a damaged header may keep FFmpeg busy.
+    """
     try:
         with open_container(path) as container:
             stream = next(iter(container.streams.video), None)
             if stream is None:
-                raise InputError("no picture in this video", hint="upload another file")
+                raise InputError("this file has no video stream", hint="upload another file")
             pixels = stream.width * stream.height
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames
     except (av.FFmpegError, ValueError) as error:
         raise InputError("not a video that can be decoded", hint="check that the file is whole") from error
     if pixels > limits.video_px:
-        raise _too_large("videos", limits.video_px)
+        raise _too_large_error("videos", limits.video_px)
     if seconds > limits.video_s or frames > limits.video_frames:
-        raise too_long(limits)
+        raise too_long_error(limits)
 
 
-def too_long(limits: Limits) -> InputError:
+def too_long_error(limits: Limits) -> InputError:
+    """Return the error for a video that is too long."""
     return InputError(
         f"longer than {limits.video_s:g} seconds or {limits.video_frames} frames",
-        hint="upload a shorter piece, or use python -m runtime.video",
+        hint="upload a shorter clip, or use python -m runtime.video",
     )
 
 
-def _too_large(what: str, pixels: int) -> InputError:
+def _too_large_error(kind: str, pixels: int) -> InputError:
     return InputError(
-        f"{what} may have {pixels / 1e6:.1f} million pixels",
+        f"{kind} may have at most {pixels / 1e6:.1f} million pixels",
         hint="upload a smaller one, or use python -m runtime.video",
     )

@@ -285,7 +285,7 @@ def test_a_plan_that_cannot_be_built_changes_nothing(
     board: Path, second: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert install(second, board, "--plan", "tensorrt") == 4
-    assert "no engine in the bundle" in capfd.readouterr().err
+    assert "the bundle has no engine for this board" in capfd.readouterr().err
     assert version(board) == "1.0.0"
 
 
@@ -329,7 +329,7 @@ def _cut_power(call: int, work: Callable[[], int]) -> bool:
 @pytest.fixture
 def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the quality gate, which writes nothing and takes a second each time."""
-    monkeypatch.setattr(installer, "require_good", lambda *_: {"an engine": 30.0})
+    monkeypatch.setattr(installer, "require_same_quality", lambda *_: {"an engine": 30.0})
     monkeypatch.setattr(installer, "require_no_worse", lambda *_: None)
 
 
@@ -379,9 +379,9 @@ def test_a_power_cut_in_a_rollback_leaves_one_of_the_two_versions(board: Path, s
 def test_a_second_install_at_the_same_time_is_refused(
     board: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with installer.Versions(board).locked():
+    with installer.Versions(board).lock():
         assert install(second, board) == 6
-    assert "another install is under way" in capsys.readouterr().err
+    assert "another install is running" in capsys.readouterr().err
 
 
 def test_wrong_arguments_are_refused(
@@ -392,7 +392,9 @@ def test_wrong_arguments_are_refused(
         assert words in capsys.readouterr().err
     with pytest.raises(UsageError, match="cannot sign"):
         pack(first.parent / "one", pairs, tmp_path / "a-1.tar.zst", key=tmp_path / "none")
-    assert installer.main(["--to", str(tmp_path)]) == 2
+    for action in ([], ["bundle.tar.zst", "--rollback"], ["--rollback", "--service"]):
+        assert installer.main(["--to", str(tmp_path), *action]) == 2
+        assert "give exactly one action" in capsys.readouterr().err
     assert installer.main(["--to", str(tmp_path), "--rollback"]) == 2
     assert install(tmp_path / "none.tar.zst", tmp_path / "board") == 3
 

@@ -17,8 +17,6 @@ from tests.conftest import ROOT
 OTHER_PACKAGES = "benchmarks|export|train"
 IN_TEXT = re.compile(rf"-m ({OTHER_PACKAGES})\b")
 WHOLE = re.compile(rf"({OTHER_PACKAGES})(\.\w+)*")
-NOT_YET = {"install/__main__.py"}
-"""Files that still name such a module themselves."""
 MODULES = {name: value for name, value in vars(commands).items() if name.isupper()}
 
 
@@ -54,7 +52,6 @@ def test_no_other_file_of_the_runtime_names_such_a_module() -> None:
     places = [
         f"{path.relative_to(runtime)}:{line}"
         for path in sorted(runtime.rglob("*.py"))
-        if str(path.relative_to(runtime)) not in NOT_YET
         for line in module_names(Path(path).read_text())
     ]
     assert places == []

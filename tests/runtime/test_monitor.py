@@ -1,4 +1,4 @@
-"""The status page over real sockets, with real pipelines, and clients that behave badly."""
+"""The status page over real sockets: frames, figures, metrics, health, addresses, and badly behaved clients."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from runtime.engines import open_engine
 from runtime.engines.base import Engine, SynchronousEngine
 from runtime.errors import OutputError, SourceLostError
 from runtime.frame import Frame, Pixels
-from runtime.monitor import Address, StatusServer, Stream
-from runtime.monitor import server as serving
+from runtime.monitor import Address, StatusServer, Stream, http_server
 from runtime.pipeline import Pipeline
 from runtime.sinks.base import NullSink, Sink
 from runtime.sinks.video import VideoSink
@@ -42,61 +41,61 @@ from tests.runtime.conftest import UNGUARDED
 ANY = Address("127.0.0.1", 0)
 
 
-class Fed:
-    """A live source that gives a frame whenever it is told to, and may be lost."""
+class ManualSource:
+    """A live source that yields a frame on each `send_frame`, or every `every_s` seconds, until `fail` is called."""
 
     dropped = reconnects = 0
     damage = None
 
-    def __init__(self, *, name: str = "fed", size: tuple[int, int] = (64, 48), every_s: float = math.inf) -> None:
+    def __init__(self, *, name: str = "manual", size: tuple[int, int] = (64, 48), every_s: float = math.inf) -> None:
         self.info = SourceInfo(name=name, time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
         self.warnings: list[str] = []
-        self.lost: Exception | None = None
-        self.given: list[Pixels] = []
+        self.error: Exception | None = None
+        self.sent: list[Pixels] = []
         self._size, self._every_s = size, every_s
-        self._go, self._closed = Event(), False
+        self._requested, self._closed = Event(), False
 
-    def give(self) -> None:
-        self._go.set()
+    def send_frame(self) -> None:
+        self._requested.set()
 
-    def lose(self, error: Exception) -> None:
-        self.lost = error
-        self._go.set()
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self._requested.set()
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._closed:
-            self._go.wait(min(self._every_s, 60))
-            self._go.clear()
-            if self.lost:
-                raise self.lost
+            self._requested.wait(min(self._every_s, 60))
+            self._requested.clear()
+            if self.error:
+                raise self.error
             if not self._closed:
-                self.given.append(picture(*self._size, seed=len(self.given)))
+                self.sent.append(picture(*self._size, seed=len(self.sent)))
                 now = time.perf_counter()
-                yield Frame(pixels=self.given[-1], pts=len(self.given), time_base=Fraction(1, 25), captured_at=now)
+                yield Frame(pixels=self.sent[-1], pts=len(self.sent), time_base=Fraction(1, 25), captured_at=now)
 
     def close(self) -> None:
         self._closed = True
-        self._go.set()
+        self._requested.set()
 
 
-class Stuck(SynchronousEngine):
-    """An engine that stays in its library until it is let go."""
+class StuckEngine(SynchronousEngine):
+    """An engine whose inference blocks until `released` is set."""
 
     spec, backend, provider = EngineSpec(name="stuck"), "test", "cpu"
 
     def __init__(self) -> None:
         super().__init__()
-        self.go = Event()
+        self.released = Event()
 
     def infer(self, batch: Pixels) -> Pixels:
-        self.go.wait(60)
+        self.released.wait(60)
         return batch
 
     def close(self) -> None: ...
 
 
-class Run:
-    """A pipeline in a thread, on a server."""
+class BackgroundRun:
+    """A pipeline that runs in a thread and is shown by a server."""
 
     def __init__(self, server: StatusServer, source: Source, engine: Engine, sink: Sink | None = None) -> None:
         self.pipeline = Pipeline(source, engine, sink or NullSink(), UNGUARDED)
@@ -110,30 +109,30 @@ class Run:
         assert not self.thread.is_alive()
 
     def _run(self) -> None:
-        with suppress(SourceLostError), self.stream.running():
+        with suppress(SourceLostError), self.stream.track_run():
             self.pipeline.run()
 
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
+    with ExitStack() as resources:
+        yield resources
 
 
-def started(stack: ExitStack, source: Source, engine: Engine, **options: float) -> tuple[StatusServer, Run]:
+def start_run(stack: ExitStack, source: Source, engine: Engine, **options: float) -> tuple[StatusServer, BackgroundRun]:
     server = stack.enter_context(closing(StatusServer(ANY, **options)))
-    run = Run(server, source, engine)
+    run = BackgroundRun(server, source, engine)
     stack.callback(run.stop)
     return server, run
 
 
 def get(url: str, *, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers, body."""
+    """Return status, headers and body of a response."""
     host, _, path = url.removeprefix("http://").partition("/")
     with closing(http.client.HTTPConnection(host, timeout=30)) as connection:
         connection.request(method, f"/{path}", headers=headers)
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
 
 
 def get_json(url: str) -> tuple[int, dict]:
@@ -141,92 +140,98 @@ def get_json(url: str) -> tuple[int, dict]:
     return status, json.loads(body)
 
 
-def samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Name and labels to value, as Prometheus' own parser reads them."""
+def read_metrics(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the value of each sample by name and labels, as Prometheus' own parser reads them."""
     status, headers, body = get(f"{url}metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     families = list(text_string_to_metric_families(body.decode()))
     assert all(family.documentation and family.type != "unknown" for family in families)
-    found = [(each.name, frozenset(each.labels.items()), each.value) for family in families for each in family.samples]
-    assert len({each[:2] for each in found}) == len(found)
-    return {(name, labels): value for name, labels, value in found}
+    samples = [
+        ((sample.name, frozenset(sample.labels.items())), sample.value)
+        for family in families
+        for sample in family.samples
+    ]
+    assert len(dict(samples)) == len(samples)
+    return dict(samples)
 
 
-def halves(body: bytes, headers: dict[str, str]) -> tuple[Pixels, Pixels]:
+def split_halves(body: bytes, headers: dict[str, str]) -> tuple[Pixels, Pixels]:
     image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
     width = int(headers["Deblur-Width"])
     return image[:, :width], image[:, -width:]
 
 
-def close_to(one: Pixels, other: Pixels) -> bool:
+def is_close(one: Pixels, other: Pixels) -> bool:
     return bool(np.abs(one.astype(int) - other.astype(int)).mean() < 6)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (57, 33)])
-def test_a_pair_holds_the_newest_frame_before_and_after(stack, invert, size) -> None:
-    source = Fed(size=size)
-    server, _ = started(stack, source, open_engine(invert))
+def test_pair_is_the_newest_frame_before_and_after(stack, invert, size) -> None:
+    source = ManualSource(size=size)
+    server, _ = start_run(stack, source, open_engine(invert))
     for number in (1, 2):
-        source.give()
+        source.send_frame()
         status, headers, body = get(f"{server.url}pair/0.jpg?after={number - 1}")
         assert (status, headers["Content-Type"], headers["Deblur-Frame"]) == (200, "image/jpeg", str(number))
-        before, after = halves(body, headers)
+        before, after = split_halves(body, headers)
         assert before.shape == after.shape == (size[1], size[0], 3)
-        assert close_to(before, source.given[-1])
-        assert close_to(after, 255 - source.given[-1])
-        assert not close_to(after, source.given[-1])
+        assert is_close(before, source.sent[-1])
+        assert is_close(after, 255 - source.sent[-1])
+        assert not is_close(after, source.sent[-1])
 
 
-def test_large_frames_are_scaled_down_unless_asked(stack, invert) -> None:
-    source = Fed(size=(2560, 720))
-    server, _ = started(stack, source, open_engine(invert))
-    source.give()
+def test_large_frames_are_scaled_down_to_the_requested_width(stack, invert) -> None:
+    source = ManualSource(size=(2560, 720))
+    server, _ = start_run(stack, source, open_engine(invert))
+    source.send_frame()
     shapes = {}
     for query in ("", "?width=640", "?width=4000"):
         _, headers, body = get(f"{server.url}pair/0.jpg{query}")
-        shapes[query] = halves(body, headers)[1].shape[:2]
+        shapes[query] = split_halves(body, headers)[1].shape[:2]
     assert shapes == {"": (360, 1280), "?width=640": (180, 640), "?width=4000": (720, 2560)}
 
 
-def test_a_request_waits_for_a_newer_frame_and_is_not_kept_for_ever(stack, invert, monkeypatch) -> None:
-    monkeypatch.setattr(serving, "_WAIT_S", 0.3)
-    source = Fed()
-    server, run = started(stack, source, open_engine(invert))
+def test_request_waits_a_limited_time_for_a_newer_frame(stack, invert, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "_FRAME_WAIT_S", 0.3)
+    source = ManualSource()
+    server, run = start_run(stack, source, open_engine(invert))
     assert get(f"{server.url}pair/0.jpg")[0] == 204
-    source.give()
+    source.send_frame()
     wait_until(lambda: run.pipeline.frames_written == 1)
     assert get(f"{server.url}pair/0.jpg")[0] == 200
     status, headers, body = get(f"{server.url}pair/0.jpg?after=1")
     assert (status, body) == (204, b"")
     assert "Content-Length" not in headers
-    assert get(f"{server.url}pair/0.jpg?after=99")[0] == 200  # of a server that was here before
+    assert get(f"{server.url}pair/0.jpg?after=99")[0] == 200  # a frame number of an earlier server at this address
 
 
-def test_a_frame_is_encoded_once_for_all_and_not_at_all_for_nobody(stack, invert, monkeypatch) -> None:
+def test_frame_is_encoded_once_for_all_clients_and_never_without_clients(stack, invert, monkeypatch) -> None:
     encoded = []
-    real = cv2.imencode
-    monkeypatch.setattr("runtime.monitor.stream.cv2.imencode", lambda *what: encoded.append(1) or real(*what))
-    source = Fed()
-    server, run = started(stack, source, open_engine(invert))
+    imencode = cv2.imencode
+    monkeypatch.setattr(
+        "runtime.monitor.stream.cv2.imencode", lambda *arguments: encoded.append(1) or imencode(*arguments)
+    )
+    source = ManualSource()
+    server, run = start_run(stack, source, open_engine(invert))
     for count in (1, 2, 3):
-        source.give()
+        source.send_frame()
         wait_until(lambda count=count: run.pipeline.frames_written == count)
     assert not encoded
-    answers: list[tuple[int, dict[str, str], bytes]] = []
-    viewers = [Thread(target=lambda: answers.append(get(f"{server.url}pair/0.jpg"))) for _ in range(5)]
+    responses: list[tuple[int, dict[str, str], bytes]] = []
+    viewers = [Thread(target=lambda: responses.append(get(f"{server.url}pair/0.jpg"))) for _ in range(5)]
     for viewer in viewers:
         viewer.start()
     for viewer in viewers:
         viewer.join(20)
-    assert len(answers) == 5
-    assert len({answer[2] for answer in answers}) == 1
+    assert len(responses) == 5
+    assert len({response[2] for response in responses}) == 1
     assert len(encoded) == 1
 
 
-def test_figures_of_a_clip(stack, clip, invert) -> None:
+def test_statistics_of_a_clip(stack, clip, invert) -> None:
     source = open_source(str(clip))
-    server, run = started(stack, source, open_engine(invert))
+    server, run = start_run(stack, source, open_engine(invert))
     run.thread.join(20)
     status, values = get_json(f"{server.url}stats.json")
     (stream,) = values["streams"]
@@ -234,105 +239,108 @@ def test_figures_of_a_clip(stack, clip, invert) -> None:
     assert stream["frames"] == {"read": 10, "written": 10, "dropped": 0, "rejected": 0, "skipped": 0, "reconnects": 0}
     assert (stream["state"], stream["ready"], stream["live"]) == ("done", True, True)
     assert stream["engine"]["name"] == "invert"
-    time.sleep(1.1)  # the curve is of whole seconds
+    time.sleep(1.1)  # the curve holds whole seconds only
     curve = get_json(f"{server.url}stats.json")[1]["streams"][0]["curve"]
     assert [len(curve[name]) for name in ("frames", "p50_ms", "max_ms")] == [120, 120, 120]
     assert sum(count or 0 for count in curve["frames"]) == 10
     assert max(value or 0 for value in curve["max_ms"]) == pytest.approx(stream["latency_ms"]["total"]["max"], abs=5)
-    assert all(p50 <= most for p50, most in zip(curve["p50_ms"], curve["max_ms"], strict=True) if p50 is not None)
+    assert all(p50 <= maximum for p50, maximum in zip(curve["p50_ms"], curve["max_ms"], strict=True) if p50 is not None)
 
 
-def test_metrics_as_prometheus_reads_them(stack, invert) -> None:
-    source, other = Fed(name='a "quoted"\\ name\nof two lines'), Fed()
-    server, run = started(stack, source, open_engine(invert))
-    second = Run(server, other, open_engine(invert))
+def test_metrics_are_valid_for_prometheus(stack, invert) -> None:
+    source, other = ManualSource(name='a "quoted"\\ name\nof two lines'), ManualSource()
+    server, run = start_run(stack, source, open_engine(invert))
+    second = BackgroundRun(server, other, open_engine(invert))
     stack.callback(second.stop)
-    source.give()
+    source.send_frame()
     wait_until(lambda: run.pipeline.frames_written == 1)
-    wait_until(lambda: run.stream.health().last_frame_age_s is not None)
-    found = samples(server.url)
+    wait_until(lambda: run.stream.check_health().last_frame_age_s is not None)
+    metrics = read_metrics(server.url)
     labels = {"stream": "0", "source": 'a "quoted"\\ name\nof two lines'}
 
-    def of(name: str, **more: str) -> float | None:
-        return found.get((name, frozenset((labels | more).items())))
+    def value_of(name: str, **more: str) -> float | None:
+        return metrics.get((name, frozenset((labels | more).items())))
 
-    assert of("deblur_frames_written_total") == of("deblur_frames_read_total") == 1
-    assert of("deblur_frames_dropped_total") == of("deblur_reconnects_total") == 0
-    assert of("deblur_up") == of("deblur_ready") == 1
-    assert 0 <= of("deblur_last_frame_age_seconds") < 60
+    assert value_of("deblur_frames_written_total") == value_of("deblur_frames_read_total") == 1
+    assert value_of("deblur_frames_dropped_total") == value_of("deblur_reconnects_total") == 0
+    assert value_of("deblur_up") == value_of("deblur_ready") == 1
+    assert 0 <= value_of("deblur_last_frame_age_seconds") < 60
     total = run.pipeline.latencies["total"]
-    assert of("deblur_latency_seconds_count", stage="total") == 1
-    assert of("deblur_latency_seconds_sum", stage="total") == pytest.approx(total.sum_ms / 1e3)
-    assert of("deblur_latency_seconds", stage="total", quantile="0.99") == pytest.approx(total.max_ms / 1e3, rel=0.01)
+    assert value_of("deblur_latency_seconds_count", stage="total") == 1
+    assert value_of("deblur_latency_seconds_sum", stage="total") == pytest.approx(total.sum_ms / 1e3)
+    assert value_of("deblur_latency_seconds", stage="total", quantile="0.99") == pytest.approx(
+        total.max_ms / 1e3, rel=0.01
+    )
     resident = psutil.Process().memory_info().rss
-    assert found["process_resident_memory_bytes", frozenset()] == pytest.approx(resident, rel=0.5)
-    quiet = {"stream": "1", "source": "fed"}
-    assert found["deblur_ready", frozenset(quiet.items())] == 0
-    assert ("deblur_last_frame_age_seconds", frozenset(quiet.items())) not in found
+    assert metrics["process_resident_memory_bytes", frozenset()] == pytest.approx(resident, rel=0.5)
+    quiet = {"stream": "1", "source": "manual"}
+    assert metrics["deblur_ready", frozenset(quiet.items())] == 0
+    assert ("deblur_last_frame_age_seconds", frozenset(quiet.items())) not in metrics
 
 
-def test_without_streams_nothing_is_ready(stack) -> None:
+def test_server_without_streams_is_live_but_not_ready(stack) -> None:
     server = stack.enter_context(closing(StatusServer(ANY)))
     assert get_json(f"{server.url}healthz/ready")[0] == 503
     assert get_json(f"{server.url}healthz/live")[0] == 200
     assert get_json(f"{server.url}stats.json") == (200, {"streams": []})
-    assert {name for name, _ in samples(server.url)} <= {
+    assert {name for name, _ in read_metrics(server.url)} <= {
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",
     }
 
 
-def test_a_source_that_stalls_is_not_ready_but_live(stack, invert) -> None:
-    source = Fed()
-    server, _ = started(stack, source, open_engine(invert), stale_s=1.0, stuck_s=1.0)
+def test_stalled_source_is_live_but_not_ready(stack, invert) -> None:
+    source = ManualSource()
+    server, _ = start_run(stack, source, open_engine(invert), stale_s=1.0, stuck_s=1.0)
     assert get_json(f"{server.url}healthz/ready")[0] == 503
     assert get_json(f"{server.url}healthz/live")[0] == 200
 
-    def ready() -> bool:
+    def is_ready() -> bool:
         return get_json(f"{server.url}healthz")[0] == 200
 
-    wait_until(lambda: source.give() or ready())  # a frame makes it ready for a second, which one question may miss
-    wait_until(lambda: not ready())
+    # One frame makes the stream ready for a second, which a single request may miss.
+    wait_until(lambda: source.send_frame() or is_ready())
+    wait_until(lambda: not is_ready())
     status, values = get_json(f"{server.url}healthz/ready")
     assert status == 503
     assert (values["live"], values["ready"]) == (True, False)
     (stream,) = values["streams"]
-    assert (stream["source"], stream["state"]) == ("fed", "waiting")
+    assert (stream["source"], stream["state"]) == ("manual", "waiting")
     assert stream["reason"].startswith("no frame for ")
     assert stream["last_frame_age_s"] >= 1
     assert stream["since"].endswith("+00:00")
-    time.sleep(1)  # longer than stuck_s, with nothing to do
+    time.sleep(1)  # longer than stuck_s, with engine and sink idle
     assert get_json(f"{server.url}healthz/live")[0] == 200
-    wait_until(lambda: source.give() or ready())
+    wait_until(lambda: source.send_frame() or is_ready())
 
 
 @pytest.mark.parametrize("part", ["engine", "sink"])
-def test_an_engine_or_output_that_hangs_is_not_live(stack, invert, part) -> None:
-    stuck = Stuck()
+def test_hanging_engine_or_output_is_not_live(stack, invert, part) -> None:
+    stuck = StuckEngine()
 
-    class Blocked(NullSink):
+    class BlockedSink(NullSink):
         def write(self, frame: Frame) -> None:
-            stuck.go.wait(60)
+            stuck.released.wait(60)
 
-    source = Fed(every_s=0.05)
+    source = ManualSource(every_s=0.05)
     server = stack.enter_context(closing(StatusServer(ANY, stale_s=0.2, stuck_s=0.5)))
-    run = Run(server, source, *((stuck,) if part == "engine" else (open_engine(invert), Blocked())))
+    run = BackgroundRun(server, source, *((stuck,) if part == "engine" else (open_engine(invert), BlockedSink())))
     stack.callback(run.stop)
-    stack.callback(stuck.go.set)
+    stack.callback(stuck.released.set)
     wait_until(lambda: get_json(f"{server.url}healthz/live")[0] == 503)
     _, values = get_json(f"{server.url}healthz")
     assert values["streams"][0]["state"] == "stuck"
-    stuck.go.set()
+    stuck.released.set()
     wait_until(lambda: get_json(f"{server.url}healthz")[0] == 200)
     assert get_json(f"{server.url}healthz/live")[0] == 200
 
 
-def test_a_stream_that_failed_is_not_live_and_its_password_stays_away(stack, invert) -> None:
-    secret = "hunter2"  # noqa: S105 - not one
-    source = Fed(name=f"rtsp://user:{secret}@10.0.0.7/live?token={secret}")
+def test_failed_stream_is_not_live_and_no_response_has_its_password(stack, invert) -> None:
+    secret = "hunter2"  # noqa: S105 - not a real password
+    source = ManualSource(name=f"rtsp://user:{secret}@10.0.0.7/live?token={secret}")
     source.warnings.append(f"connected again 1 times: rtsp://user:{secret}@10.0.0.7/live broke")
-    server, run = started(stack, source, open_engine(invert))
-    source.lose(SourceLostError("gone", f"rtsp://user:{secret}@10.0.0.7/live", hint="check it"))
+    server, run = start_run(stack, source, open_engine(invert))
+    source.fail(SourceLostError("gone", f"rtsp://user:{secret}@10.0.0.7/live", hint="check it"))
     run.thread.join(20)
     status, values = get_json(f"{server.url}healthz/live")
     assert status == 503
@@ -358,23 +366,26 @@ def test_a_stream_that_failed_is_not_live_and_its_password_stays_away(stack, inv
         ("", 403),
     ],
 )
-def test_on_loopback_only_requests_to_loopback_are_answered(stack, host, status) -> None:
+def test_loopback_server_refuses_requests_for_other_hosts(stack, host, status) -> None:
     server = stack.enter_context(closing(StatusServer(ANY)))
     for path in ("", "stats.json", "metrics", "pair/0.jpg"):
         expected = 404 if status == 200 and path == "pair/0.jpg" else status
         assert get(f"{server.url}{path}", Host=host)[0] == expected
 
 
-def own_address() -> str | None:
-    found = (
-        each.address for all_of in psutil.net_if_addrs().values() for each in all_of if each.family == socket.AF_INET
+def find_own_address() -> str | None:
+    addresses = (
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == socket.AF_INET
     )
-    return next((address for address in found if not address.startswith("127.")), None)
+    return next((address for address in addresses if not address.startswith("127.")), None)
 
 
-def test_it_is_on_loopback_unless_told_otherwise(stack) -> None:
+def test_default_host_is_loopback(stack) -> None:
     assert Address.parse("8080") == Address("127.0.0.1", 8080)
-    address = own_address()
+    address = find_own_address()
     if address is None:
         pytest.skip("this machine has no address but loopback")
     port = free_port()
@@ -389,17 +400,17 @@ def test_it_is_on_loopback_unless_told_otherwise(stack) -> None:
     ("text", "address"),
     [
         ("0", Address("127.0.0.1", 0)),
-        ("0.0.0.0:80", Address("0.0.0.0", 80)),  # noqa: S104 - what is asked for
+        ("0.0.0.0:80", Address("0.0.0.0", 80)),  # noqa: S104 - only parsed
         ("[::1]:8080", Address("::1", 8080)),
         ("board.lan:8080", Address("board.lan", 8080)),
     ],
 )
-def test_addresses(text, address) -> None:
+def test_valid_addresses(text, address) -> None:
     assert Address.parse(text) == address
 
 
 @pytest.mark.parametrize("text", ["", ":80", "80:", "65536", "-1", "::1:80", "a b:80", "http://x:80", "80\n", "[x]:80"])
-def test_addresses_that_are_none(text) -> None:
+def test_invalid_addresses(text) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected \[HOST:\]PORT"):
         Address.parse(text)
 
@@ -413,7 +424,7 @@ def test_ipv6(stack) -> None:
     assert get(f"{server.url}stats.json")[0] == 200
 
 
-def test_addresses_that_cannot_be_had() -> None:
+def test_unusable_addresses() -> None:
     with closing(StatusServer(ANY)) as first:
         port = int(first.url.split(":")[-1].strip("/"))
         with pytest.raises(OutputError, match=rf"^port {port} is in use; give another --serve$") as caught:
@@ -423,8 +434,8 @@ def test_addresses_that_cannot_be_had() -> None:
         StatusServer(Address("no-such-host.invalid", 80))
 
 
-def test_what_is_not_there(stack, invert) -> None:
-    server, _ = started(stack, Fed(), open_engine(invert))
+def test_unknown_paths_queries_and_methods(stack, invert) -> None:
+    server, _ = start_run(stack, ManualSource(), open_engine(invert))
     for path in ("favicon.ico", "pair/1.jpg", "pair/x.jpg", "../etc/passwd", "pair/0.jpg/", "stats.json/x", "metrics/"):
         assert get(f"{server.url}{path}")[0] == 404
     for query in ("after=x", "width=0", "width=99999", "after=-1", "width=%00", "after=" + "9" * 30):
@@ -438,7 +449,7 @@ def test_what_is_not_there(stack, invert) -> None:
     assert int(headers["Content-Length"]) == len(get(server.url)[2])
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(stack) -> None:
+def test_page_loads_nothing_from_other_hosts(stack) -> None:
     server = stack.enter_context(closing(StatusServer(ANY)))
     _, headers, body = get(server.url)
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -447,23 +458,23 @@ def test_the_page_asks_for_nothing_from_elsewhere(stack) -> None:
     )
 
 
-def test_bad_clients_hold_up_neither_frames_nor_the_end(invert, monkeypatch) -> None:
-    monkeypatch.setattr(serving, "_CLIENTS", 8)
+def test_bad_clients_delay_neither_frames_nor_shutdown(invert, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "_MAX_CLIENTS", 8)
     before = set(threading.enumerate())
-    source = Fed(size=(1280, 720), every_s=0.01)
+    source = ManualSource(size=(1280, 720), every_s=0.01)
     server = StatusServer(ANY)
-    run = Run(server, source, open_engine(invert))
-    place = server.url.removeprefix("http://").strip("/").split(":")
-    address = (place[0], int(place[1]))
+    run = BackgroundRun(server, source, open_engine(invert))
+    host_and_port = server.url.removeprefix("http://").strip("/").split(":")
+    address = (host_and_port[0], int(host_and_port[1]))
     silent = [socket.create_connection(address) for _ in range(3)]
     deaf = [socket.socket() for _ in range(2)]
-    for each in deaf:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-        each.connect(address)
-        for _ in range(200):  # far more than the buffers between hold
+    for client in deaf:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.connect(address)
+        for _ in range(200):  # far more responses than the socket buffers hold
             with suppress(OSError):
-                each.settimeout(0.05)
-                each.sendall(b"GET /pair/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                client.settimeout(0.05)
+                client.sendall(b"GET /pair/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
     gone = socket.create_connection(address)
     gone.sendall(b"GET /pair/0.jpg?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -475,40 +486,40 @@ def test_bad_clients_hold_up_neither_frames_nor_the_end(invert, monkeypatch) -> 
     began = time.monotonic()
     run.stop()
     server.close()
-    assert time.monotonic() - began < 8  # a client is left after 10 s
+    assert time.monotonic() - began < 8  # less than the 10 s after which a client is disconnected
     assert not [thread for thread in set(threading.enumerate()) - before if thread.is_alive()]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=1)
     server.close()
-    for each in silent + deaf + crowd:
-        each.close()
+    for client in silent + deaf + crowd:
+        client.close()
 
 
-def test_clients_beyond_the_limit_are_turned_away_and_let_in_later(stack, monkeypatch) -> None:
-    monkeypatch.setattr(serving, "_CLIENTS", 2)
+def test_clients_above_the_limit_are_disconnected_until_there_is_room(stack, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "_MAX_CLIENTS", 2)
     server = stack.enter_context(closing(StatusServer(ANY)))
-    place = server.url.removeprefix("http://").strip("/").split(":")
-    crowd = [stack.enter_context(socket.create_connection((place[0], int(place[1])))) for _ in range(2)]
+    host_and_port = server.url.removeprefix("http://").strip("/").split(":")
+    crowd = [stack.enter_context(socket.create_connection((host_and_port[0], int(host_and_port[1])))) for _ in range(2)]
 
-    def answered() -> bool:
+    def is_answered() -> bool:
         with suppress(OSError, http.client.HTTPException):
             return get(f"{server.url}stats.json")[0] == 200
         return False
 
-    wait_until(lambda: not answered())
+    wait_until(lambda: not is_answered())
     crowd[0].close()
-    wait_until(answered)
+    wait_until(is_answered)
 
 
-def test_silent_clients_are_left(stack, monkeypatch) -> None:
-    monkeypatch.setattr(serving._Handler, "timeout", 0.2)
+def test_silent_clients_are_disconnected(stack, monkeypatch) -> None:
+    monkeypatch.setattr(http_server._Handler, "timeout", 0.2)
     server = stack.enter_context(closing(StatusServer(ANY)))
-    place = server.url.removeprefix("http://").strip("/").split(":")
-    client = stack.enter_context(socket.create_connection((place[0], int(place[1])), timeout=20))
+    host_and_port = server.url.removeprefix("http://").strip("/").split(":")
+    client = stack.enter_context(socket.create_connection((host_and_port[0], int(host_and_port[1])), timeout=20))
     assert client.recv(1) == b""
 
 
-def test_a_real_live_source_and_its_drops(stack, invert) -> None:
+def test_dropped_frames_of_a_live_source_are_counted(stack, invert) -> None:
     class Feed:
         frame_rate = Fraction(50)
 
@@ -519,8 +530,8 @@ def test_a_real_live_source_and_its_drops(stack, invert) -> None:
 
         def close(self) -> None: ...
 
-    class Lame(SynchronousEngine):
-        spec, backend, provider = EngineSpec(name="lame"), "test", "cpu"
+    class SlowEngine(SynchronousEngine):
+        spec, backend, provider = EngineSpec(name="slow"), "test", "cpu"
 
         def infer(self, batch: Pixels) -> Pixels:
             time.sleep(0.1)
@@ -528,7 +539,7 @@ def test_a_real_live_source_and_its_drops(stack, invert) -> None:
 
         def close(self) -> None: ...
 
-    server, run = started(stack, LiveSource("feed", Feed, Watch(open_s=20)), Lame())
+    server, run = start_run(stack, LiveSource("feed", Feed, Watch(open_s=20)), SlowEngine())
     wait_until(lambda: run.pipeline.frames_written >= 10)
     (stream,) = get_json(f"{server.url}stats.json")[1]["streams"]
     assert stream["frames"]["dropped"] > 10
@@ -536,25 +547,25 @@ def test_a_real_live_source_and_its_drops(stack, invert) -> None:
     assert stream["ready"]
 
 
-def test_from_the_command_line(clip: Path, tmp_path: Path, invert: Path, capfd, monkeypatch) -> None:
-    port, seen, looked = free_port(), [], Event()
+def test_serve_option_of_the_command_line(clip: Path, tmp_path: Path, invert: Path, capfd, monkeypatch) -> None:
+    port, seen, is_seen = free_port(), [], Event()
     write = VideoSink.write
-    monkeypatch.setattr(VideoSink, "write", lambda sink, frame: looked.wait(60) and write(sink, frame))
+    monkeypatch.setattr(VideoSink, "write", lambda sink, frame: is_seen.wait(60) and write(sink, frame))
 
-    def look() -> None:
-        def there() -> bool:
+    def poll() -> None:
+        def has_streams() -> bool:
             with suppress(OSError, http.client.HTTPException):
                 seen.append(get_json(f"http://127.0.0.1:{port}/stats.json")[1])
             return bool(seen and seen[-1]["streams"])
 
-        wait_until(there, 60)
-        looked.set()
+        wait_until(has_streams, 60)
+        is_seen.set()
 
-    looking = Thread(target=look)
-    looking.start()
+    polling = Thread(target=poll)
+    polling.start()
     arguments = ["--engine", str(invert), "--source", str(clip), "--out", str(tmp_path / "o.mp4"), "--serve", str(port)]
     assert main(arguments) == 0
-    looking.join(60)
+    polling.join(60)
     assert f"page    http://127.0.0.1:{port}/\n" in capfd.readouterr().err
     assert seen[-1]["streams"][0]["source"] == str(clip)
     with closing(StatusServer(Address("127.0.0.1", port))):

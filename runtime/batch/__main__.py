@@ -112,7 +112,7 @@ def run(options: BatchOptions, interruption: Interruption) -> int:
     tasks = find_tasks(options.sources, options.out)
     journal = Journal(options.out, sha256(engine))
     open_tasks = [task for task in tasks if not journal.is_finished(task)]
-    say(f"files   {len(tasks)}, {len(tasks) - len(open_tasks)} of them finished before")
+    say(f"files   {len(tasks)}, of which {len(tasks) - len(open_tasks)} are already finished")
     failed = []
     if not options.run.overwrite:
         failed = [_refuse(task) for task in open_tasks if not journal.may_write(task)]

@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def roll_back(folder: Path) -> None:
-    """Return to the previous version in a folder; raises UsageError if there is none."""
+    """Activate the previous version in a folder; raises UsageError if there is no previous version."""
     versions = Versions(folder)
     with versions.lock():
         say(f"current {versions.roll_back()}")

@@ -52,7 +52,7 @@ demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
 	@echo "watch out/demo_side_by_side.mp4: blurred on the left, restored on the right"
 
-web: .venv/web.done ## a page that sharpens what is uploaded: http://127.0.0.1:8501
+web: .venv/web.done ## the upload page, which restores images and clips: http://127.0.0.1:8501
 	$(BIN)/python -m runtime.web
 
 # Rooms in processes of their own: the device side without torch, as on a device; and benchmarks apart, because

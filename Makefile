@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-# A bare "torch" brings several GB of CUDA.
-TORCH := torch==2.13.0
+# The versions that CI passed with. Without them a bare "torch" brings several GB of CUDA.
+INSTALL := $(PIP) install --constraint constraints.txt
+PYTHONS ?= python3.10 python3.12 python3.13
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
 INT8 := runtime/models/edge-s_int8_cpu.onnx
@@ -11,14 +12,14 @@ FP32 := runtime/models/edge-s_fp32.onnx
 LARGER := runtime/models/edge-m_int8_cpu.onnx runtime/models/edge-l_int8_cpu.onnx
 BENCH ?= out/bench
 
-.PHONY: help setup setup-dev demo web test test-all lint format reliability bench gpu-check clean
+.PHONY: help setup setup-dev demo web test test-all lint format docs reliability constraints wheel-check bench gpu-check clean
 
-help: ## what there is to make
+help: ## list of the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /' | column -t -s ':'
 
-setup: .venv/runtime.done ## the runtime alone: no torch
+setup: .venv/runtime.done ## install the runtime alone, without torch
 
-setup-dev: .venv/dev.done ## all that tests, training and export need
+setup-dev: .venv/dev.done ## install everything that training, export, benchmarks and tests need
 
 # opencv-python needs libGL, which servers and containers lack; its headless twin does not.
 define usable_opencv
@@ -30,23 +31,23 @@ endef
 .venv/bin/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
 
-.venv/runtime.done: .venv/bin/python pyproject.toml
-	$(PIP) install --editable .
+.venv/runtime.done: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
 	$(usable_opencv)
 	touch $@
 
-.venv/dev.done: .venv/bin/python pyproject.toml
-	$(PIP) install $(TORCH)
-	$(PIP) install --editable ".[dev]"
+.venv/dev.done: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[dev]"
 	$(usable_opencv)
 	touch $@ .venv/runtime.done .venv/web.done
 
-.venv/web.done: .venv/bin/python pyproject.toml
-	$(PIP) install --editable ".[web]"
+.venv/web.done: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable ".[web]"
 	$(usable_opencv)
 	touch $@
 
-demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
+demo: setup ## restore a blurred clip with the bundled engine: out/demo.mp4
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo.mp4 --stats out/demo.json
 	$(BIN)/python -m runtime.video -y --source $(DEMO_SOURCE) --out out/demo_side_by_side.mp4 --side-by-side
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --restored out/demo.mp4 --sharp $(CLIPS)/demo_sharp.mp4
@@ -55,32 +56,44 @@ demo: setup ## a blurred clip through the bundled engine: out/demo.mp4
 web: .venv/web.done ## the upload page, which restores images and clips: http://127.0.0.1:8501
 	$(BIN)/python -m runtime.web
 
-# Rooms in processes of their own: the device side without torch, as on a device; and benchmarks apart, because
-# after torch.compile has run a process dies of the next signal that it should handle.
-test: setup-dev ## every test but the slow ones
+# Three processes: the runtime without torch, as on a device; the benchmarks apart, because after torch.compile has run
+# a process dies of the next signal that it should handle.
+test: setup-dev ## run every test but the slow ones
 	$(BIN)/python -m pytest tests/runtime
 	$(BIN)/python -m pytest tests --ignore tests/runtime --ignore tests/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks
 
-test-all: setup-dev ## the slow ones too, and an hour of bad network
+test-all: setup-dev ## run every test, with the slow ones and an hour of network faults
 	$(BIN)/python -m pytest -m "" tests/runtime
 	$(BIN)/python -m pytest -m "" tests --ignore tests/runtime --ignore tests/benchmarks
 	$(BIN)/python -m pytest -m "" tests/benchmarks
 
-reliability: setup-dev ## the tables of docs/reliability.md, by the tests that have something to say in them
+reliability: setup-dev ## run the tests of faults and write their results into docs/reliability.md
 	$(BIN)/python -m pytest tests/runtime -m "fault and not soak" --write-reliability
 
-lint: setup-dev ## style, types and import contracts
+lint: setup-dev ## check style, types, spelling and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/lint-imports
 
-format: setup-dev ## style, applied
+format: setup-dev ## apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev ## cost and quality of the bundled engines, beside what one would use instead: out/bench/report.html
+docs: setup-dev ## build the documentation site: out/site/index.html
+	$(BIN)/python docs/generate_cli.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+constraints: setup-dev ## write constraints.txt from the versions in .venv
+	$(BIN)/python .ci/write_constraints.py
+	touch .venv/runtime.done .venv/dev.done .venv/web.done
+
+wheel-check: setup-dev ## try the wheel in clean environments: runtime on each of PYTHONS, export on the Python of .venv
+	.ci/check_wheel.sh --export $(BIN)/python $(PYTHONS)
+
+bench: setup-dev ## measure cost and quality of the bundled engines and of baselines: out/bench/report.html
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --sharp $(CLIPS)/demo_sharp.mp4 \
 		--engine $(INT8) --engine $(FP32) $(LARGER:%=--engine %) --classical --json $(BENCH)/quality.json
 	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(FP32)@openvino \
@@ -90,7 +103,7 @@ bench: setup-dev ## cost and quality of the bundled engines, beside what one wou
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
-gpu-check: ## builds, runs and measures plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
+gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
 	$(BIN)/python -m benchmarks.gpu_check
 
 clean: ## remove the environment and all output

@@ -58,7 +58,7 @@ class RtspServer:
         assert self._child
         self._child.send_signal(signal.SIGSTOP)
 
-    def unstall(self) -> None:
+    def wake(self) -> None:
         """Continue the stopped process."""
         assert self._child
         self._child.send_signal(signal.SIGCONT)

@@ -343,7 +343,7 @@ def test_a_server_that_stalls(server: RtspServer, survived: Survived) -> None:
     frames = iter(source)
     next(frames)
     server.stall()
-    threading.Timer(2.5, server.unstall).start()
+    threading.Timer(2.5, server.wake).start()
     began = time.monotonic()
     for _ in range(80):
         next(frames)

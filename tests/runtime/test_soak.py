@@ -44,7 +44,7 @@ def test_nothing_grows(seconds: float, invert: Path, tmp_path: Path, survived: S
             elif fault == "stall":
                 server.stall()
                 time.sleep(4)
-                server.unstall()
+                server.wake()
             elif fault == "hold":
                 proxy.hold()
                 time.sleep(4)

@@ -1,0 +1,13 @@
+# The runtime on a CPU. Build: docker build -t deblur .
+# Run: docker run --rm -v "$PWD":/data deblur --source clip.mp4 --out sharp.mp4
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
+COPY . /src
+RUN python3 -m venv /opt/deblur
+RUN /opt/deblur/bin/pip install --no-cache-dir --constraint /src/constraints.txt /src
+RUN useradd --create-home deblur && mkdir /data && chown deblur /data
+USER deblur
+WORKDIR /data
+ENTRYPOINT ["/opt/deblur/bin/deblur"]

@@ -1,4 +1,4 @@
-"""How every command line of the toolkit ends: one line on standard error and an exit code."""
+"""The end of every command line: one line on standard error and an exit code."""
 
 from __future__ import annotations
 

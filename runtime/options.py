@@ -17,7 +17,7 @@ from runtime.sources import LiveOptions, RawFrames
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How frames are read, restored and written; validated when it is made.
+    """Options of reading, restoring and writing frames; validated when they are made.
 
     Raises UsageError for a value that is out of range, and for options that exclude each other.
     """

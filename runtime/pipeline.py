@@ -65,7 +65,7 @@ class Pipeline:
         self.seconds = 0.0
         """Duration of the run so far."""
         self.kept: str | None = None
-        """Where the output is, after the run."""
+        """Place of the output, after the run; None if nothing was kept."""
         self.listeners: list[Listener] = []
         self._source, self._engine, self._sink = source, engine, sink
         self._guard = OutputGuard(strict=options.strict) if options.guard else None

@@ -49,7 +49,7 @@ def restore(image: Pixels, engine: str | Path | Engine = "edge-s") -> Pixels:
 
 
 def run(options: RunOptions, interruption: Interruption) -> int:
-    """Run every source to its end and print a report; return 0, or the exit code of the first source that failed.
+    """Run every source completely and print a report; return 0, or the exit code of the first source that failed.
 
     A source that fails does not stop the others. Errors before the first frame are raised.
     """

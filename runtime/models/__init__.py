@@ -1,1 +1,1 @@
-"""The engines that come with the package; each has a model card beside it."""
+"""Bundled engines, each with a model card and the checkpoint that it was exported from."""

@@ -442,7 +442,6 @@ def test_bad_input_gets_one_line_and_its_code(
         (OSError(errno.ENOSPC, "No space left on device", "run/log.jsonl"), 6, "No space left on device): run/log"),
         (RuntimeError("shape mismatch"), 1, "this is a bug (RuntimeError: shape mismatch)"),
         (ValueError("shape mismatch"), 1, "this is a bug (ValueError: shape mismatch)"),
-        (KeyboardInterrupt(), 0, "interrupted"),
     ],
 )
 def test_every_exception_has_an_exit_code_and_one_line(

@@ -67,6 +67,7 @@ def write_scores(scores: list[Score], path: Path) -> None:
     """Write the scores as CSV; raises OSError."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
+        # The header of the first column is "picture", as in the files of earlier versions.
         writer.writerow(["picture" if field.name == "image" else field.name for field in dataclasses.fields(Score)])
         writer.writerows(dataclasses.astuple(score) for score in scores)
 

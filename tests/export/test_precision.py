@@ -196,7 +196,7 @@ def test_frames_are_read_from_videos(tmp_path: Path) -> None:
             UsageError,
             "look like random numbers",
         ),
-        (None, InputError, "no pictures found"),
+        (None, InputError, "no images found"),
     ],
 )
 def test_useless_calibration_frames_are_refused(

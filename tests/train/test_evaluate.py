@@ -81,7 +81,7 @@ def test_scores_of_an_engine_are_those_of_benchmarks_quality(invert: Path, gopro
     assert main(["--checkpoint", str(invert), "--data", str(pairs), "--out", str(tmp_path / "report")]) == 0
     arguments = ["--pairs", str(pairs), "--engine", str(invert), "--json", str(tmp_path / "quality.json")]
     assert measure_quality(arguments) == 0
-    quality = json.loads((tmp_path / "quality.json").read_text())["quality"]
+    quality = json.loads((tmp_path / "quality.json").read_text())["results"]
     rows = scores(tmp_path / "report")
     for kind, numbers in (("blurred", quality["blurred"]), ("restored", quality["restored"][0])):
         for name in ("psnr_db", "ssim"):

@@ -35,15 +35,16 @@ class PendingFile:
         os.close(self._lock)
         self._lock = _open_locked(self.partial, self.final)
 
-    def close(self, *, complete: bool, keep: bool = True) -> Path | None:
+    def close(self, *, complete: bool, keep: bool = True, allow_empty: bool = False) -> Path | None:
         """Rename a complete file to its final name, leave another one under its partial name, and return the path.
 
-        Returns None if nothing is kept: an empty file is removed, and an incomplete one too if `keep` is False. Raises
-        OutputError.
+        Returns None if nothing is kept: an empty file is removed unless `allow_empty`. Without `keep`, a file that is
+        incomplete or cannot be renamed is removed too. Raises OutputError.
         """
         try:
             try:
-                if os.fstat(self._lock).st_size == 0 or not (complete or keep):
+                is_empty = os.fstat(self._lock).st_size == 0
+                if (is_empty and not allow_empty) or not (complete or keep):
                     self.partial.unlink()
                     return None
                 if not complete:
@@ -51,6 +52,11 @@ class PendingFile:
                 os.fsync(self._lock)
                 self.partial.replace(self.final)
                 _sync_folder(self.final.parent)  # or a power cut could undo the renaming
+            except OSError:
+                if not keep:
+                    self.partial.unlink(missing_ok=True)
+                raise
+            else:
                 return self.final
             finally:
                 os.close(self._lock)
@@ -71,7 +77,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        pending.close(complete=is_complete, keep=False)
+        pending.close(complete=is_complete, keep=False, allow_empty=True)
 
 
 def _open_locked(partial: Path, final: Path) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from runtime.errors import (
     SourceLostError,
     UsageError,
 )
+from runtime.files import write_whole
 from runtime.frame import Frame
 from runtime.interrupt import Interruption
 from runtime.spec import EngineSpec
@@ -156,3 +159,24 @@ def test_a_signal_before_the_run_raises() -> None:
 
 def test_spec_is_plain_json() -> None:
     assert json.loads(EngineSpec(name="a").to_json())["name"] == "a"
+
+
+def test_write_whole_replaces_the_old_content_by_empty_content(tmp_path: Path) -> None:
+    write_whole(tmp_path / "log.jsonl", b"old")
+    write_whole(tmp_path / "log.jsonl", b"")
+    assert (tmp_path / "log.jsonl").read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_write_whole_keeps_the_old_content_if_the_new_one_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_whole(tmp_path / "state.pt", b"old")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_whole(tmp_path / "state.pt", b"new")
+    assert (tmp_path / "state.pt").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]

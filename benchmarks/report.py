@@ -22,7 +22,7 @@ from benchmarks.peers import table as peers_table
 from benchmarks.quality import table as quality_table
 from runtime.cli import run_cli
 from runtime.errors import InputError, UsageError
-from runtime.files import unwritable
+from runtime.files import output_error
 
 Document = Mapping[str, Any]
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
             for name, text in texts.items():
                 (options.out / name).write_text(text)
         except OSError as error:
-            raise unwritable(options.out, error) from error
+            raise output_error(options.out, error) from error
         print(options.out / "report.html")
         return 0
 

@@ -31,7 +31,7 @@ from runtime.cli import run_cli
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import import_tensorrt
 from runtime.errors import InputError, UsageError
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.spec import Precision
 
 _STEPS = ".steps"
@@ -186,7 +186,7 @@ def run(options: ExportOptions) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         print(export(options))
     except OSError as error:
-        raise unwritable(options.out, error) from error
+        raise output_error(options.out, error) from error
     return 0
 
 

@@ -16,7 +16,7 @@ from runtime.arguments import parse_size
 from runtime.cli import run_cli, say
 from runtime.engines.onnx import inspect
 from runtime.errors import InputError, UsageError
-from runtime.files import unwritable, write_whole
+from runtime.files import output_error, write_whole
 from runtime.frame import Size
 from runtime.sidecar import read_sidecar
 from runtime.spec import METADATA_KEY, EngineSpec
@@ -177,7 +177,7 @@ def write_model(engine: Path, repository: Path, config: Any) -> Path:
         target.mkdir(parents=True)
         shutil.copyfile(engine, target / config.default_model_filename)
     except OSError as error:
-        raise unwritable(target, error) from error
+        raise output_error(target, error) from error
     write_whole(model / CONFIG, text_format.MessageToString(config).encode())
     return target
 

@@ -26,7 +26,7 @@ class PendingFile:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(final, error) from error
+            raise output_error(final, error) from error
         self._lock = _open_locked(self.partial, final)
 
     def set_aside(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class PendingFile:
             finally:
                 os.close(self._lock)
         except OSError as error:
-            raise unwritable(self.final, error) from error
+            raise output_error(self.final, error) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -75,7 +75,7 @@ def write_whole(path: Path, content: bytes) -> None:
         pending.partial.write_bytes(content)
         is_complete = True
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise output_error(path, error) from error
     finally:
         pending.close(complete=is_complete, keep=False, allow_empty=True)
 
@@ -85,7 +85,7 @@ def _open_locked(partial: Path, final: Path) -> int:
     try:
         lock = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise unwritable(final, error) from error
+        raise output_error(final, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -125,7 +125,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unwritable(path: Path, error: Exception) -> OutputError:
+def output_error(path: Path, error: Exception) -> OutputError:
     """Return an OutputError for a path, with the reason that the operating system or library gives."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return OutputError(f"cannot write output ({reason})", path, hint="free space, or give a writable place")

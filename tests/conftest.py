@@ -96,8 +96,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no screen; try under xvfb-run"))
 
 
-def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """A smooth colourful picture uint8[height, width, 3] that codecs keep well."""
+def make_image(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """Return a smooth colourful image uint8[height, width, 3] that codecs keep well."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -121,7 +121,7 @@ def write_clip(
         video.codec_context.time_base = time_base
         sound = container.add_stream(audio, rate=48_000, layout="mono") if audio else None
         for index, stamp in enumerate(pts):
-            frame = av.VideoFrame.from_ndarray(picture(*size, seed=index), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(make_image(*size, seed=index), format="bgr24")
             frame.pts, frame.time_base = stamp, time_base
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from runtime.errors import UsageError
-from runtime.files import unwritable, write_whole
+from runtime.files import output_error, write_whole
 from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
@@ -67,7 +67,7 @@ def lock_run(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         file = (run / LOCK).open("w")
     except OSError as error:
-        raise unwritable(run, error) from error
+        raise output_error(run, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.harness.system_info import describe_machine
 from runtime.errors import InputError, OutputError, UsageError
-from runtime.files import unwritable, write_json
+from runtime.files import output_error, write_json
 
 SCHEMA = 1
 """Version of the result files; it grows when a field changes its meaning or is removed."""
@@ -33,7 +33,7 @@ def require_writable(path: Path | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise output_error(path, error) from error
 
 
 def write_results(

@@ -32,7 +32,7 @@ from runtime.cli import run_cli
 from runtime.engines import BUNDLED, Engine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.timing import PAUSE_S
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.frame import Pixels, Size
 
 
@@ -123,7 +123,7 @@ def write_worst(restorers: Sequence[Restorer], folder: Path) -> None:
                 png = cv2.imencode(".png", image)[1]
                 (place / f"{rank:02}_{name}_{gain_db:+.2f}dB.png").write_bytes(png.tobytes())
         except OSError as error:
-            raise unwritable(place, error) from error
+            raise output_error(place, error) from error
 
 
 def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]:

@@ -16,7 +16,7 @@ from export.plan.options import add_plan_options, read_plan_config
 from runtime.cli import run_cli
 from runtime.engines.onnx import inspect
 from runtime.errors import UsageError
-from runtime.files import partial_name, unwritable
+from runtime.files import output_error, partial_name
 from runtime.sidecar import Sidecar, sidecar_path
 from runtime.sources import open_source
 
@@ -54,7 +54,7 @@ def build(options: BuildOptions) -> Sidecar:
         for path in contents:
             partial_name(path).replace(path)
     except OSError as error:  # from reading the timing cache, or from writing
-        raise unwritable(options.out, error) from error
+        raise output_error(options.out, error) from error
     return sidecar
 
 

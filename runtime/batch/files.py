@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError, UsageError
-from runtime.files import sha256, unwritable
+from runtime.files import output_error, sha256
 from runtime.image_files import IMAGE_SUFFIXES, natural_order
 from runtime.sinks import video
 
@@ -90,7 +90,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             text = self._path.read_text() if self._path.exists() else ""
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise output_error(self._path, error) from error
         for line in text.splitlines():
             try:
                 finished = FinishedFile(**json.loads(line))
@@ -138,7 +138,7 @@ class Journal:
             with self._path.open("a") as file:
                 file.write(json.dumps(dataclasses.asdict(finished)) + "\n")
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise output_error(self._path, error) from error
         self._finished[finished.out] = finished
 
 

@@ -18,7 +18,7 @@ from runtime.cli import run_cli, say
 from runtime.commands import BUNDLE_WRITER, PLAN_BUILDER
 from runtime.engines import PROVIDERS, Provider
 from runtime.errors import EngineError, UsageError
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.frame import Size
 from runtime.install.bundle import unpack
 from runtime.install.gate import require_no_worse, require_same_quality
@@ -180,7 +180,7 @@ def _keep_signers(signers: Path, kept: Path) -> None:
         shutil.copyfile(signers, new)
         new.rename(kept)
     except OSError as error:
-        raise unwritable(kept, error) from error
+        raise output_error(kept, error) from error
 
 
 def render_service(folder: Path) -> str:

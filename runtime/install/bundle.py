@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from runtime.errors import InputError, UsageError
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.install.signature import SIGNATURE, verify
 
 MANIFEST = "manifest.json"
@@ -177,7 +177,7 @@ def _write_file(path: Path, chunks: Iterator[bytes]) -> str:
             target.flush()
             os.fsync(target.fileno())
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise output_error(path, error) from error
     return digest.hexdigest()
 
 

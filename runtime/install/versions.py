@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import OutputError, UsageError
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.install.bundle import sync_folder
 
 _STAGING = "incoming"
@@ -41,7 +41,7 @@ class Versions:
                 shutil.rmtree(self._versions / _STAGING, ignore_errors=True)
                 yield
         except OSError as error:
-            raise unwritable(self.folder, error) from error
+            raise output_error(self.folder, error) from error
 
     @contextmanager
     def create_staging_folder(self) -> Iterator[Path]:

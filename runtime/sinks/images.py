@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from runtime.errors import OutputError
-from runtime.files import unwritable, write_whole
+from runtime.files import output_error, write_whole
 from runtime.frame import Frame
 
 
@@ -29,7 +29,7 @@ class ImageSink:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise unwritable(path, error) from error
+                raise output_error(path, error) from error
 
     def write(self, frame: Frame) -> None:
         """Write the frame as an image; raises OutputError if it cannot be encoded or written."""

@@ -16,7 +16,7 @@ from av.packet import Packet
 
 from runtime.colour import tag_bt709, video_frame_from_bgr
 from runtime.errors import OutputError, UsageError
-from runtime.files import PendingFile, unwritable
+from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
 from runtime.sinks.unfinished import JOB_KEY, inspect_unfinished, read_whole_packets
@@ -93,7 +93,7 @@ class VideoSink:
             return self._copy_chunks(unfinished.frames, start)
         except (FFmpegError, OSError) as error:
             self._has_failed = True
-            raise unwritable(self._path, error) from error
+            raise output_error(self._path, error) from error
 
     def _copy_chunks(self, frames: int, start: Fraction) -> int:
         """Copy the complete chunks of the earlier file into the new one and return their number of frames."""
@@ -146,14 +146,14 @@ class VideoSink:
         """Return the OutputError for a failure; raises MemoryError if a lack of memory caused it."""
         if isinstance(error, ExternalError):  # x264 reports every failure in this way
             require_memory(_ENCODER_FRAMES, width=self._stream.width, height=self._stream.height)
-        return unwritable(self._path, error)
+        return output_error(self._path, error)
 
     def _publish(self) -> Path | None:
         kept = self._file.close(complete=True)
         try:
             self._before.unlink(missing_ok=True)
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise output_error(self._path, error) from error
         return kept
 
     def _close_unfinished(self) -> Path | None:

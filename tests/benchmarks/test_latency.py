@@ -21,7 +21,7 @@ from benchmarks.latency.layers import Job, measure_compute, measure_server
 from runtime.engines import open_backend
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource
-from tests.conftest import picture
+from tests.conftest import make_image
 from tests.standin import install_stand_in, write_plan
 from tests.virtual import KnownEngine
 
@@ -131,7 +131,7 @@ def test_a_stall_delays_the_queries_that_wait_for_it() -> None:
 @pytest.fixture
 def paced(tmp_path: Path) -> Path:
     path = tmp_path / "paced.mp4"
-    end_to_end.write_clip(path, [picture(64, 48, seed=seed)[None] for seed in range(3)], count=12)
+    end_to_end.write_clip(path, [make_image(64, 48, seed=seed)[None] for seed in range(3)], count=12)
     return path
 
 

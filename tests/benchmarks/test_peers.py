@@ -40,7 +40,7 @@ from benchmarks.peers.ratios import compute_speedups
 from benchmarks.peers.table import format_tables
 from runtime.errors import EngineError
 from runtime.frame import Pixels
-from tests.conftest import HAS_GPU, picture, without_gpu
+from tests.conftest import HAS_GPU, make_image, without_gpu
 from train.checkpoint import publish
 from train.models import Generator, create_generator, restore_frames
 
@@ -49,7 +49,7 @@ SIZE = (61, 45)
 
 
 def frame(seed: int = 0) -> Pixels:
-    return picture(*SIZE, seed=seed)[np.newaxis]
+    return make_image(*SIZE, seed=seed)[np.newaxis]
 
 
 def make_generator(name: str) -> Generator:

@@ -18,13 +18,13 @@ from benchmarks.quality.scores import flicker_codes
 from runtime.engines import BUNDLED
 from runtime.metrics import psnr_db, ssim
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, ROOT, picture, write_clip
+from tests.conftest import DEMO_CLIP, ROOT, make_image, write_clip
 
 SHARP_CLIP = DEMO_CLIP.with_name("demo_sharp.mp4")
 
 
 def make_pair(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    sharp = picture(*size)
+    sharp = make_image(*size)
     noise = np.random.default_rng(1).normal(0, 9, sharp.shape)
     return np.clip(sharp + noise, 0, 255).astype(np.uint8), sharp
 
@@ -40,14 +40,14 @@ def test_metrics_agree_with_scikit_image(size: tuple[int, int]) -> None:
 
 
 def test_equal_images_have_infinite_psnr() -> None:
-    sharp = picture(32, 32)
+    sharp = make_image(32, 32)
     assert psnr_db(sharp, sharp) == float("inf")
     assert ssim(sharp, sharp) == pytest.approx(1)
 
 
 def test_images_smaller_than_the_ssim_window_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 11x11"):
-        ssim(picture(10, 40), picture(10, 40))
+        ssim(make_image(10, 40), make_image(10, 40))
 
 
 def read(path: Path) -> dict:
@@ -70,7 +70,7 @@ def test_command_prints_gain_and_writes_json(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_flicker_is_the_error_of_the_difference_between_frames() -> None:
-    first, second = picture(32, 24, seed=1) // 2 + 40, picture(32, 24, seed=2) // 2 + 40
+    first, second = make_image(32, 24, seed=1) // 2 + 40, make_image(32, 24, seed=2) // 2 + 40
     assert flicker_codes((first, second), (first, second)) == 0
     assert flicker_codes((first + 9, second + 9), (first, second)) == 0, "a constant error does not flicker"
     jumps = [flicker_codes((first, second + jitter), (first, second)) for jitter in (1, 5, 20)]

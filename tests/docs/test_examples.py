@@ -21,7 +21,7 @@ from unittest.mock import patch
 import cv2
 import pytest
 
-from tests.conftest import ROOT, picture, write_clip
+from tests.conftest import ROOT, make_image, write_clip
 from train.models import GENERATORS
 
 _FENCE = re.compile(
@@ -82,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     commands.mkdir()
     write_clip(work / "clip.mp4", audio="aac")
     for index, path in enumerate([work / "photo.jpg", work / "photos" / "a.jpg", work / "photos" / "b.jpg"]):
-        cv2.imwrite(str(path), picture(96, 64, seed=index))
+        cv2.imwrite(str(path), make_image(96, 64, seed=index))
     for name, module in {
         "python": "",
         **{name: f"-m {module}" for name, module in MODULES.items() if " " not in name},

@@ -27,7 +27,7 @@ from runtime.files import sha256
 from runtime.install import __main__ as installer
 from runtime.install.bundle import Manifest
 from runtime.video import main as run_video
-from tests.conftest import DEMO_CLIP, picture
+from tests.conftest import DEMO_CLIP, make_image
 
 Members = list[tuple[str, bytes]]
 
@@ -38,7 +38,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("blur", "sharp"):
         (folder / name).mkdir()
     for index in range(2):
-        sharp = picture(96, 64, seed=index)
+        sharp = make_image(96, 64, seed=index)
         cv2.imwrite(str(folder / "sharp" / f"{index}.png"), sharp)
         cv2.imwrite(str(folder / "blur" / f"{index}.png"), cv2.blur(sharp, (3, 1)))
     return folder

@@ -21,7 +21,7 @@ from export.quantization.sensitivity import QuantizedCore
 from runtime.engines import BUNDLED, open_engine
 from runtime.metrics import psnr_db
 from runtime.sidecar import read_sidecar
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, make_image
 from tests.export.test_fuse import REDUCED
 from train.checkpoint import publish
 from train.config import apply_overrides
@@ -52,7 +52,7 @@ def pairs(tmp_path: Path) -> Path:
     for kind in ("blur", "sharp"):
         (tmp_path / "pairs" / kind).mkdir(parents=True)
     for index in range(3):
-        sharp = picture(60 + index, 45, seed=index)
+        sharp = make_image(60 + index, 45, seed=index)
         cv2.imwrite(str(tmp_path / "pairs" / "sharp" / f"{index}.png"), sharp)
         cv2.imwrite(str(tmp_path / "pairs" / "blur" / f"{index}.png"), cv2.blur(sharp, (5, 1)))
     return tmp_path / "pairs"
@@ -298,7 +298,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     (tmp_path / "file").write_text("precious")
     for kind, width in (("blur", 40), ("sharp", 41)):
         (tmp_path / "unlike" / kind).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "unlike" / kind / "a.png"), picture(width, 30))
+        cv2.imwrite(str(tmp_path / "unlike" / kind / "a.png"), make_image(width, 30))
     filled = [argument.format(tmp=tmp_path, run=tmp_path / "run") for argument in arguments]
     assert main(["--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision", "fp32", *filled]) == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -20,7 +20,7 @@ from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import open_engine
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
-from tests.conftest import picture
+from tests.conftest import make_image
 from train.models import Generator, create_generator, restore_frames
 
 
@@ -85,7 +85,7 @@ def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = create_edge().eval()
     view, core = get_view(generator), prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
-    frames = [picture(64, 48, seed=seed) for seed in range(4)]
+    frames = [make_image(64, 48, seed=seed) for seed in range(4)]
     float_engine = add_pixel_interface(core, view, spec=EngineSpec(name="floats"))
     ranges = calibrate_ranges(core, compute_core_inputs(float_engine, core.graph.input[0].name, frames), "minmax")
     names = list_convolutions(core, include_ends=True)

@@ -27,7 +27,7 @@ from runtime.engines.cuda import Device
 from runtime.errors import EngineError
 from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
-from tests.conftest import ROOT, picture, without_gpu
+from tests.conftest import ROOT, make_image, without_gpu
 from tests.export.test_fuse import REDUCED
 from train.models import create_generator
 
@@ -49,7 +49,7 @@ def engines() -> dict[tuple[str, str], onnx.ModelProto]:
         view = get_view(generator)
         engine = add_pixel_interface(core, view, spec=EngineSpec(name=name))
         frames = compute_core_inputs(
-            engine, core.graph.input[0].name, [picture(64, 64, seed=seed) for seed in range(2)]
+            engine, core.graph.input[0].name, [make_image(64, 64, seed=seed) for seed in range(2)]
         )
         ranges = calibrate_ranges(core, frames, "minmax")
         models[name, "fp32"] = engine
@@ -253,7 +253,7 @@ def test_calibration_reads_all_frames_and_its_plan_states_no_scores(
         monkeypatch.setitem(sys.modules, name, fake)
     monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", SimpleNamespace())
     config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), calibrator="entropy")
-    frames = [picture(16, 9, seed=seed) for seed in range(3)]
+    frames = [make_image(16, 9, seed=seed) for seed in range(3)]
     spec = EngineSpec(name="x", precision="fp32", psnr_db=30.0, loss_db=0.0)
     _, sidecar = build_plan(b"onnx", spec, config, name="x.onnx", frames=iter(frames))
     assert builder.network_flags == [0]

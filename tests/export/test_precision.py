@@ -19,7 +19,7 @@ from export.quantization.sensitivity import measure_layer_losses, quantize_withi
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
 from export.torch_to_onnx import export_to_onnx
 from runtime.errors import InputError, UsageError
-from tests.conftest import ROOT, picture, write_clip
+from tests.conftest import ROOT, make_image, write_clip
 from tests.export.test_fuse import kinds, run
 from train.models import create_generator
 from train.models.base import patches_from_pixels
@@ -149,7 +149,7 @@ def test_layers_return_to_float_by_loss_until_the_budget_holds() -> None:
 
 def test_calibration_frames_cover_rare_scenes() -> None:
     """95 of 100 frames are alike; the five others are selected, although they are the last."""
-    alike = [picture(64, 48, seed=0) // 2 + shift // 30 for shift in range(95)]
+    alike = [make_image(64, 48, seed=0) // 2 + shift // 30 for shift in range(95)]
     rng = np.random.default_rng(0)
     rare = [np.full((48, 64, 3), 250, np.uint8), np.zeros((48, 64, 3), np.uint8)]
     rare += [
@@ -187,7 +187,7 @@ def test_frames_are_read_from_videos(tmp_path: Path) -> None:
     ("make_frame", "error", "words"),
     [
         (
-            lambda seed: picture(64, 48, seed=0),
+            lambda seed: make_image(64, 48, seed=0),
             UsageError,
             r"too few calibration frames \(12 frames, 1 of them different\)",
         ),

@@ -18,7 +18,7 @@ from runtime.engines import BUNDLED, open_engine, resolve_engine
 from runtime.errors import EngineError
 from runtime.sources import open_source
 from runtime.video import main as run_video
-from tests.conftest import DEMO_CLIP, picture
+from tests.conftest import DEMO_CLIP, make_image
 from tests.rig.kserve import Service, serving
 
 MODELS = BUNDLED.parent
@@ -96,7 +96,7 @@ def test_an_engine_on_a_server_has_its_spec_and_keeps_the_order_of_batches(serve
     engine, local = open_engine(resolve_engine(f"triton://{address}/{NAME}/1")), open_engine(provider="cpu")
     assert engine.spec == local.spec
     assert engine.backend == f"onnxruntime on {address}"
-    batches = [picture(64, 48, seed=seed)[np.newaxis] for seed in range(engine.slots)]
+    batches = [make_image(64, 48, seed=seed)[np.newaxis] for seed in range(engine.slots)]
     for batch in batches:
         engine.submit(batch)
     for batch in batches:

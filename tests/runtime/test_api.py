@@ -13,7 +13,7 @@ import pytest
 import runtime
 from runtime import EngineError, Pipeline, RunOptions, UsageError, open_engine, open_sink, open_source, restore
 from runtime.video import main, parse
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, make_image
 from tests.runtime.conftest import UNGUARDED
 
 
@@ -34,7 +34,7 @@ def test_import_of_the_package_loads_no_engine() -> None:
 
 
 def test_an_engine_restores_frames_and_batches_and_closes(invert: Path) -> None:
-    frame = picture(61, 47)
+    frame = make_image(61, 47)
     with open_engine(invert, provider="cpu") as engine:
         assert np.array_equal(engine(frame), 255 - frame)
         assert np.array_equal(engine(frame[np.newaxis]), 255 - frame[np.newaxis])
@@ -53,7 +53,7 @@ def test_wrong_arrays_are_value_errors_that_say_what_is_expected(wrong: np.ndarr
 
 
 def test_restore_takes_an_engine_or_its_name(invert: Path) -> None:
-    frame = picture(61, 47)
+    frame = make_image(61, 47)
     assert np.array_equal(restore(frame, engine=invert), 255 - frame)
     with open_engine(invert, provider="cpu") as engine:
         assert np.array_equal(restore(frame, engine=engine), 255 - frame)
@@ -64,7 +64,7 @@ def test_frames_outside_the_range_are_tiled(tmp_path: Path) -> None:
     from tests.conftest import write_engine
 
     small = write_engine(tmp_path / "small.onnx", shape=("n", 64, 64, 3))
-    frame = picture(150, 90)
+    frame = make_image(150, 90)
     with open_engine(small, provider="cpu") as engine:
         assert np.array_equal(engine(frame), 255 - frame)
 

@@ -18,7 +18,7 @@ from runtime.engines import BUNDLED
 from runtime.errors import InputError, UsageError
 from runtime.files import sha256
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, picture
+from tests.conftest import DEMO_CLIP, make_image
 from tests.rig.held import Held
 from tests.runtime.test_web_queue import encode, write_clip
 
@@ -51,7 +51,7 @@ def have_equal_frames(folder: Path, other: Path) -> bool:
 def test_outputs_copy_the_folder_structure_of_their_sources(tmp_path: Path) -> None:
     source = write_archive(tmp_path / "in", 3)
     (source / "old.avi").write_bytes(b"")
-    (source / "still.png").write_bytes(encode(picture(32, 32)))
+    (source / "still.png").write_bytes(encode(make_image(32, 32)))
     tasks = find_tasks([str(source / "**" / "*.mp4")], tmp_path / "out")
     assert [Path(task.out).relative_to(tmp_path / "out").as_posix() for task in tasks] == [
         "day 0/cam0.mp4",

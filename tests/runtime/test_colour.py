@@ -9,12 +9,12 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
 from runtime.colour import bgr_from_video_frame, video_frame_from_bgr
-from tests.conftest import picture
+from tests.conftest import make_image
 
 
 @pytest.mark.parametrize(("pixel_format", "max_error"), [("yuv444p", 2), ("yuv420p", 6)])
 def test_round_trip_keeps_colours_without_bias(pixel_format: str, max_error: int) -> None:
-    pixels = picture(320, 240)
+    pixels = make_image(320, 240)
     converted = bgr_from_video_frame(video_frame_from_bgr(pixels, pixel_format=pixel_format))
     error = converted.astype(int) - pixels
     assert np.abs(error).max() <= max_error
@@ -51,8 +51,8 @@ def test_the_matrix_is_that_of_bt709() -> None:
 
 
 def test_gray_and_deep_frames_become_8_bit_bgr() -> None:
-    gray = av.VideoFrame.from_ndarray(cv2.cvtColor(picture(64, 48), cv2.COLOR_BGR2GRAY), format="gray")
-    deep = av.VideoFrame.from_ndarray(picture(64, 48), format="bgr24").reformat(format="yuv420p10le")
+    gray = av.VideoFrame.from_ndarray(cv2.cvtColor(make_image(64, 48), cv2.COLOR_BGR2GRAY), format="gray")
+    deep = av.VideoFrame.from_ndarray(make_image(64, 48), format="bgr24").reformat(format="yuv420p10le")
     for frame in (gray, deep):
         pixels = bgr_from_video_frame(frame)
         assert (pixels.shape, pixels.dtype) == ((48, 64, 3), np.uint8)

@@ -15,7 +15,7 @@ from runtime.engines import Engine
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
-from tests.conftest import picture, write_engine
+from tests.conftest import make_image, write_engine
 from tests.engine_backends import BACKENDS, OpenBackend, Resources
 
 PROVIDERS = {"cpu", "openvino", "cuda", "tensorrt", "coreml", "tensorrt-rtx", "triton"}
@@ -38,7 +38,7 @@ def engine(open_onnx: Open, invert: Path) -> Engine:
 
 
 def frame(seed: int = 0, *, width: int = 24, height: int = 16) -> Pixels:
-    return picture(width, height, seed=seed)[None]
+    return make_image(width, height, seed=seed)[None]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 2), (33, 17), (64, 48)])
@@ -61,7 +61,7 @@ def test_batch_of_two_frames(engine: Engine) -> None:
 
 
 def test_batch_is_not_changed_and_may_be_a_view(engine: Engine) -> None:
-    batch = picture(12, 10)[::-1, ::2][None]
+    batch = make_image(12, 10)[::-1, ::2][None]
     copy = batch.copy()
     assert np.array_equal(engine.infer(batch), 255 - copy)
     assert np.array_equal(batch, copy)

@@ -22,12 +22,12 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.errors import EngineError, OutOfMemoryError, UnfitPlanError
 from runtime.sidecar import Sidecar, read_sidecar, sidecar_path
 from runtime.video import main
-from tests.conftest import ROOT, picture, without_gpu
+from tests.conftest import ROOT, make_image, without_gpu
 from tests.standin import HostCuda, install_stand_in, write_plan
 
 
 def frame(seed: int = 0, *, width: int = 24, height: int = 16) -> np.ndarray:
-    return picture(width, height, seed=seed)[None]
+    return make_image(width, height, seed=seed)[None]
 
 
 # Plans that are refused
@@ -322,12 +322,12 @@ def test_out_of_memory_through_the_command_line(
     """Tiles of half the size are tried once; if memory still does not suffice, the exit code is 7."""
     install_stand_in(monkeypatch, lambda: HostCuda(memory_bytes=memory_bytes))
     source, out = tmp_path / "source.png", tmp_path / "out.png"
-    cv2.imwrite(str(source), picture(640, 360))
+    cv2.imwrite(str(source), make_image(640, 360))
     assert main(["--engine", str(plan), "--source", str(source), "--out", str(out), "--guard", "off"]) == code
     shown = capsys.readouterr().err
     assert "warning: not enough memory for 640x360, taken in tiles of half that size" in shown
     if code == 0:
-        assert np.array_equal(cv2.imread(str(out)), 255 - picture(640, 360))
+        assert np.array_equal(cv2.imread(str(out)), 255 - make_image(640, 360))
     else:
         assert "error: not enough GPU memory" in shown
 

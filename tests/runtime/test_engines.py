@@ -18,7 +18,7 @@ from runtime.engines import BUNDLED, BUNDLED_NAMES, Engine, open_backend, resolv
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.errors import EngineError
 from runtime.frame import Pixels
-from tests.conftest import picture, write_engine
+from tests.conftest import make_image, write_engine
 from tests.engine_backends import BACKENDS, Resources
 
 FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
@@ -41,7 +41,7 @@ def open_onnx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_throughput_mode_gives_the_results_of_latency_mode() -> None:
-    frames = [picture(64, 48, seed=seed)[None] for seed in range(12)]
+    frames = [make_image(64, 48, seed=seed)[None] for seed in range(12)]
     for path in (BUNDLED, FP32):
         latency, throughput = (
             open_backend(path, provider="cpu"),
@@ -82,7 +82,7 @@ def test_name_of_a_bundled_engine_opens_it_unless_a_file_has_this_name(
 @pytest.mark.parametrize("path", [FP32, BUNDLED], ids=["fp32", "int8_cpu"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_every_size_gives_the_result_of_onnx_runtime(open_onnx: Open, path: Path, height: int, width: int) -> None:
-    frame = picture(width, height)[None]
+    frame = make_image(width, height)[None]
     restored = open_onnx(path).infer(frame)
     assert restored.shape == frame.shape
     assert restored.dtype == np.uint8
@@ -99,7 +99,7 @@ def test_1921x1081(open_onnx: Open) -> None:
 
 def test_batch_gives_the_results_of_single_frames(open_onnx: Open) -> None:
     engine = open_onnx(FP32)
-    batch = np.stack([picture(61, 50, seed=seed) for seed in range(3)])
+    batch = np.stack([make_image(61, 50, seed=seed) for seed in range(3)])
     single = np.concatenate([engine.infer(batch[i : i + 1]) for i in range(3)])
     assert np.abs(engine.infer(batch).astype(int) - single).max() <= 1
 
@@ -113,7 +113,7 @@ def test_flat_frames_stay_flat_up_to_the_border(open_onnx: Open) -> None:
 
 def test_a_thousand_frames_do_not_increase_memory(open_onnx: Open) -> None:
     engine = open_onnx(BUNDLED)
-    frame = picture(96, 64)[None]
+    frame = make_image(96, 64)[None]
     process = psutil.Process()
     for _ in range(200):
         engine.infer(frame)
@@ -174,7 +174,7 @@ def test_auto_opens_onnx_runtime_if_openvino_cannot_load_the_engine(
     monkeypatch.setattr("runtime.engines.OpenVinoEngine", refuse)
     engine = open_backend(invert)
     assert engine.backend.startswith("ONNX Runtime")
-    assert np.array_equal(engine.infer(picture(8, 6)[None]), 255 - picture(8, 6)[None])
+    assert np.array_equal(engine.infer(make_image(8, 6)[None]), 255 - make_image(8, 6)[None])
 
 
 def test_auto_opens_onnx_runtime_if_the_result_of_openvino_differs(

@@ -11,7 +11,7 @@ import cv2
 import pytest
 from av.error import FFmpegError
 
-from tests.conftest import ROOT, Survived, picture, write_clip
+from tests.conftest import ROOT, Survived, make_image, write_clip
 from tests.rig.failing import Job, Outcome, build_library, run_all
 
 FRAMES = 60
@@ -70,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "in.mp4", size=(160, 120), pts=[512 * index for index in range(FRAMES)], audio="aac")
     (folder / "in").mkdir()
     for index in range(IMAGES):
-        cv2.imwrite(str(folder / "in" / f"{index}.png"), picture(40, 30, seed=index))
+        cv2.imwrite(str(folder / "in" / f"{index}.png"), make_image(40, 30, seed=index))
     return folder
 
 

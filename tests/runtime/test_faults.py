@@ -25,7 +25,7 @@ import pytest
 from runtime.errors import InputError
 from runtime.image_files import read_image
 from runtime.sources import open_source
-from tests.conftest import ROOT, SHARED, Survived, picture, write_clip
+from tests.conftest import ROOT, SHARED, Survived, make_image, write_clip
 from tests.rig import free_port, handles_signal, wait_until
 
 OPTIONS = ["--guard", "off", "--provider", "cpu", "--threads", "1"]
@@ -77,7 +77,7 @@ def test_a_file_that_is_cut_off(suffix: str, invert: Path, tmp_path: Path, survi
 
 def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
     """OpenCV 4 makes up the rest of a JPEG; what follows its end may be anything."""
-    cv2.imwrite(str(tmp_path / "a.jpg"), picture(200, 100))
+    cv2.imwrite(str(tmp_path / "a.jpg"), make_image(200, 100))
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "more.jpg").write_bytes(whole + b"\0" * 100)
     assert read_image(tmp_path / "more.jpg").shape == (100, 200, 3)
@@ -215,15 +215,15 @@ os._exit(code)
 """
 
 
-@pytest.mark.fault("Files", "too little memory", done="an address space of 5 to 700 MiB more; a picture, a video")
+@pytest.mark.fault("Files", "too little memory", done="an address space of 5 to 700 MiB more; an image, a video")
 @pytest.mark.parametrize(
     ("kind", "mebibytes"),
-    [("picture", each) for each in (5, 20, 100, 200, 400)] + [("video", each) for each in (5, 100, 200, 400, 500, 700)],
+    [("image", each) for each in (5, 20, 100, 200, 400)] + [("video", each) for each in (5, 100, 200, 400, 500, 700)],
 )
 def test_too_little_memory(kind: str, mebibytes: int, invert: Path, tmp_path: Path, survived: Survived) -> None:
     """Wherever it runs out: reading, decoding, threads, the engine, the encoder."""
-    if kind == "picture":
-        cv2.imwrite(str(tmp_path / "in.png"), picture(8000, 6000))
+    if kind == "image":
+        cv2.imwrite(str(tmp_path / "in.png"), make_image(8000, 6000))
         source, out = tmp_path / "in.png", tmp_path / "out.png"
     else:
         write_clip(tmp_path / "in.mp4", size=(3840, 2160), pts=[0, 512], options={"preset": "ultrafast"})
@@ -248,7 +248,7 @@ def serve_forever(url: str, kind: str, stop: threading.Event, *, fps: int = 50) 
             stream.width, stream.height, stream.pix_fmt, stream.gop_size = 160, 120, "yuv420p", 5
             index = 0
             while not stop.is_set():
-                frame = av.VideoFrame.from_ndarray(picture(160, 120, seed=index % 50), format="bgr24")
+                frame = av.VideoFrame.from_ndarray(make_image(160, 120, seed=index % 50), format="bgr24")
                 frame.pts = index
                 container.mux(stream.encode(frame))
                 index += 1

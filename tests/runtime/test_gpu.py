@@ -14,7 +14,7 @@ from runtime.engines.cuda_drivers import open_cuda
 from runtime.engines.tensorrt import Mode
 from runtime.errors import EngineError
 from runtime.metrics import psnr_db
-from tests.conftest import picture
+from tests.conftest import make_image
 
 pytestmark = pytest.mark.gpu
 MIN_DB = {"fp32": 55.0, "fp16": 45.0}
@@ -68,7 +68,7 @@ def test_memory_copies_and_graphs() -> None:
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize(("width", "height"), [(320, 180), (333, 217), (16, 16), (640, 480)])
 def test_plan_gives_the_result_of_the_cpu(plan: Path, mode: Mode, width: int, height: int) -> None:
-    frames = [picture(width, height, seed=seed)[None] for seed in range(5)]
+    frames = [make_image(width, height, seed=seed)[None] for seed in range(5)]
     reference = open_backend(BUNDLED.with_name(f"{plan.stem}.onnx"), provider="cpu")
     engine = open_backend(plan, mode=mode)
     min_db = MIN_DB[engine.spec.precision]
@@ -81,7 +81,7 @@ def test_plan_gives_the_result_of_the_cpu(plan: Path, mode: Mode, width: int, he
 
 def test_a_thousand_frames_do_not_increase_memory(plan: Path) -> None:
     engine = open_backend(plan)
-    frame = picture(320, 180)[None]
+    frame = make_image(320, 180)[None]
     for _ in range(100):
         engine.infer(frame)
     before = psutil.Process().memory_info().rss
@@ -101,7 +101,7 @@ def test_onnx_runtimes_gpu_providers(provider: str) -> None:
     if not has_provider(provider):
         pytest.skip(f"ONNX Runtime was built without {provider}")
     path = BUNDLED.with_name("edge-s_fp32.onnx")
-    frame = picture(333, 217)[None]
+    frame = make_image(333, 217)[None]
     expected = open_backend(path, provider="cpu").infer(frame)
     engine = open_backend(path, provider=provider)
     for _ in range(3):

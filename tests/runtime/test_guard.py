@@ -15,7 +15,7 @@ from runtime.engines import BUNDLED, open_engine
 from runtime.guard import OutputGuard, find_fault
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import DEMO_CLIP, ROOT, picture
+from tests.conftest import DEMO_CLIP, ROOT, make_image
 
 FRAME = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))
 
@@ -84,5 +84,5 @@ def test_what_may_be_right_is_left_alone() -> None:
         flat = np.full((40, 40, 3), value, np.uint8)
         assert not find_fault(flat, flat)
     for size in ((1, 1), (3, 2)):
-        assert not find_fault(picture(*size), picture(*size))
+        assert not find_fault(make_image(*size), make_image(*size))
     assert guard.rejected == 0

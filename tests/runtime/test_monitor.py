@@ -34,7 +34,7 @@ from runtime.sources.base import SourceInfo
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
 from runtime.video import main
-from tests.conftest import picture
+from tests.conftest import make_image
 from tests.rig import free_port, wait_until
 from tests.runtime.conftest import UNGUARDED
 
@@ -69,7 +69,7 @@ class ManualSource:
             if self.error:
                 raise self.error
             if not self._closed:
-                self.sent.append(picture(*self._size, seed=len(self.sent)))
+                self.sent.append(make_image(*self._size, seed=len(self.sent)))
                 now = time.perf_counter()
                 yield Frame(pixels=self.sent[-1], pts=len(self.sent), time_base=Fraction(1, 25), captured_at=now)
 
@@ -526,7 +526,7 @@ def test_dropped_frames_of_a_live_source_are_counted(stack, invert) -> None:
         def __iter__(self) -> Iterator[Callable[[], Pixels]]:
             for index in range(100_000):
                 time.sleep(0.02)
-                yield lambda index=index: picture(32, 24, seed=index % 50)
+                yield lambda index=index: make_image(32, 24, seed=index % 50)
 
         def close(self) -> None: ...
 

@@ -23,7 +23,7 @@ import pytest
 
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import ROOT, Survived, picture, write_clip
+from tests.conftest import ROOT, Survived, make_image, write_clip
 from tests.rig import handles_signal, wait_until
 from tests.runtime.test_sources import bad_files
 
@@ -85,7 +85,7 @@ def write_rare(path: Path, kind: str) -> np.ndarray:
     """Write an image of a rare format and return its expected pixels, uint8[H, W, 3] BGR."""
     if kind == "palette":
         return write_palette(path)
-    colour = picture(1, 1) if kind == "1x1" else picture(40, 30)
+    colour = make_image(1, 1) if kind == "1x1" else make_image(40, 30)
     gray = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
     stored, expected = {
         "gray": (gray, cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)),

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import ROOT, picture, write_clip
+from tests.conftest import ROOT, make_image, write_clip
 
 COMMAND = [sys.executable, "-m", "runtime.video", "--guard", "off", "--provider", "cpu", "--threads", "1"]
 
@@ -37,7 +37,7 @@ def test_y4m_is_written_and_read_again(clip: Path, invert: Path, tmp_path: Path)
 def test_odd_sizes_keep_every_pixel(invert: Path, tmp_path: Path) -> None:
     import cv2
 
-    cv2.imwrite(str(tmp_path / "odd.png"), picture(33, 21))
+    cv2.imwrite(str(tmp_path / "odd.png"), make_image(33, 21))
     out = run("--engine", invert, "--source", tmp_path / "odd.png", "--out", "-")
     header, _, frame = out.stdout.partition(b"FRAME\n")
     assert b" C444 " in header

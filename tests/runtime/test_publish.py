@@ -21,7 +21,7 @@ from runtime.sinks.publish import PublishSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
 from runtime.video import main
-from tests.conftest import DEMO_CLIP, Survived, picture, write_clip
+from tests.conftest import DEMO_CLIP, Survived, make_image, write_clip
 from tests.rig import SYSTEM_PYTHON, free_port, require_rtsp_server, wait_until
 
 LIVE = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
@@ -71,7 +71,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def frame(index: int, size: tuple[int, int] = (96, 64)) -> Frame:
-    return Frame(pixels=picture(*size), pts=index, time_base=Fraction(1, 25), captured_at=time.perf_counter())
+    return Frame(pixels=make_image(*size), pts=index, time_base=Fraction(1, 25), captured_at=time.perf_counter())
 
 
 def test_a_file_is_published_at_its_own_pace(

@@ -24,7 +24,7 @@ from runtime.frame import Frame
 from runtime.sinks import Sink, Tee, open_sink
 from runtime.sinks.pipe import PipeSink
 from runtime.sources.base import SourceInfo
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, make_image
 from tests.rig import free_port
 
 INFO = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25))
@@ -98,7 +98,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def frame_at(pts: int, size: tuple[int, int] = (64, 48)) -> Frame:
-    return Frame(pixels=picture(*size, seed=pts), pts=pts, time_base=INFO.time_base, captured_at=0.0)
+    return Frame(pixels=make_image(*size, seed=pts), pts=pts, time_base=INFO.time_base, captured_at=0.0)
 
 
 def write_frames(case: Case, sink: Sink) -> None:

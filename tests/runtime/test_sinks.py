@@ -19,7 +19,7 @@ from runtime.sinks import WindowSink, existing_output, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
-from tests.conftest import Survived, picture, write_clip
+from tests.conftest import Survived, make_image, write_clip
 
 RATE = Fraction(25)
 
@@ -29,7 +29,7 @@ def source_info(time_base: Fraction = Fraction(1, 12_800), **more: object) -> So
 
 
 def frame_at(pts: int, time_base: Fraction = Fraction(1, 12_800), size: tuple[int, int] = (64, 48)) -> Frame:
-    return Frame(pixels=picture(*size), pts=pts, time_base=time_base, captured_at=0.0)
+    return Frame(pixels=make_image(*size), pts=pts, time_base=time_base, captured_at=0.0)
 
 
 def read_times(path: Path) -> list[Fraction]:
@@ -112,7 +112,7 @@ def test_pixels_are_kept(tmp_path: Path) -> None:
     sink.write(frame_at(0, size=(320, 240)))
     sink.close(complete=True)
     written = next(iter(open_source(str(tmp_path / "out.mp4")))).pixels
-    assert np.abs(written.astype(int) - picture(320, 240)).mean() < 2
+    assert np.abs(written.astype(int) - make_image(320, 240)).mean() < 2
 
 
 def test_frames_that_change_size_are_scaled_with_a_warning(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_images_in_a_folder_keep_their_names(tmp_path: Path) -> None:
     assert sink.close(complete=True) == str(tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["first.png", "first_2.png", "frame_000002.png"]
-    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "first.png")), picture(64, 48))
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "first.png")), make_image(64, 48))
 
 
 def test_a_single_image_is_written_in_the_format_of_its_name(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from runtime.sources import RawFrames, Source, SourceInfo, Watch, open_source
 from runtime.sources.camera import CameraFeed
 from runtime.sources.live import LiveSource
 from runtime.sources.video import VideoSource
-from tests.conftest import picture, write_clip
+from tests.conftest import make_image, write_clip
 from tests.rig import free_port
 
 FRAMES = 10
@@ -43,7 +43,7 @@ def open_video(folder: Path, stack: ExitStack, suffix: str = ".mp4") -> Source:
 
 def open_images(folder: Path, stack: ExitStack, number: int = FRAMES) -> Source:
     for index in range(number):
-        cv2.imwrite(str(folder / f"{index}.png"), picture(*SIZE, seed=index))
+        cv2.imwrite(str(folder / f"{index}.png"), make_image(*SIZE, seed=index))
     return open_source(str(folder / "0.png" if number == 1 else folder))
 
 
@@ -60,7 +60,7 @@ def open_stdin(folder: Path, stack: ExitStack, raw: RawFrames | None = None) -> 
     info = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25))
     sink = PipeSink(info, kind="raw" if raw else "y4m", stream=content)
     for index in range(FRAMES):
-        sink.write(Frame(pixels=picture(*SIZE, seed=index), pts=index, time_base=info.time_base, captured_at=0.0))
+        sink.write(Frame(pixels=make_image(*SIZE, seed=index), pts=index, time_base=info.time_base, captured_at=0.0))
     read_end, write_end = os.pipe()
     stack.callback(os.close, original := os.dup(0))
     stack.callback(os.dup2, original, 0)
@@ -91,7 +91,7 @@ class EndlessFeed:
             if index >= self._until:
                 threading.Event().wait(60)
             time.sleep(0.005)
-            yield partial(picture, *SIZE, seed=index)
+            yield partial(make_image, *SIZE, seed=index)
 
     def close(self) -> None: ...
 
@@ -179,7 +179,7 @@ def test_frames_are_bgr_with_increasing_time_stamps(source: Source) -> None:
         assert frame.pixels.flags.c_contiguous
         assert (started_at if not source.info.is_live else 0) <= frame.captured_at <= time.perf_counter()
         if not source.info.is_live:
-            assert np.abs(frame.pixels.astype(int) - picture(*SIZE, seed=index)).mean() < 6
+            assert np.abs(frame.pixels.astype(int) - make_image(*SIZE, seed=index)).mean() < 6
     source.close()
     assert all(np.array_equal(frame.pixels, copy) for frame, copy in zip(frames, copies, strict=True))
 

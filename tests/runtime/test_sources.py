@@ -15,7 +15,7 @@ from runtime.errors import DeblurError, InputError
 from runtime.image_files import natural_order
 from runtime.sources import open_source
 from runtime.sources.video import VideoSource
-from tests.conftest import SHARED, Survived, picture, write_clip
+from tests.conftest import SHARED, Survived, make_image, write_clip
 
 
 def seconds_of(source: VideoSource) -> list[Fraction]:
@@ -52,7 +52,7 @@ def test_a_title_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height = 64, 48
         for index in range(3):
-            frame = av.VideoFrame.from_ndarray(picture(64, 48), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(make_image(64, 48), format="bgr24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -62,7 +62,7 @@ def test_a_title_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:
 
 def test_frames_are_read_in_order(clip: Path) -> None:
     for index, frame in enumerate(VideoSource(clip)):
-        assert np.abs(frame.pixels.astype(int) - picture(64, 48, seed=index)).mean() < 6
+        assert np.abs(frame.pixels.astype(int) - make_image(64, 48, seed=index)).mean() < 6
 
 
 @pytest.mark.fault("Files", "rotation in the metadata", done="90 degrees")
@@ -148,7 +148,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
 
 
 def write_images(folder: Path) -> None:
-    color = picture(40, 30)
+    color = make_image(40, 30)
     cv2.imwrite(str(folder / "a2.png"), color)
     cv2.imwrite(str(folder / "a10.png"), cv2.cvtColor(color, cv2.COLOR_BGR2GRAY))
     cv2.imwrite(str(folder / "a1.png"), cv2.cvtColor(color, cv2.COLOR_BGR2BGRA))
@@ -167,7 +167,7 @@ def test_a_folder_is_read_in_natural_order_as_8_bit_colour(tmp_path: Path) -> No
 
 def test_an_existing_name_is_not_a_pattern(tmp_path: Path) -> None:
     write_images(tmp_path)
-    cv2.imwrite(str(tmp_path / "a[1].png"), picture(8, 8))
+    cv2.imwrite(str(tmp_path / "a[1].png"), make_image(8, 8))
     assert [frame.name for frame in open_source(str(tmp_path / "a?.png"))] == ["a1", "a2"]
     assert next(iter(open_source(str(tmp_path / "a[1].png")))).size == (8, 8)
 
@@ -182,7 +182,7 @@ def test_a_broken_image_in_a_series_is_skipped_with_a_warning(tmp_path: Path) ->
 
 def test_names_with_line_breaks_and_other_scripts(tmp_path: Path) -> None:
     for name in ("тест кадр.png", "a\nb.png", "-x.png"):
-        cv2.imwrite(str(tmp_path / "plain.png"), picture(8, 6))
+        cv2.imwrite(str(tmp_path / "plain.png"), make_image(8, 6))
         (tmp_path / "plain.png").rename(tmp_path / name)
         assert next(iter(open_source(str(tmp_path / name)))).size == (8, 6)
 

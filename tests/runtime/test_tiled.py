@@ -18,7 +18,7 @@ from runtime.frame import Pixels
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
 from runtime.video import main
-from tests.conftest import ROOT, picture, write_engine
+from tests.conftest import ROOT, make_image, write_engine
 from tests.standin import install_stand_in, write_plan
 
 
@@ -71,17 +71,17 @@ def test_weights_are_never_zero_and_one_in_the_middle() -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_tiles_of_a_pointwise_network_give_the_result_of_the_whole_frame(width: int, height: int, batch: int) -> None:
     engine = RecordingEngine(smallest=32, largest=128)
-    frames = np.stack([picture(width, height, seed=seed) for seed in range(batch)])
+    frames = np.stack([make_image(width, height, seed=seed) for seed in range(batch)])
     assert np.array_equal(TiledEngine(engine).infer(frames), 255 - frames)
     assert all(32 <= side <= 128 for size in engine.sizes for side in size)
 
 
 def test_frames_that_fit_go_whole_unless_a_tile_size_is_given() -> None:
     engine = RecordingEngine()
-    TiledEngine(engine).infer(picture(640, 360)[None])
+    TiledEngine(engine).infer(make_image(640, 360)[None])
     assert engine.sizes == [(640, 360)]
     tiled = TiledEngine(engine, tile=(256, 128), overlap_px=16)
-    tiled.infer(picture(640, 360)[None])
+    tiled.infer(make_image(640, 360)[None])
     assert set(engine.sizes[1:]) == {(256, 128)}  # all tiles have one size: engines prepare for each size anew
     assert len(engine.sizes) == 1 + 3 * 4
     assert "tiles of 256x128" in tiled.backend
@@ -98,11 +98,11 @@ def test_out_of_memory_changes_to_smaller_tiles_once() -> None:
     engine = RecordingEngine(memory=640 * 360 * 3 - 1)
     tiled = TiledEngine(engine, say=messages.append)
     for _ in range(2):
-        assert np.array_equal(tiled.infer(picture(640, 360)[None]), 255 - picture(640, 360)[None])
+        assert np.array_equal(tiled.infer(make_image(640, 360)[None]), 255 - make_image(640, 360)[None])
     assert set(engine.sizes) == {(320, 180)}
     assert len(messages) == 1
     with pytest.raises(OutOfMemoryError):
-        TiledEngine(RecordingEngine(memory=1000)).infer(picture(640, 360)[None])
+        TiledEngine(RecordingEngine(memory=1000)).infer(make_image(640, 360)[None])
 
 
 class LateEngine(RecordingEngine):
@@ -124,7 +124,7 @@ class LateEngine(RecordingEngine):
 def test_out_of_memory_with_all_slots_busy_loses_no_frame() -> None:
     messages: list[str] = []
     tiled = TiledEngine(LateEngine(memory=640 * 360 * 3 - 1), say=messages.append)
-    frames = [picture(640, 360, seed=seed)[None] for seed in range(6)]
+    frames = [make_image(640, 360, seed=seed)[None] for seed in range(6)]
     for frame in frames[:3]:
         tiled.submit(frame)
     results = [tiled.collect()]
@@ -174,7 +174,7 @@ def test_slots_of_the_engine_are_used(invert: Path, tmp_path: Path, monkeypatch:
     small = write_engine(tmp_path / "small.onnx", shape=("n", 48, 64, 3))
     engine = TiledEngine(TensorRtEngine(write_plan(small, tmp_path), mode="throughput"))
     assert engine.slots == 3
-    frames = [picture(*size, seed=seed)[None] for seed, size in enumerate([(64, 48), (64, 48), (150, 90), (64, 48)])]
+    frames = [make_image(*size, seed=seed)[None] for seed, size in enumerate([(64, 48), (64, 48), (150, 90), (64, 48)])]
     for frame in frames[:3]:
         engine.submit(frame)
     assert np.array_equal(engine.collect(), 255 - frames[0])
@@ -187,10 +187,10 @@ def test_slots_of_the_engine_are_used(invert: Path, tmp_path: Path, monkeypatch:
 def test_tiles_through_the_command_line(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fixed = write_engine(tmp_path / "fixed.onnx", shape=(1, 32, 40, 3))
     source = tmp_path / "a.png"
-    cv2.imwrite(str(source), picture(101, 77))
+    cv2.imwrite(str(source), make_image(101, 77))
     out = tmp_path / "out.png"
     assert main(["--engine", str(fixed), "--source", str(source), "--out", str(out), "--guard=off"]) == 0
-    assert np.array_equal(cv2.imread(str(out)), 255 - picture(101, 77))
+    assert np.array_equal(cv2.imread(str(out)), 255 - make_image(101, 77))
     assert main(["--source", str(source), "--out", str(out), "-y", "--tile", "64x64", "--overlap", "8"]) == 0
     assert "tiles of 64x64" in capsys.readouterr().err
     assert main(["--source", str(clip), "--out", "null", "--tile", "8x8"]) == 2

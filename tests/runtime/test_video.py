@@ -17,7 +17,7 @@ import pytest
 from runtime import session as streams
 from runtime import video
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, ROOT, Survived, picture, write_clip
+from tests.conftest import DEMO_CLIP, ROOT, Survived, make_image, write_clip
 from tests.rig.held import Held
 
 
@@ -42,7 +42,7 @@ def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys
     assert run("--engine", invert, "--source", clip, "--out", out, "--stats", stats) == 0
     restored = list(open_source(str(out)))
     assert [f.pts * f.time_base for f in restored] == [f.pts * f.time_base for f in open_source(str(clip))]
-    assert np.abs(restored[0].pixels.astype(int) - (255 - picture(64, 48).astype(int))).mean() < 8
+    assert np.abs(restored[0].pixels.astype(int) - (255 - make_image(64, 48).astype(int))).mean() < 8
     values = json.loads(stats.read_text())
     assert values["schema"] == 2
     assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "rejected": 0, "skipped": 0, "reconnects": 0}
@@ -63,13 +63,13 @@ def test_bundled_engine_is_the_default(clip: Path, tmp_path: Path, capsys: pytes
 
 def test_picture_to_picture_and_folder_to_folder(tmp_path: Path, invert: Path) -> None:
     (tmp_path / "in").mkdir()
-    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(21, 13))
-    cv2.imwrite(str(tmp_path / "in" / "b.png"), picture(16, 12))
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), make_image(21, 13))
+    cv2.imwrite(str(tmp_path / "in" / "b.png"), make_image(16, 12))
     assert run("--engine", invert, "--source", tmp_path / "in" / "a.png", "--out", tmp_path / "a.png") == 0
-    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), 255 - picture(21, 13))
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), 255 - make_image(21, 13))
     assert run("--engine", invert, "--source", tmp_path / "in", "--out", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
-    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "b.png")), 255 - picture(16, 12))
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "b.png")), 255 - make_image(16, 12))
 
 
 def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import picture, write_clip, write_engine
+from tests.conftest import make_image, write_clip, write_engine
 from tests.rig import wait_until
 from tests.standin import install_stand_in, write_plan
 
@@ -60,7 +60,7 @@ def opener(path: Path) -> Callable[[], Engine]:
 def test_the_new_engine_takes_over(path: Path, identity: Path) -> None:
     messages: list[str] = []
     engine = WatchedEngine(path, opener(path), say=messages.append)
-    frame = picture(32, 24)[None]
+    frame = make_image(32, 24)[None]
     assert np.array_equal(engine.infer(frame), 255 - frame)
     replace(path, identity)
     results = list(until(lambda: bool(messages), engine, frame))
@@ -78,7 +78,7 @@ def test_the_new_engine_takes_over(path: Path, identity: Path) -> None:
 def test_bad_new_engine_gives_a_warning_and_the_old_one_stays(path: Path, tmp_path: Path, kind: str) -> None:
     messages: list[str] = []
     engine = WatchedEngine(path, opener(path), say=messages.append)
-    frame = picture(32, 24)[None]
+    frame = make_image(32, 24)[None]
     if kind == "gone":
         path.unlink()
     else:
@@ -99,7 +99,7 @@ def test_new_engine_that_fails_on_the_current_shape_is_not_used(path: Path, tmp_
     ]
     messages: list[str] = []
     engine = WatchedEngine(path, opener(path), say=messages.append)
-    frame = picture(32, 24)[None]
+    frame = make_image(32, 24)[None]
     engine.infer(frame)
     replace(path, write_engine(tmp_path / "bad.onnx", nodes=nodes))
     for result in until(lambda: bool(messages), engine, frame):
@@ -115,7 +115,7 @@ def test_submitted_batches_are_finished_by_the_old_engine(
     plan = write_plan(path, tmp_path)
     messages: list[str] = []
     engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=messages.append)
-    frames = [picture(32, 24, seed=seed)[None] for seed in range(4)]
+    frames = [make_image(32, 24, seed=seed)[None] for seed in range(4)]
     engine.submit(frames[0])
     engine.submit(frames[1])
     fresh = write_plan(identity, tmp_path / "new")
@@ -142,7 +142,7 @@ def test_new_engine_may_come_between_any_two_calls(
     install_stand_in(monkeypatch)
     plan, fresh = write_plan(path, tmp_path), write_plan(identity, tmp_path / "new")
     engine = WatchedEngine(plan, lambda: TensorRtEngine(plan, mode="throughput"), say=lambda _: None)
-    frames = [picture(32, 24, seed=seed)[None] for seed in range(6)]
+    frames = [make_image(32, 24, seed=seed)[None] for seed in range(6)]
     engine.submit(frames[0])
     engine.submit(frames[1])
     engine._offer(TensorRtEngine(fresh, mode="throughput"))

@@ -29,7 +29,7 @@ from runtime.engines import BUNDLED  # noqa: E402
 from runtime.spec import EngineSpec  # noqa: E402
 from runtime.web.__main__ import PAGE, add_benchmarks, build_parser, main  # noqa: E402
 from runtime.web.settings import Limits, Settings  # noqa: E402
-from tests.conftest import DEMO_CLIP, ROOT, picture  # noqa: E402
+from tests.conftest import DEMO_CLIP, ROOT, make_image  # noqa: E402
 from tests.rig import free_port, wait_until  # noqa: E402
 from tests.runtime.conftest import SHOTS  # noqa: E402
 from tests.runtime.test_web_queue import encode, png_bomb, write_clip  # noqa: E402
@@ -212,7 +212,7 @@ def test_page_fits_a_phone(browser: selenium.Chrome, page: str) -> None:
 def test_refusals_are_sentences_without_paths(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png_bomb(20_000, 20_000))
     (tmp_path / "list.mp4").write_bytes(b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n")
-    (tmp_path / "cut.jpg").write_bytes(encode(picture(640, 480), ".jpg")[:-1000])
+    (tmp_path / "cut.jpg").write_bytes(encode(make_image(640, 480), ".jpg")[:-1000])
     write_clip(tmp_path / "long.mp4", frames=22 * 5, fps=5)
     write_clip(tmp_path / "large.mp4", size=(2048, 1152), frames=2)
     (tmp_path / "..%2f..%2fetc.png").write_bytes(b"not an image")

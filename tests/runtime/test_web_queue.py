@@ -30,7 +30,7 @@ from runtime.web.job_queue import JobQueue
 from runtime.web.messages import JobProgress, JobResult, RefusedError
 from runtime.web.settings import Limits
 from runtime.web.uploads import detect_suffix
-from tests.conftest import DEMO_CLIP, ROOT, picture
+from tests.conftest import DEMO_CLIP, ROOT, make_image
 from tests.rig import wait_until
 
 LIMITS = Limits(image_px=4_000_000, video_px=700 * 400, video_s=6.0, video_frames=120, job_s=60.0, queue_length=2)
@@ -73,7 +73,7 @@ def write_clip(
         stream = container.add_stream(codec, rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.options = {"preset": "ultrafast"} if codec == "libx264" else {}
-        images = [picture(*size, seed=seed) for seed in range(3)]
+        images = [make_image(*size, seed=seed) for seed in range(3)]
         for index in range(frames):
             pixels = images[index % 3]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgr24")))
@@ -94,7 +94,7 @@ def png_bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
 def test_images_are_detected_by_their_content(suffix: str) -> None:
-    assert detect_suffix(encode(picture(40, 30), suffix), LIMITS) == suffix
+    assert detect_suffix(encode(make_image(40, 30), suffix), LIMITS) == suffix
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_uploads_that_are_refused_before_decoding(content: bytes, words: str) ->
 
 def test_restored_image_equals_that_of_the_command_line(queue: JobQueue, tmp_path: Path) -> None:
     blurred = tmp_path / "blurred.png"
-    blurred.write_bytes(encode(picture(120, 90)))
+    blurred.write_bytes(encode(make_image(120, 90)))
     result = restore(queue, blurred.read_bytes())
     run_video(["--source", str(blurred), "--out", str(tmp_path / "sharp.png"), "--provider", "cpu"])
     restored, expected = (
@@ -142,7 +142,7 @@ def test_restored_image_equals_that_of_the_command_line(queue: JobQueue, tmp_pat
 
 
 def test_reference_gives_psnr_and_ssim(queue: JobQueue) -> None:
-    sharp = picture(120, 90)
+    sharp = make_image(120, 90)
     blurred = cv2.blur(sharp, (5, 5))
     scores = restore(queue, encode(blurred), encode(sharp)).scores
     assert scores["blurred_psnr_db"] == pytest.approx(cv2.PSNR(blurred, sharp), abs=1e-3)
@@ -168,7 +168,7 @@ def test_side_by_side_of_an_odd_size_plays_in_browsers(queue: JobQueue, tmp_path
     with av.open(str(tmp_path / "odd.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = 65, 47, "bgr0"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(65, 47), format="bgr24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(65, 47), format="bgr24")))
         container.mux(stream.encode())
     result = restore(queue, (tmp_path / "odd.mkv").read_bytes())
     (tmp_path / "beside.mp4").write_bytes(result.files["side_by_side.mp4"])
@@ -180,21 +180,21 @@ def test_side_by_side_of_an_odd_size_plays_in_browsers(queue: JobQueue, tmp_path
 def test_uploads_that_are_refused_when_opened(queue: JobQueue, tmp_path: Path) -> None:
     video = write_clip(tmp_path / "a.mp4")
     for content, reference, words in [
-        (encode(picture(64, 48), ".jpg")[:-100], None, "cut off"),
+        (encode(make_image(64, 48), ".jpg")[:-100], None, "cut off"),
         (bytes(4) + b"ftypisom" + bytes(2000), None, "not a video that can be decoded"),
         (video[: len(video) // 2], None, "not a video that can be decoded"),
         (write_clip(tmp_path / "long.mp4", frames=25 * 7), None, "longer than 6 seconds"),
         (write_clip(tmp_path / "fast.mp4", frames=200, fps=100), None, "or 120 frames"),
         (write_clip(tmp_path / "large.mp4", size=(720, 480)), None, "videos may have at most 0.3 million pixels"),
-        (encode(picture(64, 48)), video, "not both images or both videos"),
-        (encode(picture(64, 48)), encode(picture(64, 46)), "another size"),
+        (encode(make_image(64, 48)), video, "not both images or both videos"),
+        (encode(make_image(64, 48)), encode(make_image(64, 46)), "another size"),
         (write_clip(tmp_path / "more.mp4", frames=6), video, "another size or length"),
     ]:
         with pytest.raises(RefusedError, match=words) as refused:
             restore(queue, content, reference)
         assert str(tmp_path) not in str(refused.value)
         assert tempfile.gettempdir() not in str(refused.value)
-    assert restore(queue, encode(picture(64, 48))).frames == 1
+    assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
 def test_frames_are_counted_when_the_header_states_no_length(temporary: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_frames_are_counted_when_the_header_states_no_length(temporary: Path, tm
         stream = container.add_stream("libx264", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index in range(130):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(64, 48, seed=index % 3), format="bgr24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(64, 48, seed=index % 3), format="bgr24")))
         container.mux(stream.encode())
     content = (tmp_path / "live.mkv").read_bytes()
     with (
@@ -219,14 +219,14 @@ def test_slow_job_is_stopped_and_the_next_one_runs(temporary: Path) -> None:
         with pytest.raises(RefusedError, match=r"not finished after 0\.01 seconds"):
             restore(queue, DEMO_CLIP.read_bytes())
         queue.limits = Limits()
-        assert restore(queue, encode(picture(64, 48))).frames == 1
+        assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
 def test_upload_that_needs_too_much_memory_is_refused(temporary: Path) -> None:
     with closing(JobQueue([BUNDLED], provider="cpu", limits=Limits(memory_gib=0.4))) as queue:
         with pytest.raises(RefusedError, match=r"memory|too much"):
             restore(queue, encode(np.zeros((5000, 7000, 3), np.uint8)))
-        assert restore(queue, encode(picture(64, 48))).frames == 1
+        assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
 class LeftError(Exception):
@@ -240,7 +240,7 @@ def test_job_ends_when_its_visitor_leaves(queue: JobQueue) -> None:
 
     with pytest.raises(LeftError):
         queue.restore(DEMO_CLIP.read_bytes(), engine=ENGINE, on_progress=leave)
-    assert restore(queue, encode(picture(64, 48))).frames == 1
+    assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
 def test_dead_worker_is_replaced(queue: JobQueue) -> None:
@@ -252,7 +252,7 @@ def test_dead_worker_is_replaced(queue: JobQueue) -> None:
 
     with pytest.raises(RefusedError, match="too much"):
         queue.restore(DEMO_CLIP.read_bytes(), engine=ENGINE, on_progress=kill)
-    assert restore(queue, encode(picture(64, 48))).frames == 1
+    assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
 def _run_in_threads(count: int, job: Callable[[int], None]) -> None:
@@ -264,7 +264,7 @@ def _run_in_threads(count: int, job: Callable[[int], None]) -> None:
 
 
 def test_ten_uploads_at_once_are_restored_or_refused(queue: JobQueue) -> None:
-    content = encode(picture(640, 360))
+    content = encode(make_image(640, 360))
     restored, refused = [], []
 
     def upload(_: int) -> None:

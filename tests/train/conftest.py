@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import picture
+from tests.conftest import make_image
 
 
 def scene(width: int, height: int, *, seed: int) -> np.ndarray:
     """Return an image with edges, uint8[height, width, 3]."""
-    photo, rng = picture(width, height, seed=seed), np.random.default_rng(seed)
+    photo, rng = make_image(width, height, seed=seed), np.random.default_rng(seed)
     for x, y, size, *colour in rng.integers(0, min(width, height), (40, 6)).tolist():
         cv2.rectangle(photo, (x, y), (x + 8 + size // 8, y + 6 + size // 10), colour, -1)
     return photo

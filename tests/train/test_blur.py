@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import picture
+from tests.conftest import make_image
 from train.data.blur import BlurConfig, draw_motion_path, expose, linear_from_srgb, make_blurred_pair, srgb_from_linear
 
 
@@ -35,7 +35,7 @@ def test_path_has_its_length_and_stays_centred(seed: int, length_px: float, mome
 
 
 def scene_with_margin(config: BlurConfig, size: int = 48) -> np.ndarray:
-    return picture(size + 2 * config.margin_px, size + 2 * config.margin_px)
+    return make_image(size + 2 * config.margin_px, size + 2 * config.margin_px)
 
 
 def test_sharp_image_is_the_unchanged_centre() -> None:
@@ -98,7 +98,7 @@ def test_object_covers_the_background() -> None:
 
 def test_images_need_not_be_square() -> None:
     config = BlurConfig()
-    image = picture(50 + 2 * config.margin_px, 30 + 2 * config.margin_px)
+    image = make_image(50 + 2 * config.margin_px, 30 + 2 * config.margin_px)
     blurred, sharp = make_blurred_pair(image, config=config, rng=np.random.default_rng(0))
     assert blurred.shape == sharp.shape == (30, 50, 3)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import InputError
 from runtime.image_files import read_image
-from tests.conftest import picture
+from tests.conftest import make_image
 from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
 from train.data.crops import interleave_samples
@@ -65,7 +65,7 @@ def test_all_problems_are_listed_before_the_first_step(tmp_path: Path) -> None:
     (folder / "sharp" / "000000.png").write_bytes(b"junk")
     whole = (folder / "blur" / "000001.png").read_bytes()
     (folder / "blur" / "000001.png").write_bytes(whole[: len(whole) // 2])
-    cv2.imwrite(str(folder / "blur" / "000002.png"), picture(40, 30))
+    cv2.imwrite(str(folder / "blur" / "000002.png"), make_image(40, 30))
     (folder / "sharp" / "000003.png").write_bytes(b"")
     cv2.imwrite(str(folder / "blur" / "000004.jpg"), scene(96, 80, seed=1))
     (folder / "blur" / "000004.png").unlink()
@@ -108,14 +108,14 @@ def test_folders_without_images_are_refused(make: object, words: str, tmp_path: 
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "phone.jpg"), picture(40, 30))
+    cv2.imwrite(str(tmp_path / "phone.jpg"), make_image(40, 30))
     with (tmp_path / "phone.jpg").open("ab") as file:
         file.write(bytes(3000))  # phones put a short video there
     assert read_image(tmp_path / "phone.jpg").shape == (30, 40, 3)
 
 
 def test_a_header_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "huge.png"), picture(40, 30))
+    cv2.imwrite(str(tmp_path / "huge.png"), make_image(40, 30))
     content = bytearray((tmp_path / "huge.png").read_bytes())
     content[16:24] = b"\x00\x7f\xff\xff" * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
@@ -125,7 +125,7 @@ def test_a_header_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "one.png"), picture(40, 40))
+    cv2.imwrite(str(tmp_path / "one.png"), make_image(40, 40))
     with pytest.raises(DataError, match="0 images to train on and 1 to validate"):
         split_samples(find_samples(tmp_path), DataConfig())
     root = write_gopro(tmp_path / "tree", sequences={"test/A": 2})

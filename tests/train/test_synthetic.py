@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import picture
+from tests.conftest import make_image
 from train.config import DataConfig
 from train.data.datasets import ImageDataset
 from train.data.index import find_samples
@@ -20,7 +20,7 @@ from train.synthetic import main
 def sharp(tmp_path: Path) -> Path:
     for name, size in (("a.png", (120, 100)), ("far/a.png", (130, 110))):
         (tmp_path / "sharp photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / "sharp photos" / name), picture(*size))
+        cv2.imwrite(str(tmp_path / "sharp photos" / name), make_image(*size))
     return tmp_path / "sharp photos"
 
 

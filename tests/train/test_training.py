@@ -21,7 +21,7 @@ import torch
 
 from runtime.errors import OutputError, UsageError
 from runtime.files import write_whole
-from tests.conftest import ROOT, picture
+from tests.conftest import ROOT, make_image
 from train import checkpoint
 from train.__main__ import main
 from train.checkpoint import load_generator, load_state, save_state
@@ -421,7 +421,7 @@ def test_bad_input_gets_one_line_and_its_code(
         (tmp_path / name).mkdir()
     for index in range(3):
         (tmp_path / "broken" / f"{index}.png").write_bytes(b"junk")
-        cv2.imwrite(str(tmp_path / "small" / f"{index}.png"), picture(20, 20))
+        cv2.imwrite(str(tmp_path / "small" / f"{index}.png"), make_image(20, 20))
     values = {"tmp": tmp_path, "photos": photos} | {name: tmp_path / name for name in ("broken", "small", "empty")}
     arguments = [argument.format(**values) for argument in extra]
     overrides = [text for override in SMALL for text in ("--set", override)]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from runtime.files import unwritable
+from runtime.files import output_error
 from runtime.image_files import read_image
 from train.config import DataConfig
 from train.data.blur import Image, make_blurred_pair
@@ -42,7 +42,7 @@ def prepare_crops(
         try:
             _make_crops(groups, folder, config, count=count, seed=seed)
         except OSError as error:
-            raise unwritable(folder, error) from error
+            raise output_error(folder, error) from error
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from runtime.files import unwritable, write_whole
+from runtime.files import output_error, write_whole
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -30,7 +30,7 @@ class RunLog:
             with self._path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise output_error(self._path, error) from error
         if self._events:
             for name, value in entry.items():
                 if name not in {"step", "epoch"}:

@@ -1,4 +1,4 @@
-"""Real media and real engines, small enough to make in a moment."""
+"""Small real media files and engines for all tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table, or say on the terminal why not, and fail."""
+    """Write the tables of docs/reliability.md; if that is not possible, print the reason and fail."""
     if not session.config.getoption("--write-reliability"):
         return
     why = "; ".join(session.config.stash[_UNPROVED]) or reliability.write_page(session.config.stash[_OUTCOMES])
@@ -71,7 +71,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def survived(request: pytest.FixtureRequest) -> Survived:
-    """Records for docs/reliability.md what happened to the fault of the test's marker, once all of it is proved."""
+    """Return a function that records the result of the fault in the marker of this test, for docs/reliability.md."""
     marker = request.node.get_closest_marker("fault")
     row = reliability.Row(*marker.args, **marker.kwargs)
 
@@ -82,7 +82,7 @@ def survived(request: pytest.FixtureRequest) -> Survived:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot try; on CI everything but a GPU is there, and nothing else may be skipped."""
+    """Skip tests that this machine cannot run; on CI only the tests that need a GPU may be skipped."""
     if not (HAS_GPU or os.environ.get("DEBLUR_REQUIRE_GPU") == "1"):
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -113,7 +113,7 @@ def write_clip(
     audio: str | None = None,
     options: dict[str, str] | None = None,
 ) -> list[Fraction]:
-    """A clip with the given time stamps (ten at 25 fps by default); returns them in seconds."""
+    """Write a clip with the given time stamps (ten at 25 fps by default) and return them in seconds."""
     pts = pts if pts is not None else [512 * index for index in range(10)]
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(codec, rate=25)
@@ -150,7 +150,7 @@ def write_engine(
     kind: int = TensorProto.UINT8,
     inputs: int = 1,
 ) -> Path:
-    """An engine that inverts colours, unless `nodes` say otherwise (from `x0` to `y`)."""
+    """Write an engine that inverts colours, or one of `nodes` that compute `y` from `x0`, and return its path."""
     white = helper.make_tensor("white", kind, [], [255])
     nodes = nodes or [helper.make_node("Sub", ["white", "x0"], ["y"])]
     graph = helper.make_graph(
@@ -172,7 +172,7 @@ def invert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Callable[[int], Path]:
-    """Mounts a disk of so many kilobytes, where the tests may."""
+    """Return a function that mounts a disk of a size in kilobytes; skips the test without the permission."""
     import subprocess
 
     mounted: list[Path] = []

@@ -22,7 +22,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 )
 SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
-"""Where what a page looks like is left, to be looked at."""
+"""Folder for screenshots of the pages."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The blur gate: what is sharp already is left alone."""
+"""The blur score, and `--skip-sharp`, which writes sharp frames unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.standin import install_stand_in, write_plan
 HELD_OUT = ROOT / "calib_data" / "held_out"
 
 
-def test_blur_grows_with_blur() -> None:
+def test_score_grows_with_blur() -> None:
     sharp = cv2.imread(str(HELD_OUT / "sharp" / "chelsea_2.jpg"))
     values = [blur_score(sharp), *(blur_score(cv2.blur(sharp, (width, 1))) for width in (3, 7, 15))]
     assert values == sorted(values)
@@ -45,7 +45,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
-def test_sharp_frames_pass_untouched_and_in_order(
+def test_sharp_frames_are_written_unchanged_and_in_order(
     mode: str, mixed: Path, invert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from runtime.engines.tensorrt import TensorRtEngine

@@ -1,4 +1,4 @@
-"""What must be survived, through the command line, with real faults: disks, pipes, memory, servers."""
+"""Real faults of disks, pipes, memory and servers, through the command line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def command(engine: Path, source: object, out: object, *more: object) -> list[st
 
 
 def run(*arguments: object, env: dict[str, str] | None = None) -> tuple[int, list[str], str]:
-    """Exit code, the lines that say `error:`, and all that was said."""
+    """Return the exit code, the lines that begin with `error:`, and all of standard error."""
     done = subprocess.run(
         command(*arguments), cwd=ROOT, env=os.environ | (env or {}), capture_output=True, text=True, check=False
     )
@@ -75,8 +75,8 @@ def test_a_file_that_is_cut_off(suffix: str, invert: Path, tmp_path: Path, survi
     survived("what is there is restored, and the end is missed", code=3, lost=0)
 
 
-def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
-    """OpenCV 4 makes up the rest of a JPEG; what follows its end may be anything."""
+def test_an_image_that_is_cut_off(tmp_path: Path) -> None:
+    """OpenCV 4 invents the missing rest of a JPEG; bytes after its end are allowed."""
     cv2.imwrite(str(tmp_path / "a.jpg"), make_image(200, 100))
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "more.jpg").write_bytes(whole + b"\0" * 100)
@@ -88,7 +88,7 @@ def test_a_picture_that_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_shared_data
-def test_whole_pictures_are_never_taken_for_cut_off() -> None:
+def test_complete_images_never_count_as_cut_off() -> None:
     pictures = [path for folder in ("train", "odd/image") for path in (SHARED / folder).rglob("*.jp*g")]
     refused = []
     for path in pictures:
@@ -127,7 +127,7 @@ def test_strange_names(name: str, clip: Path, invert: Path, tmp_path: Path, surv
 
 @pytest.mark.fault("Files", "output is the input", done="by its name and a symbolic link, with -y")
 @pytest.mark.parametrize("link", [None, os.symlink])
-def test_the_output_is_the_input(
+def test_output_that_is_the_input_is_refused(
     link: Callable[[Path, Path], None] | None, clip: Path, invert: Path, survived: Survived
 ) -> None:
     before, out = clip.read_bytes(), clip
@@ -188,7 +188,7 @@ def test_a_pipe_that_stalls_can_be_interrupted(kind: str, invert: Path, tmp_path
 
 
 @pytest.mark.fault("Files", "a second signal", done="SIGTERM twice while a pipe is silent")
-def test_a_second_signal_forces(invert: Path, tmp_path: Path, survived: Survived) -> None:
+def test_a_second_signal_ends_at_once(invert: Path, tmp_path: Path, survived: Survived) -> None:
     fifo = tmp_path / "fifo.mkv"
     os.mkfifo(fifo)
     write_clip(tmp_path / "in.mkv", size=(160, 120), pts=[512 * i for i in range(100)])
@@ -221,7 +221,7 @@ os._exit(code)
     [("image", each) for each in (5, 20, 100, 200, 400)] + [("video", each) for each in (5, 100, 200, 400, 500, 700)],
 )
 def test_too_little_memory(kind: str, mebibytes: int, invert: Path, tmp_path: Path, survived: Survived) -> None:
-    """Wherever it runs out: reading, decoding, threads, the engine, the encoder."""
+    """Memory runs out while reading, decoding, starting threads, restoring or encoding."""
     if kind == "image":
         cv2.imwrite(str(tmp_path / "in.png"), make_image(8000, 6000))
         source, out = tmp_path / "in.png", tmp_path / "out.png"
@@ -241,7 +241,7 @@ def test_too_little_memory(kind: str, mebibytes: int, invert: Path, tmp_path: Pa
 
 
 def serve_forever(url: str, kind: str, stop: threading.Event, *, fps: int = 50) -> None:
-    """Send a moving picture until told to stop, or nobody takes it."""
+    """Send a moving image until the event is set or the reader is gone."""
     try:
         with av.open(url, "w", format=kind) as container:
             stream = container.add_stream("mpeg2video" if kind == "mpegts" else "libx264", rate=fps)
@@ -258,7 +258,7 @@ def serve_forever(url: str, kind: str, stop: threading.Event, *, fps: int = 50) 
 
 
 class Television(http.server.ThreadingHTTPServer):
-    """MPEG-TS over HTTP, without an end; `hang_up` ends what is being sent."""
+    """Endless MPEG-TS over HTTP; `hang_up` ends the current response."""
 
     daemon_threads = True
 
@@ -314,7 +314,7 @@ def ended(child: subprocess.Popen[str], stats: Path, out: Path, *, code: int = 1
 
 
 @pytest.mark.fault("Live sources", "HTTP server goes away", done="MPEG-TS over HTTP, hung up and started again")
-def test_http_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
+def test_http_source_reconnects(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
     port = free_port()
     server = Television(broadcast, port)
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
@@ -332,7 +332,7 @@ def test_http_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survive
 
 
 @pytest.mark.fault("Live sources", "UDP sender goes away", done="MPEG-TS over UDP; silence of two seconds, then on")
-def test_udp_comes_back(invert: Path, tmp_path: Path, survived: Survived) -> None:
+def test_udp_source_reconnects(invert: Path, tmp_path: Path, survived: Survived) -> None:
     port, page = free_port(), free_port()
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"
     child = recorded(invert, f"udp://127.0.0.1:{port}", out, stats, "--serve", page)
@@ -354,7 +354,7 @@ def test_udp_comes_back(invert: Path, tmp_path: Path, survived: Survived) -> Non
 
 @pytest.fixture
 def mute() -> Iterator[int]:
-    """A server that accepts and says nothing."""
+    """A server that accepts connections and sends nothing."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         yield listener.getsockname()[1]
 
@@ -363,7 +363,7 @@ def mute() -> Iterator[int]:
     "Live sources", "mute after connecting", done="a server that accepts and says nothing: RTSP, HTTP, RTMP"
 )
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
-def test_a_mute_server_is_given_up_in_time(scheme: str, mute: int, invert: Path, survived: Survived) -> None:
+def test_a_silent_server_is_given_up_in_time(scheme: str, mute: int, invert: Path, survived: Survived) -> None:
     began = time.monotonic()
     code, errors, _ = run(invert, f"{scheme}://127.0.0.1:{mute}/a", "null", "--open-s", "2")
     took_s = time.monotonic() - began
@@ -374,7 +374,7 @@ def test_a_mute_server_is_given_up_in_time(scheme: str, mute: int, invert: Path,
 
 
 @pytest.mark.fault("Live sources", "never back", done="the server is killed for good, --max-reconnects 2")
-def test_a_server_that_never_comes_back(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
+def test_a_server_that_is_gone_for_good(broadcast: bytes, invert: Path, tmp_path: Path, survived: Survived) -> None:
     port = free_port()
     server = Television(broadcast, port)
     out, stats = tmp_path / "out.mp4", tmp_path / "s.json"

@@ -1,4 +1,4 @@
-"""Frames that cannot be right: the original goes on, counted, or the run ends with 8."""
+"""Impossible results are replaced by their input and counted, or end the run with code 8."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jp
 
 @pytest.fixture(params=[np.nan, np.inf], ids=["nan", "inf"])
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The bundled FP32 engine with one weight gone wrong, as a half-precision overflow leaves it."""
+    """The bundled FP32 engine with one weight that is NaN or infinite, as after a half-precision overflow."""
     model = onnx.load(BUNDLED.with_name("edge-s_fp32.onnx"))
     bias = next(tensor for tensor in model.graph.initializer if tensor.dims == [32])
     values = numpy_helper.to_array(bias).copy()
@@ -33,7 +33,7 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
-def test_nan_passes_the_original_on(
+def test_nan_is_replaced_by_the_input(
     provider: str, broken: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--engine", str(broken), "--provider", provider, "--source", str(clip)]
@@ -48,8 +48,8 @@ def test_nan_passes_the_original_on(
 
 
 @pytest.mark.parametrize("place", range(16))
-def test_one_place_of_every_patch_is_seen(place: int) -> None:
-    """A channel gone wrong blackens one pixel of each square of 4x4."""
+def test_every_position_inside_a_patch_is_examined(place: int) -> None:
+    """A wrong channel blackens one pixel of each 4x4 square."""
     hurt = FRAME.copy()
     hurt[place // 4 :: 4, place % 4 :: 4] = 0
     assert "blank" in find_fault(FRAME, hurt)
@@ -73,7 +73,7 @@ def test_saturation_and_casts_are_found(spoil: object, words: str) -> None:
     assert words in find_fault(FRAME, np.clip(spoil(FRAME.astype(int)), 0, 255).astype(np.uint8))
 
 
-def test_what_may_be_right_is_left_alone() -> None:
+def test_possible_results_are_accepted() -> None:
     engine = open_engine(provider="cpu")
     guard = OutputGuard()
     for index, frame in enumerate(open_source(str(DEMO_CLIP))):

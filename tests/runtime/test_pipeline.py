@@ -1,4 +1,4 @@
-"""Three threads that always end: at the end of the source, at an error, when told to."""
+"""The three threads of a pipeline always end: at the end of the source, after an error, after `stop`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Numbers:
 
 
 class Slow(SynchronousEngine):
-    """An engine that takes its time, and may fail."""
+    """An engine that needs a given time for a frame and can fail."""
 
     def __init__(self, seconds: float = 0.0, fail_at: int = -1) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Slow(SynchronousEngine):
 
 
 class Kept(NullSink):
-    """A sink that remembers, and may fail."""
+    """A sink that keeps its frames in memory and can fail."""
 
     def __init__(self, fail_at: int = -1) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def test_failure_of_any_part_ends_the_run_and_reaches_the_caller(part: str, at: 
 
 
 @pytest.mark.timeout(10)
-def test_reader_that_hangs_does_not_hold_up_an_error() -> None:
+def test_reader_that_hangs_does_not_delay_an_error() -> None:
     class Stuck(Numbers):
         def __iter__(self) -> Iterator[Frame]:
             yield from super().__iter__()
@@ -146,7 +146,7 @@ def test_reader_that_hangs_does_not_hold_up_an_error() -> None:
 
 
 @pytest.mark.parametrize(("is_live", "complete"), [(False, False), (True, True)])
-def test_stop_finishes_what_is_under_way(is_live: bool, complete: bool) -> None:
+def test_stop_finishes_frames_in_progress(is_live: bool, complete: bool) -> None:
     sink = Kept()
     source = Numbers(10_000, is_live=is_live, every_seconds=0.001)
     pipeline = Pipeline(source, Slow(), sink, UNGUARDED)

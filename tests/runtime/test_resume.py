@@ -1,4 +1,4 @@
-"""A job that was killed is finished as if it had not been: the same frames, times and sound."""
+"""A job that was killed and resumed has the same frames, times and sound as one that was not killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.rig.held import Held
 
 COUNT = 260
 HELD_AT = 240
-"""Frames that a run which is to be killed writes at most."""
+"""Largest number of frames that a run writes before it is killed."""
 Contents = tuple[list[tuple[Fraction, str]], list[bytes]]
 
 
@@ -34,7 +34,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(path: Path) -> Contents:
-    """Every frame with its time, and the sound as it is stored."""
+    """Return every frame with its time, and the stored sound packets."""
     frames = [
         (frame.pts * frame.time_base, hashlib.sha256(frame.pixels.tobytes()).hexdigest())
         for frame in open_source(str(path))
@@ -70,7 +70,7 @@ def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) ->
 @pytest.mark.fault("Files", "kill -9, then --resume", done="twice at random points of a job, then finished")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
-def test_killed_at_random_points_it_is_finished_alike(
+def test_a_job_killed_at_random_points_ends_with_the_same_output(
     kills: int,
     long_clip: Path,
     whole: tuple[str, Contents],
@@ -95,7 +95,7 @@ def test_killed_at_random_points_it_is_finished_alike(
 
 
 def unfinished(source: Path, out: Path, frames: int) -> None:
-    """What a run that is killed after so many frames leaves."""
+    """Kill a run after a number of frames and return what it leaves."""
     opened = open_source(str(source))
     sink = VideoSink(out, opened.info, job="deblur test")
     for _, frame in zip(range(frames), opened, strict=False):
@@ -106,7 +106,7 @@ def unfinished(source: Path, out: Path, frames: int) -> None:
     opened.close()
 
 
-def test_only_whole_chunks_are_taken_over(long_clip: Path, tmp_path: Path) -> None:
+def test_only_complete_chunks_are_kept(long_clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     unfinished(long_clip, out, 130)
     source = open_source(str(long_clip))
@@ -131,7 +131,9 @@ def test_an_unfinished_output_of_another_job_is_left_alone(
     assert out.with_name("a.partial.mp4").read_bytes() == before
 
 
-def test_what_cannot_be_resumed_says_so(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_that_cannot_be_resumed_are_refused(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--source", str(clip), "--out", str(tmp_path / "frames"), "--resume"]) == 2
     assert "only a video into a video can be resumed" in capsys.readouterr().err
 

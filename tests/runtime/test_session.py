@@ -1,4 +1,4 @@
-"""Several sources through one engine."""
+"""Several sources that share one engine."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_each_pipeline_gets_its_own_frames_in_order(slots: int) -> None:
     assert shared.engine.most <= slots
 
 
-def test_turns_are_fair() -> None:
-    """Of two that always wait, neither has two turns in a row for long."""
+def test_clients_get_the_engine_alternately() -> None:
+    """Two clients that always wait alternate; neither gets the engine many times in a row."""
     engine = Recorded()
     shared = SharedEngine(engine)
     together = threading.Barrier(2)
@@ -95,7 +95,7 @@ def test_turns_are_fair() -> None:
     assert abs(both.count(1) - both.count(2)) < 0.2 * len(both)
 
 
-def test_a_failure_concerns_its_own_pipeline() -> None:
+def test_a_failure_ends_only_its_own_pipeline() -> None:
     shared = SharedEngine(Recorded(fail_on=70))
     clients = [shared.create_client(), shared.create_client()]
     good, bad = Kept(), Kept()
@@ -112,8 +112,8 @@ def test_a_failure_concerns_its_own_pipeline() -> None:
     assert len(good.frames) == 50
 
 
-def test_live_sources_that_share_a_slow_engine_stay_fresh() -> None:
-    """A frame is chosen when its turn comes: it waits for its own work, not for that of the others."""
+def test_live_sources_that_share_a_slow_engine_deliver_new_frames() -> None:
+    """A frame is chosen when the engine is free for it, so it does not wait for the frames of other sources."""
     shared = SharedEngine(Busy(0.05))
     pipelines = []
     for _ in range(4):
@@ -137,7 +137,9 @@ def test_live_sources_that_share_a_slow_engine_stay_fresh() -> None:
         assert pipeline.latencies["total"].percentile_ms(50) < 50 + 2 * 1000 / 60 + 50
 
 
-def test_two_files_at_once(clip: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_files_at_the_same_time(
+    clip: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_clip(tmp_path / "b.mp4", size=(32, 24), pts=[512 * index for index in range(30)])
     sources = ["--source", str(clip), "--source", str(tmp_path / "b.mp4")]
     outs = ["--out", str(tmp_path / "a_out.mp4"), "--out", str(tmp_path / "b_out.mp4")]
@@ -150,7 +152,7 @@ def test_two_files_at_once(clip: Path, invert: Path, tmp_path: Path, capsys: pyt
     assert "30 read, 30 written" in capsys.readouterr().err
 
 
-def test_one_that_fails_ends_alone(
+def test_a_source_that_fails_stops_no_other(
     clip: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_clip(tmp_path / "cut.mkv", size=(320, 240), pts=[512 * index for index in range(100)])
@@ -182,7 +184,7 @@ def test_one_source_into_two_files(clip: Path, invert: Path, tmp_path: Path) -> 
         (["--out", "{clip}", "--out", "a.mp4", "-y"], "the output of one source is another"),
     ],
 )
-def test_what_does_not_fit_together(
+def test_sources_and_outputs_that_do_not_fit_are_refused(
     arguments: list[str], words: str, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [argument.format(clip=clip) for argument in arguments]

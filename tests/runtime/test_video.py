@@ -1,4 +1,4 @@
-"""The command line as a user types it."""
+"""The command line of `python -m runtime.video`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_bundled_engine_is_the_default(clip: Path, tmp_path: Path, capsys: pytes
     assert "edge-s_int8_cpu, int8_cpu, " in capsys.readouterr().err
 
 
-def test_picture_to_picture_and_folder_to_folder(tmp_path: Path, invert: Path) -> None:
+def test_image_to_image_and_folder_to_folder(tmp_path: Path, invert: Path) -> None:
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "a.png"), make_image(21, 13))
     cv2.imwrite(str(tmp_path / "in" / "b.png"), make_image(16, 12))
@@ -111,7 +111,7 @@ def test_bad_input_gets_one_line_and_its_code(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_first_error_is_told_when_the_statistics_fail_too(
+def test_first_error_is_reported_when_the_statistics_fail_too(
     tmp_path: Path, invert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "junk.png").write_bytes(b"junk")
@@ -128,7 +128,7 @@ def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.fault("Files", "output exists", done="without an answer, with -y")
-def test_existing_output_is_replaced_only_when_told(
+def test_existing_output_is_replaced_only_on_request(
     clip: Path, invert: Path, tmp_path: Path, survived: Survived
 ) -> None:
     out = tmp_path / "out.mp4"
@@ -155,7 +155,7 @@ def test_terminal_is_asked(
 
 
 @pytest.mark.needs_screen
-def test_window_and_file_at_once(clip: Path, invert: Path, tmp_path: Path) -> None:
+def test_window_and_file_at_the_same_time(clip: Path, invert: Path, tmp_path: Path) -> None:
     assert run("--engine", invert, "--source", clip, "--show", "--out", tmp_path / "out.mp4") == 0
     assert len(list(open_source(str(tmp_path / "out.mp4")))) == 10
 
@@ -250,7 +250,7 @@ def test_memory_stays_flat_over_a_long_clip(tmp_path: Path) -> None:
     assert max(second) < max(first) * 1.05
 
 
-def test_the_line_of_progress_is_cleared_for_the_report(tmp_path: Path, invert: Path) -> None:
+def test_progress_line_is_cleared_before_the_report(tmp_path: Path, invert: Path) -> None:
     import os
     import pty
 

@@ -11,6 +11,8 @@ To add a network, write one file next to this one with a subclass of `Generator`
             self.conv1 = nn.Conv2d(3, width, 3, padding=1)
             self.conv2 = nn.Conv2d(width, width, 3, padding=1)
             self.conv3 = nn.Conv2d(width, 3, 3, padding=1)
+            nn.init.zeros_(self.conv3.weight)  # training begins with the blurred image
+            nn.init.zeros_(self.conv3.bias)
 
         def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, H, W]
             features = F.relu(self.conv2(F.relu(self.conv1(x))))  # [N, width, H, W]

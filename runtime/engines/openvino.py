@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,7 @@ class OpenVinoEngine(SynchronousEngine):
             self._settings["INFERENCE_NUM_THREADS"] = threads
             # With pinning, several engines of one thread each would all run on the same core.
             self._settings["ENABLE_CPU_PINNING"] = False
-        self._core: Any = openvino.Core()
+        self._core: Any = _shared_core()
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         """Inference requests by shape of the batch; the one used last is at the end."""
         try:
@@ -80,3 +81,14 @@ class OpenVinoEngine(SynchronousEngine):
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
+
+
+@lru_cache(maxsize=1)
+def _shared_core() -> Any:
+    """Return the one OpenVINO core of the process, which is never released.
+
+    After the last core is released, the next signal crashes the process (seen with OpenVINO 2026.4).
+    """
+    import openvino  # noqa: PLC0415 - optional dependency
+
+    return openvino.Core()

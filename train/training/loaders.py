@@ -76,7 +76,8 @@ class TrainingData:
         """Number of steps of the whole run."""
         self._workers = 0 if isinstance(self._pairs, CropDataset) else recipe.workers
         keys = list_validation_keys(len(held_out_pairs), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
-        self.validation: Iterable[Batch] = _BatchLoader(held_out_pairs, keys, workers=self._workers)
+        self._loaders = [_BatchLoader(held_out_pairs, keys, workers=self._workers)]
+        self.validation: Iterable[Batch] = self._loaders[0]
         """Validation batches of this process, the same each time."""
 
     def iterate_batches(self, *, start: int) -> Iterable[Batch]:
@@ -93,7 +94,13 @@ class TrainingData:
         )
         if isinstance(self._pairs, CropDataset) and DeviceCrops.fits(self._pairs, ranks.device):
             return DeviceCrops(self._pairs, ranks.device).iterate_batches(keys)
-        return _BatchLoader(self._pairs, keys, workers=self._workers)
+        self._loaders.append(_BatchLoader(self._pairs, keys, workers=self._workers))
+        return self._loaders[-1]
+
+    def close(self) -> None:
+        """End the processes that read batches in advance; without it they may keep this process from ending."""
+        for loader in self._loaders:
+            loader.close()
 
 
 def count_steps_per_epoch(rows: int, *, batch: int) -> int:
@@ -147,6 +154,12 @@ class _BatchLoader(Iterable[Batch]):
             if isinstance(batch, InputError):
                 raise batch
             yield batch[0], batch[1]
+
+    def close(self) -> None:
+        """End the worker processes: they ignore SIGTERM, with which Python ends them at exit, and it would wait for ever."""
+        iterator = self._loader._iterator  # noqa: SLF001 - PyTorch has no public way
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class _ErrorsAsValues(Dataset["Pair | InputError"]):

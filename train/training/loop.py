@@ -136,6 +136,7 @@ class Training:
         """Train to the last step, or until early stopping; raises DivergedError and InterruptedRunError."""
         is_alone = self._ranks.count == 1  # torchrun ends its processes itself
         with ExitStack() as stack:
+            stack.callback(self._data.close)
             log = stack.enter_context(RunLog(self._run, from_step=self._step)) if self._ranks.is_first else None
             if log:
                 tqdm.write(f"computing in {self._networks.step.precision} on {self._ranks.device}")

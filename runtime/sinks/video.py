@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -35,8 +36,8 @@ _CHUNK_GOPS = 5
 resumed run writes the same file as an undisturbed one."""
 _ENCODER_FRAMES = 64
 """Approximate number of frames that x264 holds: look-ahead, references and threads."""
-_MAX_REORDERED = 3
-"""Largest number of frames that H.264 delays for reordering."""
+_REORDERED_FRAMES = 2
+"""Number of frames by which x264 delays decoding: its B-frames refer to one B-frame between them (B-pyramid)."""
 
 
 class VideoSink:
@@ -55,8 +56,8 @@ class VideoSink:
         self._encoder: av.VideoCodecContext | None = None
         self._in_chunk = 0
         """Number of frames in the current chunk."""
-        self._last_dts: Fraction | None = None
-        """Decoding time of the last packet that was written, in seconds."""
+        self._decoding_times: deque[Fraction] = deque()
+        """Decoding times of the next packets in seconds, see `_present`."""
         self._source = source
         self._warnings: list[str] = []
         self._scaled = 0
@@ -100,22 +101,26 @@ class VideoSink:
         with av.open(str(self._before)) as unfinished:
             stream = unfinished.streams.video[0]
             self._open_container(stream.width, stream.height)
-            whole = frames // self._chunk_frames * self._chunk_frames
             # Muxers take H.264 in the form that encoders produce (Annex B); files hold another form.
             to_annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
-            shift = None
-            for packet in islice(read_whole_packets(unfinished), whole):
-                assert packet.pts is not None
-                assert packet.time_base
-                if packet.dts is None:  # the first packets of Matroska
-                    packet.dts = packet.pts - _MAX_REORDERED
+            time_base = stream.time_base
+            assert time_base
+            packets = read_whole_packets(unfinished)
+            copied = 0
+            shift: int | None = None
+            while copied + self._chunk_frames <= frames:
+                chunk = list(islice(packets, self._chunk_frames))
                 if shift is None:  # Matroska moves its first packet to time zero
-                    shift = round(start / packet.time_base) - packet.pts
-                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                if self._audio:
-                    self._audio.copy_until(float(packet.pts * packet.time_base))
-                self._mux(to_annex_b.filter(packet))
-        return whole
+                    shift = round(start / time_base) - min(_pts(packet) for packet in chunk)
+                for packet in chunk:
+                    packet.pts = _pts(packet) + shift
+                for pts in sorted(_pts(packet) for packet in chunk):
+                    self._present(pts * time_base)
+                for packet in chunk:
+                    packet.dts = packet.pts  # the filter wants a number; `_mux` sets the true one
+                    self._mux(to_annex_b.filter(packet))
+                copied += len(chunk)
+        return copied
 
     def write(self, frame: Frame) -> None:
         """Encode and write a frame; raises OutputError, or MemoryError if memory does not suffice."""
@@ -193,8 +198,7 @@ class VideoSink:
             self._scaled += 1
         yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt))
         yuv.pts, yuv.time_base = frame.pts, frame.time_base
-        if self._audio:
-            self._audio.copy_until(frame.pts_seconds)
+        self._present(frame.pts * frame.time_base)
         if self._encoder is None:
             self._encoder = self._open_encoder()
         self._mux(self._encoder.encode(yuv))
@@ -229,16 +233,25 @@ class VideoSink:
             self._mux(self._encoder.encode(None))
             self._encoder, self._in_chunk = None, 0
 
+    def _present(self, seconds: Fraction) -> None:
+        """Take the presentation time of the next frame: it is the decoding time of the packet that comes two later.
+
+        So decoding times increase and are never after the presentation, at any frame rate and across chunks.
+        """
+        if not self._decoding_times:  # the first frame: earlier times continue at the nominal rate
+            early = range(_REORDERED_FRAMES, 0, -1)
+            self._decoding_times.extend(seconds - frames / self._source.frame_rate for frames in early)
+        self._decoding_times.append(seconds)
+
     def _mux(self, packets: list[Packet[Any]]) -> None:
-        """Write packets; their decoding times increase across chunks, also at an uneven frame rate."""
+        """Write packets in decoding order, and the sound up to each of them."""
         assert self._container is not None
         for packet in packets:
-            packet.stream = self._stream
-            assert packet.dts is not None
             assert packet.time_base
-            if self._last_dts is not None and packet.dts * packet.time_base <= self._last_dts:
-                packet.dts = math.floor(self._last_dts / packet.time_base) + 1
-            self._last_dts = packet.dts * packet.time_base
+            seconds = self._decoding_times.popleft()
+            packet.stream, packet.dts = self._stream, math.floor(seconds / packet.time_base)
+            if self._audio:
+                self._audio.copy_until(float(seconds))
             self._container.mux(packet)
 
     def _finish(self, *, with_rest_of_sound: bool) -> None:
@@ -255,10 +268,18 @@ class VideoSink:
             self._container.close()
 
 
+def _pts(packet: Packet[Any]) -> int:
+    assert packet.pts is not None
+    return packet.pts
+
+
 def _container_options(path: Path, source: SourceInfo) -> dict[str, str]:
+    # A packet waits for the sound that belongs before it: 10 s by default, in vain once the sound has ended, and a kill
+    # would lose it. `_mux` writes sound in time, so that a short wait suffices.
+    options = {"max_interleave_delta": str(_FRAGMENT_SECONDS * av.time_base), "flush_packets": "1"}
     if path.suffix.lower() == ".mkv":
-        return {}  # Matroska plays up to its last cluster in any case
-    return {
+        return options  # Matroska plays up to its last cluster in any case
+    return options | {
         # Fragments until the end. The index of each fragment is written after its first frames, so that it states
         # their time stamps in ticks of the source.
         "movflags": "hybrid_fragmented+delay_moov",

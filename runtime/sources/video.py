@@ -23,6 +23,8 @@ from runtime.sources.base import SourceInfo
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
+_MAX_GUESSED_RATE = 240
+"""Largest frame rate that is believed if the file states none: FFmpeg guesses ticks of the clock for uneven rates."""
 STDIN = Path("-")
 _MAX_DAMAGED_PACKETS = 1000
 """Number of packets in a row that may fail to decode before the file is given up."""
@@ -94,7 +96,7 @@ class VideoSource:
         try:
             self._stream = _video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
-            self._rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+            self._rate = self._stream.average_rate or _guessed_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
@@ -216,6 +218,11 @@ def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
     raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
+
+
+def _guessed_rate(stream: av.VideoStream) -> Fraction:
+    guess = stream.guessed_rate
+    return guess if guess and guess <= _MAX_GUESSED_RATE else _DEFAULT_RATE
 
 
 def _rotate(pixels: Pixels, rotation: int) -> Pixels:

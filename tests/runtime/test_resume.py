@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
+import subprocess
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
+from runtime.sinks.unfinished import inspect_unfinished
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
@@ -24,13 +25,28 @@ HELD_AT = 240
 Contents = tuple[list[tuple[Fraction, str]], list[bytes]]
 
 
+def make_source(path: Path, *, sound: str | None, size: str = "320x192", is_even: bool = False) -> Path:
+    """Write 26 seconds with B-frames at 10 frames per second, at an uneven rate unless `is_even`, with sound."""
+    uneven = "" if is_even else ",setpts=PTS+0.06*random(1)/TB"
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        f"testsrc2=s={size}:r=10:d={COUNT / 10},settb=1/1000{uneven}",
+    ]
+    command += ["-f", "lavfi", "-i", f"anoisesrc=d={COUNT / 10}:r=48000:a=0.1"] if sound else []
+    command += ["-fps_mode", "passthrough", "-c:v", "libx264", "-bf", "3", "-b_strategy", "0", "-pix_fmt", "yuv444p"]
+    subprocess.run([*command, *(["-c:a", sound] if sound else []), str(path)], check=True)
+    return path
+
+
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """260 frames at an uneven rate about 10, so that a run has several chunks; a second of sound."""
-    path = tmp_path_factory.mktemp("long") / "long.mp4"
-    pts = np.cumsum(np.random.default_rng(0).choice([1000, 1280, 1500], COUNT)).tolist()
-    write_clip(path, size=(320, 192), pts=pts, audio="aac")
-    return path
+    """260 frames at an uneven rate of about 10, so that a run has several chunks, with sound to the end."""
+    return make_source(tmp_path_factory.mktemp("long") / "long.mkv", sound="aac")
 
 
 def contents(path: Path) -> Contents:
@@ -67,11 +83,19 @@ def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) ->
     assert not out.exists()
 
 
+def kill_twice_and_finish(source: Path, out: Path, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> int:
+    """Kill a job at two random points, finish it, and return the number of frames that the last run did not repeat."""
+    arguments = command(source, out)
+    for frame in sorted(chance.randint(COUNT // 10, HELD_AT) for _ in range(2)):
+        run_and_kill(arguments, out, frame, chance.uniform(0, 0.03))
+    assert main([*arguments, "--resume"]) == 0
+    assert sorted(path.name for path in out.parent.glob(f"{out.stem}.*")) == [out.name]
+    return int(capsys.readouterr().err.split("resume  after ")[1].split()[0])
+
+
 @pytest.mark.fault("Files", "kill -9, then --resume", done="twice at random points of a job, then finished")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_a_job_killed_at_random_points_ends_with_the_same_output(
-    kills: int,
     long_clip: Path,
     whole: tuple[str, Contents],
     tmp_path: Path,
@@ -79,19 +103,37 @@ def test_a_job_killed_at_random_points_ends_with_the_same_output(
     survived: Survived,
 ) -> None:
     suffix, expected = whole
-    chance = random.Random(kills)  # noqa: S311
+    chance = random.Random(suffix)  # noqa: S311
     resumed_after = []
-    for index in range(kills):
+    for index in range(3):
         out = tmp_path / f"{index}{suffix}"
-        arguments = command(long_clip, out)
-        for frame in sorted(chance.randint(COUNT // 10, HELD_AT) for _ in range(2)):
-            run_and_kill(arguments, out, frame, chance.uniform(0, 0.03))
-        assert main([*arguments, "--resume"]) == 0
-        resumed_after.append(int(capsys.readouterr().err.split("resume  after ")[1].split()[0]))
+        resumed_after.append(kill_twice_and_finish(long_clip, out, chance, capsys))
         assert contents(out) == expected
-        assert sorted(path.name for path in tmp_path.glob(f"{index}.*")) == [out.name]
     assert max(resumed_after) > 0, "every run was killed before a chunk was whole"
-    survived(f"{kills} jobs: frames, times and sound as if never stopped", code=0, lost=0)
+    survived("3 jobs: frames, times and sound as if never stopped", code=0, lost=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("sound", [None, "aac", "libmp3lame", "libopus", "flac"])
+@pytest.mark.parametrize("kind", ["even", "uneven", "odd size"])
+def test_sixty_jobs_killed_at_random_points(
+    kind: str, sound: str | None, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kill two jobs of each kind twice: B-frames, even and uneven times, odd sizes, four sound codecs and none."""
+    size = "161x97" if kind == "odd size" else "160x96"
+    source = make_source(tmp_path / "source.mkv", sound=sound, size=size, is_even=kind == "even")
+    whole = tmp_path / f"whole{suffix}"
+    assert main(command(source, whole)) == 0
+    expected = contents(whole)
+    assert len(expected[0]) == COUNT
+    assert bool(expected[1]) == bool(sound)
+    chance = random.Random(f"{kind} {sound} {suffix}")  # noqa: S311
+    for index in range(2):
+        out = tmp_path / f"{index}{suffix}"
+        kill_twice_and_finish(source, out, chance, capsys)
+        assert contents(out) == expected
 
 
 def unfinished(source: Path, out: Path, frames: int) -> None:
@@ -117,6 +159,19 @@ def test_only_complete_chunks_are_kept(long_clip: Path, tmp_path: Path) -> None:
     source.skip(done)
     first = next(iter(source))
     assert first.pts == [frame.pts for frame in open_source(str(long_clip))][done]
+    sink.close(complete=False)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_that_ends_early_does_not_hold_frames_back(suffix: str, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, pts=[512 * index for index in range(400)], audio="aac")  # one second of sound
+    source = open_source(str(clip))
+    sink = VideoSink(tmp_path / f"a{suffix}", source.info)
+    for frame in source:
+        sink.write(frame)
+    frames_of_encoder_and_two_fragments = 64 + 2 * 25
+    assert inspect_unfinished(tmp_path / f"a.partial{suffix}").frames >= 400 - frames_of_encoder_and_two_fragments
     sink.close(complete=False)
 
 

@@ -156,7 +156,7 @@ class _BatchLoader(Iterable[Batch]):
             yield batch[0], batch[1]
 
     def close(self) -> None:
-        """End the worker processes: they ignore SIGTERM, with which Python ends them at exit, and it would wait for ever."""
+        """End the worker processes; they ignore SIGTERM, with which Python would end them at exit and then wait."""
         iterator = self._loader._iterator  # noqa: SLF001 - PyTorch has no public way
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001

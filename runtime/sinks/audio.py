@@ -16,14 +16,12 @@ from av.format import Flags
 from av.packet import Packet
 
 from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
-from runtime.sources.timeline import Timeline
+from runtime.sources.timeline import Timeline, duration_of
 from runtime.sources.video import has_codec, open_container
 
 _REFUSALS = {errno.EINVAL, errno.EPERM}
 """Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
 
-_LONGEST_PACKET_S = 60
-"""Longest duration of a packet in seconds; FFmpeg makes a negative one, at the end of Ogg files, a very large one."""
 
 
 @dataclass
@@ -111,12 +109,11 @@ class AudioCopy:
     def _space(self, packet: Packet[Any], track: _Track) -> None:
         """Move a packet to a tick of its own if the container wants that: times in milliseconds may be equal."""
         assert track.output.time_base
-        assert packet.time_base
         tick = track.output.time_base
         dts = round(_start(packet) / tick)
-        duration = (packet.duration or 0) * packet.time_base
-        if not 0 <= duration <= _LONGEST_PACKET_S:
-            packet.duration = duration = 0
+        duration = duration_of(packet)
+        if not duration:
+            packet.duration = 0
         if track.next_dts is not None and dts < track.next_dts:
             packet.duration = round(duration / tick)
             packet.pts = packet.dts = dts = track.next_dts

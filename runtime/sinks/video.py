@@ -55,6 +55,8 @@ class VideoSink:
         self._encoder: av.VideoCodecContext | None = None
         self._in_chunk = 0
         """Number of frames in the current chunk."""
+        self._delay_ticks = 0
+        """Ticks that are added to every time, so that the first is not negative: players hide such frames."""
         self._last_dts: Fraction | None = None
         """Decoding time of the last packet that was written, in seconds."""
         self._source = source
@@ -121,6 +123,7 @@ class VideoSink:
         """Encode and write a frame; raises OutputError, or MemoryError if memory does not suffice."""
         try:
             if self._container is None:
+                self._delay_ticks = max(0, -frame.pts)
                 self._open_container(*frame.size)
             self._encode(frame)
         except (FFmpegError, OSError) as error:
@@ -174,7 +177,8 @@ class VideoSink:
         self._configure(self._stream.codec_context)  # only describes the stream: each chunk has its own encoder
         if self._job:
             container.metadata[JOB_KEY] = self._job
-        audio = AudioCopy(self._source.audio, container) if self._source.audio else None
+        delay = self._delay_ticks * self._source.time_base
+        audio = AudioCopy(self._source.audio, container, delay=delay) if self._source.audio else None
         try:
             container.start_encoding()
         except BaseException:  # FFmpeg crashes if anything is written after a header that failed
@@ -192,9 +196,9 @@ class VideoSink:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             self._scaled += 1
         yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt))
-        yuv.pts, yuv.time_base = frame.pts, frame.time_base
+        yuv.pts, yuv.time_base = frame.pts + self._delay_ticks, frame.time_base
         if self._audio:
-            self._audio.copy_until(frame.pts_seconds)
+            self._audio.copy_until(float(yuv.pts * frame.time_base))
         if self._encoder is None:
             self._encoder = self._open_encoder()
         self._mux(self._encoder.encode(yuv))

@@ -22,6 +22,15 @@ _LONGEST_REORDERING_S = 5
 _LONGEST_OVERLAP_S = 1
 """Seconds that a stream may begin too early after a jump, if the streams stay in step that way."""
 
+_LONGEST_PACKET_S = 60
+"""Longest credible duration of a packet in seconds: FFmpeg states 25 hours for the last one of some Ogg files."""
+
+
+def duration_of(packet: Packet[Any]) -> Fraction:
+    """Return the duration of a packet in seconds; 0 if it is not stated or not credible."""
+    duration = (packet.duration or 0) * (packet.time_base or Fraction(0))
+    return duration if 0 <= duration <= _LONGEST_PACKET_S else Fraction(0)
+
 
 @dataclass
 class _Track:
@@ -51,7 +60,7 @@ class Timeline:
         """Shift after the last jump that was confirmed."""
         self._newest = self._shift
         self._end = Fraction(0)
-        """End of all packets so far in seconds, shifted."""
+        """Latest end of a packet so far in seconds, shifted."""
         self._tracks: dict[int, _Track] = {}
         is_broadcast = bool(container.format.flags & Flags.ts_discont.value)
         self._longest_gap = _LONGEST_GAP_S if is_broadcast else math.inf
@@ -64,17 +73,20 @@ class Timeline:
         if packet.stream.type not in ("video", "audio") or not packet.time_base:
             return
         track = self._tracks.setdefault(packet.stream.index, _Track(self._shift))
-        shift = track.shift if packet.dts is None else self._follow(track, packet.dts * packet.time_base)
+        shift = track.shift if packet.dts is None else self._find_shift(track, packet)
         ticks = round(shift / packet.time_base)
         if packet.pts is not None:
             packet.pts += ticks
+            self._end = max(self._end, packet.pts * packet.time_base + duration_of(packet))
         if packet.dts is not None:
             packet.dts += ticks
             track.last = packet.dts * packet.time_base
-            self._end = max(self._end, track.last + (packet.duration or 0) * packet.time_base)
 
-    def _follow(self, track: _Track, time: Fraction) -> Fraction:
-        """Return the shift of a packet with a decoding time in seconds."""
+    def _find_shift(self, track: _Track, packet: Packet[Any]) -> Fraction:
+        """Return the shift of a packet that has a decoding time."""
+        assert packet.dts is not None
+        assert packet.time_base
+        time = packet.dts * packet.time_base
         if self._fits(track, time + track.shift, self._longest_step_back):
             track.candidate = None
             return track.shift
@@ -84,7 +96,7 @@ class Timeline:
             self._shift = track.shift = track.candidate
             return track.shift
         if not self._fits(track, time + self._newest, Fraction(_LONGEST_OVERLAP_S)):
-            self._newest = self._end - time
+            self._newest = self._end - (packet.dts if packet.pts is None else packet.pts) * packet.time_base
         track.candidate = self._newest
         return self._newest
 

@@ -2,67 +2,146 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
+from av.format import Flags
 from av.packet import Packet
-from av.stream import Stream
 
-from runtime.sources.video import open_container
+from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
+from runtime.sources.timeline import Timeline, duration_of
+from runtime.sources.video import has_codec, open_container
+
+_REFUSALS = {errno.EINVAL, errno.EPERM}
+"""Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
+
+
+@dataclass
+class _Track:
+    """A stream of sound that is copied."""
+
+    output: AudioStream
+    bitstream: Bitstream
+    last_start: Fraction | None = None
+    """Decoding time of the last packet in seconds."""
+    next_dts: int | None = None
+    """Smallest decoding time that the next packet may have, in ticks of the output."""
 
 
 class AudioCopy:
     """Copies all sound streams of a media file into an output container that is being written.
 
     It opens the file a second time, so that sound never waits for frames in a queue. Streams that the container cannot
-    hold are left out and named in `warnings`. Methods raise PyAV's own errors.
+    hold are left out, as are packets that do not follow the one before or are damaged; `warnings` names both. Times are
+    moved as those of the frames are, see `Timeline`, and by `delay` seconds. Methods raise PyAV's own errors if the
+    output cannot be written.
     """
 
-    def __init__(self, path: Path, output: OutputContainer) -> None:
-        self.warnings: list[str] = []
-        self._output = output
+    def __init__(self, path: Path, output: OutputContainer, *, delay: Fraction = Fraction(0)) -> None:
+        self._output, self._delay = output, delay
+        self._warnings: list[str] = []
+        self._skipped = 0
+        """Number of packets that were left out."""
+        is_lenient = bool(output.format.flags & Flags.ts_nonstrict.value)  # type: ignore[operator]
+        self._min_step_ticks = 0 if is_lenient else 1
+        self._tracks: dict[int, _Track] = {}
+        first_packets = read_first_packets(path)
         self._input = open_container(path)
-        self._copies = {}
+        self._timeline = Timeline(self._input)
         for stream in self._input.streams.audio:
-            if stream.codec_context.name in output.supported_codecs:
-                self._copies[stream.index] = output.add_stream_from_template(stream)
-            else:
-                self.warnings.append(
-                    f"sound left out: {output.format.name.split(',')[0]} files cannot hold {stream.codec_context.name}"
-                )
+            self._add_track(stream, first_packets.get(stream.index, []))
         self._packets = self._read_packets()
         self._next = next(self._packets, None)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about sound that was left out so far."""
+        skipped = [f"{self._skipped} packets of sound did not follow or were damaged, and were left out"]
+        return self._warnings + (skipped if self._skipped else [])
+
     def copy_until(self, seconds: float | None) -> None:
         """Write the packets that start before a time in seconds; None writes all that are left."""
-        while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
+        while self._next is not None and (seconds is None or _start(self._next) < seconds):
             packet, self._next = self._next, next(self._packets, None)
-            packet.stream = self._copies[packet.stream.index]
-            self._output.mux(packet)
+            index = packet.stream.index
+            if index not in self._tracks:
+                continue
+            try:
+                self._write(packet, self._tracks[index])
+            except FFmpegError as error:
+                if error.errno not in _REFUSALS and not isinstance(error, InvalidDataError):
+                    raise
+                del self._tracks[index]
+                self._warnings.append(f"sound ends early: the container does not accept it ({error.strerror})")
 
     def close(self) -> None:
         """Close the media file."""
         self._input.close()
 
-    def _read_packets(self) -> Iterator[Packet[Stream]]:
-        if not self._copies:
+    def _add_track(self, stream: AudioStream, packets: list[Packet[Any]]) -> None:
+        refusal = find_refusal(stream, packets, self._output) if has_codec(stream) else "its codec is not known"
+        if refusal:
+            self._warnings.append(f"sound left out: {refusal}")
+        else:
+            self._tracks[stream.index] = _Track(self._output.add_stream_from_template(stream), Bitstream(stream))
+
+    def _write(self, packet: Packet[Any], track: _Track) -> None:
+        """Write a packet, unless it does not follow the one before or is damaged."""
+        start = _start(packet)
+        is_late = track.last_start is not None and start < track.last_start
+        converted = None if is_late else track.bitstream.convert(packet)
+        if converted is None:
+            self._skipped += 1
             return
-        packets = self._input.demux([self._input.streams[index] for index in self._copies])
+        track.last_start = start
+        for part in converted:
+            self._space(part, track)
+            part.stream = track.output
+            self._output.mux(part)
+
+    def _space(self, packet: Packet[Any], track: _Track) -> None:
+        """Move a packet to a tick of its own if the container wants that: times in milliseconds may be equal."""
+        assert track.output.time_base
+        tick = track.output.time_base
+        dts = round(_start(packet) / tick)
+        duration = duration_of(packet)
+        if not duration:
+            packet.duration = 0
+        if track.next_dts is not None and dts < track.next_dts:
+            packet.duration = round(duration / tick)
+            packet.pts = packet.dts = dts = track.next_dts
+            packet.time_base = tick
+        track.next_dts = dts + self._min_step_ticks
+
+    def _read_packets(self) -> Iterator[Packet[Any]]:
+        if not self._tracks:
+            return
+        packets = self._input.demux()  # all of them, as the source reads them: see Timeline
         while True:
             try:
                 packet = next(packets, None)
             except FFmpegError:
-                self.warnings.append("sound ends early: the rest of it is damaged")
+                self._warnings.append("sound ends early: the rest of it is damaged")
                 return
             if packet is None:
                 return
-            if packet.dts is not None:
+            self._timeline.place(packet)
+            if packet.stream.index in self._tracks and packet.dts is not None and packet.time_base:
+                delay_ticks = round(self._delay / packet.time_base)
+                packet.dts += delay_ticks
+                if packet.pts is not None:
+                    packet.pts += delay_ticks
                 yield packet
 
 
-def _start_s(packet: Packet[Stream]) -> float:
+def _start(packet: Packet[Any]) -> Fraction:
     assert packet.dts is not None
     assert packet.time_base is not None
-    return float(packet.dts * packet.time_base)
+    return packet.dts * packet.time_base

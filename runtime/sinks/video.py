@@ -56,6 +56,8 @@ class VideoSink:
         self._encoder: av.VideoCodecContext | None = None
         self._in_chunk = 0
         """Number of frames in the current chunk."""
+        self._delay_ticks = 0
+        """Ticks that are added to every time, so that the first is not negative: players hide such frames."""
         self._decoding_times: deque[Fraction] = deque()
         """Decoding times of the next packets in seconds, see `_present`."""
         self._source = source
@@ -126,6 +128,7 @@ class VideoSink:
         """Encode and write a frame; raises OutputError, or MemoryError if memory does not suffice."""
         try:
             if self._container is None:
+                self._delay_ticks = max(0, -frame.pts)
                 self._open_container(*frame.size)
             self._encode(frame)
         except (FFmpegError, OSError) as error:
@@ -179,7 +182,8 @@ class VideoSink:
         self._configure(self._stream.codec_context)  # only describes the stream: each chunk has its own encoder
         if self._job:
             container.metadata[JOB_KEY] = self._job
-        audio = AudioCopy(self._source.audio, container) if self._source.audio else None
+        delay = self._delay_ticks * self._source.time_base
+        audio = AudioCopy(self._source.audio, container, delay=delay) if self._source.audio else None
         try:
             container.start_encoding()
         except BaseException:  # FFmpeg crashes if anything is written after a header that failed
@@ -197,8 +201,8 @@ class VideoSink:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             self._scaled += 1
         yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt))
-        yuv.pts, yuv.time_base = frame.pts, frame.time_base
-        self._present(frame.pts * frame.time_base)
+        yuv.pts, yuv.time_base = frame.pts + self._delay_ticks, frame.time_base
+        self._present(yuv.pts * frame.time_base)
         if self._encoder is None:
             self._encoder = self._open_encoder()
         self._mux(self._encoder.encode(yuv))

@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
+from runtime.sources.video import has_codec
 from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
@@ -39,10 +40,12 @@ class NetworkFeed:
         except (FFmpegError, ValueError) as error:
             reason = getattr(error, "strerror", None) or redact(str(error))
             raise SourceLostError(str(reason), redact(url), hint="check the address") from error
-        if not self._container.streams.video:
+        stream = next(filter(has_codec, self._container.streams.video), None)
+        if stream is None:
+            what = "the codec of the video is not known" if self._container.streams.video else "no video in the stream"
             self._container.close()
-            raise SourceLostError("no video in the stream", redact(url), hint="check the address")
-        self._stream = self._container.streams.video[0]
+            raise SourceLostError(what, redact(url), hint="check the address and what the server sends")
+        self._stream = stream
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
 

@@ -14,12 +14,14 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Stream
 
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
+from runtime.sources.timeline import Timeline
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -62,9 +64,9 @@ def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
 class VideoSource:
     """Reads the first video stream of a file that is not a cover image.
 
-    `pts` and `time_base` of a frame are those of the container; a time stamp that does not increase is moved one tick
-    after its predecessor. Damaged packets are skipped and counted in `warnings`. Raises InputError if no frame can be
-    decoded.
+    `pts` and `time_base` of a frame are those of the container, as long as its clock runs on from zero or later; see
+    `Timeline`. A time stamp that does not increase is moved one tick after its predecessor. Damaged packets are skipped
+    and counted in `warnings`. Raises InputError if no frame can be decoded.
     """
 
     dropped = reconnects = 0
@@ -96,6 +98,7 @@ class VideoSource:
         try:
             self._stream = _video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
+            self._timeline = Timeline(self._container)
             self._rate = self._stream.average_rate or _guessed_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
@@ -113,6 +116,10 @@ class VideoSource:
     def warnings(self) -> list[str]:
         """Sentences about damaged packets and moved time stamps so far."""
         sentences = []
+        if self._timeline.jumps:
+            sentences.append(
+                f"the clock jumped {self._timeline.jumps} times; what follows a jump was moved to its place"
+            )
         if self._damaged_packets:
             sentences.append(f"{self._damaged_packets} damaged packets could not be decoded and were skipped")
         if self._out_of_order:
@@ -169,6 +176,7 @@ class VideoSource:
                 if packet is None:
                     self.damage = self._find_cut_off(whole_packets, end_s)
                     return
+                self._timeline.place(packet)
                 if packet.pts is not None and packet.time_base:
                     end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is not self._stream:
@@ -212,12 +220,22 @@ class VideoSource:
 
 
 def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """Return the first video stream that is not a cover image; raises InputError if there is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+    """Return the first video stream that is not a cover image; raises InputError if none can be decoded."""
+    videos = [
+        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    for stream in videos:
+        if has_codec(stream):
             return stream
+    if videos:
+        raise InputError("the codec of the video is not known", path, hint="convert it with the program that wrote it")
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
     raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
+
+
+def has_codec(stream: Stream) -> bool:
+    """Return whether FFmpeg knows the codec of a stream; if not, the attributes of the codec raise AttributeError."""
+    return stream.codec_context is not None
 
 
 def _guessed_rate(stream: av.VideoStream) -> Fraction:

@@ -120,6 +120,30 @@ def test_only_complete_chunks_are_kept(long_clip: Path, tmp_path: Path) -> None:
     sink.close(complete=False)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_only_an_unfinished_output_names_its_job(suffix: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"a{suffix}"
+    unfinished(clip, out, 3)
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == [f"a.partial{suffix}", f"a.partial{suffix}.json"]
+    assert main([*command(clip, out), "-y"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == [out.name]
+    with av.open(str(out)) as container:
+        assert not {key.lower() for key in container.metadata} & {"comment", "job"}
+    assert b"deblur " not in out.read_bytes()
+
+
+def test_a_new_run_forgets_the_frames_that_another_job_set_aside(long_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    unfinished(long_clip, out, 130)
+    (tmp_path / "a.partial.mp4").rename(tmp_path / "a.before.mp4")
+    source = open_source(str(long_clip))
+    sink = VideoSink(out, source.info, job="deblur other")
+    sink.write(next(iter(source)))
+    sink.close(complete=False)
+    source.close()
+    assert not (tmp_path / "a.before.mp4").exists()
+
+
 def test_an_unfinished_output_of_another_job_is_left_alone(
     long_clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

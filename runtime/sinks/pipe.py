@@ -29,7 +29,7 @@ class PipeSink:
     """
 
     def __init__(self, source: SourceInfo, *, kind: PipeFormat, stream: BinaryIO | None = None) -> None:
-        self._kind, self._rate = kind, source.frame_rate
+        self._kind, self._rate, self._ratio = kind, source.frame_rate, source.format.sample_aspect_ratio
         self._stream = stream or sys.stdout.buffer
         self._size: tuple[int, int] | None = None
         self._scaled = 0
@@ -72,7 +72,8 @@ class PipeSink:
         width, height = self._size
         chroma = "420mpeg2" if self._is_even else "444"
         rate = f"{self._rate.numerator}:{self._rate.denominator}"
-        return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C{chroma} XCOLORRANGE=LIMITED\n".encode()
+        ratio = f"{self._ratio.numerator}:{self._ratio.denominator}"
+        return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A{ratio} C{chroma} XCOLORRANGE=LIMITED\n".encode()
 
     def _send(self, data: bytes) -> None:
         try:

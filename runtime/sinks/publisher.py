@@ -46,6 +46,8 @@ class Target:
     """Height of the frames in pixels."""
     frames_per_second: float
     """Nominal frame rate."""
+    sample_aspect_ratio: float
+    """Width of a pixel on the screen divided by its height."""
 
     def to_line(self) -> bytes:
         """Return the fields as one line of JSON."""
@@ -65,6 +67,7 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
         stream.time_base = stream.codec_context.time_base = TICK
         stream.codec_context.gop_size = max(1, round(_KEY_FRAME_INTERVAL_S * rate))
         stream.codec_context.max_b_frames = 0
+        stream.codec_context.sample_aspect_ratio = Fraction(target.sample_aspect_ratio).limit_denominator(4096)
         tag_bt709(stream.codec_context)
         container.start_encoding()  # connects to the server
         size = 3 * target.width * target.height

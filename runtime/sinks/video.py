@@ -226,6 +226,7 @@ class VideoSink:
 
     def _configure(self, encoder: av.VideoCodecContext) -> None:
         encoder.time_base = self._source.time_base
+        encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
         encoder.gop_size = self._gop_frames
         tag_bt709(encoder)
 

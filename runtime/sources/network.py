@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
+from runtime.stream_format import StreamFormat
 from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
@@ -45,6 +46,7 @@ class NetworkFeed:
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+        self.format = StreamFormat.read(self._stream)
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each decoded frame, which returns its pixels; damaged packets are skipped."""

@@ -20,6 +20,7 @@ from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
+from runtime.stream_format import StreamFormat
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -73,12 +74,15 @@ class VideoSource:
         self._to_skip = 0
         self._damaged_packets = 0
         self._out_of_order = 0
+        self._rotation = 0
+        """Rotation of the last frame in degrees."""
         self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
         is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
+            format=StreamFormat.read(self._stream, rotation=self._rotation),
             size=self._first.size,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not is_pipe else None,
@@ -153,7 +157,8 @@ class VideoSource:
             if self._to_skip > 0:
                 self._to_skip -= 1
                 continue
-            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
+            self._rotation = frame.rotation
+            pixels = _rotate(bgr_from_video_frame(frame), self._rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 
     def _decode(self) -> Iterator[av.VideoFrame]:

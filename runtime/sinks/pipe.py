@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 import cv2
 import numpy as np
 
-from runtime.colour import default_colorspace, video_frame_from_bgr
+from runtime.colour import ColourTags, default_matrix, video_frame_from_bgr
 from runtime.errors import OutputError
 from runtime.frame import Frame
 from runtime.sources.base import SourceInfo
@@ -50,7 +50,7 @@ class PipeSink:
         yuv = video_frame_from_bgr(
             pixels,
             pixel_format="yuv420p" if self._is_even else "yuv444p",
-            colorspace=default_colorspace(self._size[1]),
+            colour=ColourTags(matrix=default_matrix(self._size[1])),
         )
         self._send(b"FRAME\n" + yuv.to_ndarray().tobytes())
 

@@ -140,6 +140,7 @@ class _Connection:
             height=height,
             frames_per_second=float(source.frame_rate),
             sample_aspect_ratio=float(source.format.sample_aspect_ratio),
+            colour=source.format.colour,
         )
         self._child.stdin.write(target.to_line())  # every user of the machine could read an argument
 

@@ -15,7 +15,7 @@ from av.bitstream import BitStreamFilterContext
 from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
-from runtime.colour import tag_bt709, video_frame_from_bgr
+from runtime.colour import video_frame_from_bgr
 from runtime.errors import OutputError, UsageError
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
@@ -183,6 +183,7 @@ class VideoSink:
         self._stream = container.add_stream("libx264", rate=self._source.frame_rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p" if is_even else "yuv444p"
+        self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
         self._stream.time_base = self._source.time_base
         self._configure(self._stream.codec_context)  # only describes the stream: each chunk has its own encoder
         audio = AudioCopy(self._source.audio, container) if self._source.audio else None
@@ -204,7 +205,7 @@ class VideoSink:
         if frame.size != size:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             self._scaled += 1
-        yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt))
+        yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt), colour=self._source.format.colour)
         yuv.pts, yuv.time_base = frame.pts, frame.time_base
         if self._audio:
             self._audio.copy_until(frame.pts_seconds)
@@ -228,7 +229,7 @@ class VideoSink:
         encoder.time_base = self._source.time_base
         encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
         encoder.gop_size = self._gop_frames
-        tag_bt709(encoder)
+        self._source.format.colour.tag(encoder)
 
     @property
     def _gop_frames(self) -> int:

@@ -119,8 +119,9 @@ class LiveSource:
 
     @property
     def warnings(self) -> list[str]:
-        """One sentence for each reason of lost connections."""
-        return [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
+        """A sentence about reduced samples, and one for each reason of lost connections."""
+        lost = [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
+        return self.info.format.warnings + lost
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the source is closed or lost for good."""

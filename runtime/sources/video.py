@@ -20,7 +20,7 @@ from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
-from runtime.stream_format import StreamFormat
+from runtime.stream_format import PLAIN, StreamFormat
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -74,15 +74,14 @@ class VideoSource:
         self._to_skip = 0
         self._damaged_packets = 0
         self._out_of_order = 0
-        self._rotation = 0
-        """Rotation of the last frame in degrees."""
+        self._format: StreamFormat | None = None
         self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
         is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
-            format=StreamFormat.read(self._stream, rotation=self._rotation),
+            format=self._format or PLAIN,
             size=self._first.size,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not is_pipe else None,
@@ -113,8 +112,8 @@ class VideoSource:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about damaged packets and moved time stamps so far."""
-        sentences = []
+        """Sentences about reduced samples, damaged packets and moved time stamps so far."""
+        sentences = self.info.format.warnings
         if self._damaged_packets:
             sentences.append(f"{self._damaged_packets} damaged packets could not be decoded and were skipped")
         if self._out_of_order:
@@ -157,8 +156,9 @@ class VideoSource:
             if self._to_skip > 0:
                 self._to_skip -= 1
                 continue
-            self._rotation = frame.rotation
-            pixels = _rotate(bgr_from_video_frame(frame), self._rotation)
+            if self._format is None:
+                self._format = StreamFormat.read(self._stream, frame)
+            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 
     def _decode(self) -> Iterator[av.VideoFrame]:

@@ -7,12 +7,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
+from onnx import helper
 
+from runtime.colour import BT709, ColourTags
 from runtime.sinks.publisher import Target, publish
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import make_image, write_clip
+from tests.conftest import make_image, write_clip, write_engine
 from tests.rig.media import ffmpeg, make_clip
 
 
@@ -74,6 +77,7 @@ def test_a_published_stream_keeps_the_shape_of_pixels(tmp_path: Path) -> None:
         height=64,
         frames_per_second=10,
         sample_aspect_ratio=float(Fraction(64, 45)),
+        colour=BT709,
     )
     publish(target, io.BytesIO(bytes(8) + make_image(96, 64).tobytes()), io.BytesIO())
     assert ratio_of(tmp_path / "out.flv")[0] == Fraction(64, 45)
@@ -82,3 +86,97 @@ def test_a_published_stream_keeps_the_shape_of_pixels(tmp_path: Path) -> None:
 def test_an_unstated_shape_is_square(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4")
     assert open_source(str(tmp_path / "clip.mp4")).info.format.sample_aspect_ratio == 1
+
+
+PQ = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-color_range", "tv")
+HLG = ("-color_primaries", "bt2020", "-color_trc", "arib-std-b67", "-colorspace", "bt2020nc", "-color_range", "tv")
+PAL = ("-color_primaries", "bt470bg", "-color_trc", "gamma28", "-colorspace", "bt470bg", "-color_range", "tv")
+FULL = ("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "pc")
+
+
+def tags_of(path: Path) -> ColourTags:
+    with av.open(str(path)) as container:
+        return ColourTags.read(next(container.decode(video=0)))
+
+
+@pytest.mark.parametrize(
+    ("tags", "pixel_format", "expected"),
+    [
+        (PQ, "yuv420p10le", ColourTags(primaries=9, transfer=16, matrix=9)),
+        (HLG, "yuv420p10le", ColourTags(primaries=9, transfer=18, matrix=9)),
+        (PAL, "yuv420p", ColourTags(primaries=5, transfer=5, matrix=5)),
+        (FULL, "yuv420p", ColourTags(is_full_range=True)),
+        ((), "yuv420p", BT709),
+        (("-colorspace", "ycgco"), "yuv444p", ColourTags(matrix=8)),
+    ],
+    ids=["pq", "hlg", "pal", "full", "unstated", "ycgco"],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_colours_keep_their_tags_and_their_values(
+    suffix: str, tags: tuple[str, ...], pixel_format: str, expected: ColourTags, tmp_path: Path
+) -> None:
+    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    make_clip(source, *tags, "-crf", 1, "-pix_fmt", pixel_format, frames=2)
+    identity = write_engine(tmp_path / "identity.onnx", nodes=[helper.make_node("Identity", ["x0"], ["y"])])
+    assert run(source, out, identity) == 0
+    assert tags_of(out) == expected
+    for before, after in zip(luma_of(source), luma_of(out), strict=True):
+        assert np.abs(before - after).mean() < (20 if tags == () else 2)  # unstated, 64 lines: BT.601 becomes BT.709
+
+
+def luma_of(path: Path) -> list[np.ndarray]:
+    """Return the stored luma of each frame, scaled to 8 bits."""
+    planes = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            deep = frame.format.components[0].bits > 8
+            luma = np.frombuffer(frame.planes[0], np.uint16 if deep else np.uint8).reshape(frame.height, -1)
+            planes.append(luma[:, : frame.width] / (4 if deep else 1))
+    return planes
+
+
+@pytest.mark.parametrize(
+    ("tags", "pixel_format", "size", "expected"),
+    [
+        (PQ, "yuv420p10le", "96x64", ["10-bit HDR (PQ) frames were reduced to 8 bits"]),
+        (
+            (),
+            "yuv422p10le",
+            "96x64",
+            ["10-bit frames were reduced to 8 bits", "chroma was reduced from 4:2:2 to 4:2:0"],
+        ),
+        ((), "yuv444p", "96x64", ["chroma was reduced from 4:4:4 to 4:2:0"]),
+        ((), "yuv420p", "96x64", []),
+        ((), "yuv444p", "97x63", ["97x63 is odd: stored as H.264 4:4:4, which some hardware players refuse"]),
+        ((), "gray", "96x64", []),
+    ],
+    ids=["pq", "422", "444", "420", "odd", "gray"],
+)
+def test_what_samples_and_chroma_lose_is_said_once(
+    tags: tuple[str, ...],
+    pixel_format: str,
+    size: str,
+    expected: list[str],
+    invert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", *tags, "-pix_fmt", pixel_format, filters=f"scale={size.replace('x', ':')}")
+    assert run(source, tmp_path / "out.mp4", invert) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")] == expected
+
+
+def test_a_published_stream_keeps_colour_tags(tmp_path: Path) -> None:
+    hlg = ColourTags(primaries=9, transfer=18, matrix=9)
+    target = Target(
+        url=str(tmp_path / "out.flv"),
+        format="flv",
+        width=96,
+        height=64,
+        frames_per_second=10,
+        sample_aspect_ratio=1,
+        colour=hlg,
+    )
+    publish(target, io.BytesIO(bytes(8) + make_image(96, 64).tobytes()), io.BytesIO())
+    assert tags_of(tmp_path / "out.flv") == hlg

@@ -20,6 +20,7 @@ from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
+from runtime.sources.deinterlace import Interlacing
 from runtime.stream_format import PLAIN, StreamFormat
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -63,17 +64,18 @@ class VideoSource:
 
     `pts` and `time_base` of a frame are those of the container; a time stamp that does not increase is moved one tick
     after its predecessor. Damaged packets are skipped and counted in `warnings`. Raises InputError if no frame can be
-    decoded.
+    decoded. `interlacing` says what becomes of interlaced frames; without it, they are deinterlaced.
     """
 
     dropped = reconnects = 0
 
-    def __init__(self, path: Path, raw: RawFrames | None = None) -> None:
+    def __init__(self, path: Path, raw: RawFrames | None = None, *, interlacing: Interlacing | None = None) -> None:
         self.damage: InputError | None = None
         self._path = path
         self._to_skip = 0
         self._damaged_packets = 0
         self._out_of_order = 0
+        self._interlacing = interlacing or Interlacing()
         self._format: StreamFormat | None = None
         self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
         is_pipe = path == STDIN or path.is_fifo()
@@ -144,7 +146,7 @@ class VideoSource:
     def _read_frames(self) -> Iterator[Frame]:
         """Yield decoded frames as upright BGR with increasing time stamps."""
         last_pts: int | None = None
-        for frame in self._decode():
+        for frame in self._interlacing.apply(self._decode()):
             time_base = frame.time_base or 1 / self._rate
             pts = frame.pts
             if pts is None:  # a raw stream has no time stamps: its frames follow at the nominal rate

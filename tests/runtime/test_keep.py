@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -14,6 +15,9 @@ from onnx import helper
 from runtime.colour import BT709, ColourTags
 from runtime.sinks.publisher import Target, publish
 from runtime.sources import open_source
+from runtime.sources.deinterlace import Interlacing
+from runtime.sources.network import NetworkFeed
+from runtime.sources.video import VideoSource
 from runtime.video import main
 from tests.conftest import make_image, write_clip, write_engine
 from tests.rig.media import ffmpeg, make_clip
@@ -180,3 +184,79 @@ def test_a_published_stream_keeps_colour_tags(tmp_path: Path) -> None:
     )
     publish(target, io.BytesIO(bytes(8) + make_image(96, 64).tobytes()), io.BytesIO())
     assert tags_of(tmp_path / "out.flv") == hlg
+
+
+INTERLACED = "scroll=h=0.1,tinterlace=interleave_top,fieldorder=tff,format=yuv420p"
+"""Filters that make interlaced frames of progressive ones: half as many."""
+
+
+@pytest.fixture(scope="module")
+def interlaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("interlaced") / "dvd.ts"
+    return make_clip(path, "-flags", "+ilme+ildct", "-b:v", "4M", filters=INTERLACED, codec="mpeg2video", frames=40)
+
+
+def combing(pixels: np.ndarray) -> float:
+    """Return how much neighbouring lines differ, relative to lines of the same field: above 1 for woven fields."""
+    lines = pixels.astype(float)
+    return float(np.abs(lines[1:] - lines[:-1]).mean() / np.abs(lines[2:] - lines[:-2]).mean())
+
+
+def test_interlaced_video_is_deinterlaced(
+    interlaced: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(interlaced, tmp_path / "auto.mp4", invert) == 0
+    assert capsys.readouterr().err.count("is interlaced and is deinterlaced") == 1
+    assert run(interlaced, tmp_path / "off.mp4", invert, "--deinterlace", "off") == 0
+    assert capsys.readouterr().err.count("is interlaced and keeps its fields") == 1
+    auto, kept = list(open_source(str(tmp_path / "auto.mp4"))), list(open_source(str(tmp_path / "off.mp4")))
+    assert [frame.pts_seconds for frame in auto] == [frame.pts_seconds for frame in kept]
+    assert len(auto) == 20
+    assert combing(kept[10].pixels) > 1.5 * combing(auto[10].pixels)
+
+
+def test_progressive_video_is_left_alone(tmp_path: Path) -> None:
+    lines: list[str] = []
+    path = make_clip(tmp_path / "clip.mp4")
+    frames = [frame.pixels for frame in open_source(str(path), say=lines.append)]
+    unfiltered = [frame.pixels for frame in open_source(str(path), deinterlace="off")]
+    assert all(map(np.array_equal, frames, unfiltered))
+    assert lines == []
+
+
+def test_a_resumed_job_deinterlaces_as_an_undisturbed_one(interlaced: Path) -> None:
+    whole = list(open_source(str(interlaced)))
+    source = open_source(str(interlaced))
+    assert isinstance(source, VideoSource)
+    source.skip(7)
+    resumed = list(source)
+    assert [frame.pts for frame in resumed] == [frame.pts for frame in whole[7:]]
+    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(resumed, whole[7:], strict=True))
+
+
+def test_a_stream_is_deinterlaced_also_after_a_reconnection(interlaced: Path) -> None:
+    lines: list[str] = []
+    interlacing = Interlacing("auto", lines.append)
+    for _ in range(2):
+        feed = NetworkFeed(f"file:{interlaced}", interlacing=interlacing)
+        frames = [pixels() for pixels in feed]
+        feed.close()
+        assert 18 <= len(frames) <= 20
+        assert combing(frames[10]) < 0.9
+    assert len(lines) == 1
+
+
+def test_frames_that_change_size_or_interlacing(interlaced: Path) -> None:
+    """Progressive, interlaced, of another size, progressive again: each frame comes once, with its own time."""
+    with av.open(str(interlaced)) as container:
+        woven = list(islice(container.decode(video=0), 6))
+    plain = [av.VideoFrame(96, 64, "yuv420p") for _ in range(3)]
+    small = [frame.reformat(width=48, height=32) for frame in woven[3:]]
+    frames = [plain[0], *woven[:3], plain[1], *small, plain[2]]
+    for index, frame in enumerate(frames):
+        frame.pts, frame.time_base = index if index != 2 else None, Fraction(1, 5)
+    stamps = [frame.pts for frame in frames]
+    sizes = [frame.width for frame in frames]
+    made = list(Interlacing().apply(frames))
+    assert [frame.pts for frame in made] == stamps
+    assert [frame.width for frame in made] == sizes

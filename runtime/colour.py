@@ -1,10 +1,12 @@
-"""Conversion between YUV and BGR, with the matrix and range that a stream states."""
+"""Conversion between YUV and BGR, with the matrix and range that a stream states, and the tags that state them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorRange, Colorspace
 
 from runtime.frame import Pixels
 
@@ -14,52 +16,95 @@ from runtime.frame import Pixels
 _TO_RGB = 0x2 | 0x40000 | 0x2000
 _FROM_RGB = 0x2 | 0x40000 | 0x4000
 
+_RGB = 0
 _UNSPECIFIED = 2
-"""libavutil's AVCOL_SPC_UNSPECIFIED."""
+_PRIMARIES = frozenset({1, *range(4, 13), 22})
+_TRANSFERS = frozenset({1, *range(4, 19)})
+_MATRICES = frozenset({1, *range(4, 18)})
+"""Code points of ITU-T H.273 that mean something; in H.264 as in FFmpeg."""
+_SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+"""Matrices that libswscale converts with: its own numbers by the code points."""
 _HD_HEIGHT = 720
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+"""Names of the transfer functions of high dynamic range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourTags:
+    """Meaning of the values of a YUV stream, in the code points of ITU-T H.273; limited-range BT.709 by default."""
+
+    primaries: int = 1
+    transfer: int = 1
+    matrix: int = 1
+    is_full_range: bool = False
+    """Whether the values of luma are 0..255 instead of 16..235."""
+
+    @classmethod
+    def read(cls, source: av.VideoFrame | av.VideoCodecContext) -> ColourTags:
+        """Return the tags that fit a YUV copy of a stream: what it states, and BT.709 where it states nothing."""
+        is_yuv = source.colorspace != _RGB and not (source.format and source.format.is_rgb)
+        return cls(
+            primaries=source.color_primaries if source.color_primaries in _PRIMARIES else 1,
+            transfer=source.color_trc if source.color_trc in _TRANSFERS else 1,
+            matrix=source.colorspace if source.colorspace in _MATRICES else 1,
+            is_full_range=is_yuv and source.color_range == ColorRange.JPEG,
+        )
+
+    @property
+    def range(self) -> ColorRange:
+        """Range of the values, as FFmpeg names it."""
+        return ColorRange.JPEG if self.is_full_range else ColorRange.MPEG
+
+    def tag(self, target: av.VideoFrame | av.VideoCodecContext) -> None:
+        """Mark a frame or an encoder, so that players need not guess."""
+        target.color_primaries, target.color_trc = self.primaries, self.transfer
+        target.colorspace, target.color_range = self.matrix, self.range
+
+
+BT709 = ColourTags()
 
 
 def bgr_from_video_frame(frame: av.VideoFrame) -> Pixels:
     """Convert a decoded frame of any pixel format to uint8[H, W, 3] BGR, full range 0..255.
 
-    A stream that does not state its YUV matrix is read as `default_colorspace` says.
+    A stream that does not state its YUV matrix is read as `default_matrix` says.
     """
-    colorspace = frame.colorspace
-    if colorspace == _UNSPECIFIED:
-        colorspace = default_colorspace(frame.height)
+    matrix = frame.colorspace
+    if matrix not in _MATRICES and not frame.format.is_rgb:
+        matrix = default_matrix(frame.height)
     pixels = frame.to_ndarray(
-        format="bgr24", src_colorspace=colorspace, src_color_range=frame.color_range, interpolation=_TO_RGB
+        format="bgr24",
+        src_colorspace=_swscale_matrix(matrix),
+        src_color_range=frame.color_range,
+        interpolation=_TO_RGB,
     )
     return np.asarray(pixels, np.uint8)
 
 
-def default_colorspace(height: int) -> Colorspace:
+def default_matrix(height: int) -> int:
     """Return the matrix that players assume for YUV without a stated matrix: BT.709 from 720 lines, BT.601 below."""
-    return Colorspace.ITU709 if height >= _HD_HEIGHT else Colorspace.ITU601
+    return 1 if height >= _HD_HEIGHT else 6
 
 
-def video_frame_from_bgr(
-    pixels: Pixels, *, pixel_format: str, colorspace: Colorspace = Colorspace.ITU709
-) -> av.VideoFrame:
-    """Convert uint8[H, W, 3] BGR, full range, to a limited-range frame of a YUV pixel format.
+def video_frame_from_bgr(pixels: Pixels, *, pixel_format: str, colour: ColourTags = BT709) -> av.VideoFrame:
+    """Convert uint8[H, W, 3] BGR, full range, to a frame of a YUV pixel format with the matrix and range of `colour`.
 
-    A frame in BT.709, the default, is tagged as such.
+    The frame has all tags of `colour`; primaries and transfer function are those of the pixels, which do not change.
     """
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24").reformat(
         format=pixel_format,
         src_color_range=ColorRange.JPEG,
-        dst_colorspace=colorspace,
-        dst_color_range=ColorRange.MPEG,
+        dst_colorspace=_swscale_matrix(colour.matrix),
+        dst_color_range=colour.range,
         interpolation=_FROM_RGB,
     )
-    if colorspace == Colorspace.ITU709:
-        tag_bt709(frame)
+    colour.tag(frame)
     return frame
 
 
-def tag_bt709(target: av.VideoFrame | av.VideoCodecContext) -> None:
-    """Mark a frame or an encoder as limited-range BT.709, so that players need not guess."""
-    target.colorspace = Colorspace.ITU709
-    target.color_range = ColorRange.MPEG
-    target.color_primaries = ColorPrimaries.BT709
-    target.color_trc = ColorTrc.BT709
+def _swscale_matrix(matrix: int) -> int:
+    """Return libswscale's number of a matrix; BT.601 for one that it cannot convert.
+
+    Frames are converted to BGR and back with the same one, so that the tag of the source is right for the output too.
+    """
+    return _SWSCALE_MATRICES.get(matrix, Colorspace.ITU601) if matrix != _RGB else _RGB

@@ -12,7 +12,7 @@ from runtime.engines.tiled import OVERLAP_PX, require_tile
 from runtime.errors import UsageError
 from runtime.frame import Size
 from runtime.sinks.pipe import PipeFormat
-from runtime.sources import LiveOptions, RawFrames
+from runtime.sources import Deinterlace, LiveOptions, RawFrames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,8 @@ class RunOptions:
     """Options of cameras and network streams."""
     raw: RawFrames | None = None
     """Size and rate of raw frames on standard input; None where standard input is a video."""
+    deinterlace: Deinterlace = "auto"
+    """`auto` makes frames of the fields of interlaced video; `off` keeps the fields."""
     segment_s: float = 0.0
     """Length of the files of a recording in seconds; 0 for one file."""
     pipe: PipeFormat = "y4m"
@@ -84,6 +86,8 @@ class RunOptions:
             raise UsageError(f"unknown mode {self.mode!r}", hint=f"use one of {', '.join(MODES)}")
         if self.pipe not in get_args(PipeFormat):
             raise UsageError(f"unknown pipe format {self.pipe!r}", hint="use y4m or raw")
+        if self.deinterlace not in get_args(Deinterlace):
+            raise UsageError(f"unknown deinterlacing {self.deinterlace!r}", hint="use auto or off")
         if self.threads < 0:
             raise UsageError(f"{self.threads} threads", hint="give a positive number, or 0 for every core")
         if not 0 <= self.skip_blur_score <= 1:

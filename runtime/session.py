@@ -156,7 +156,7 @@ def _run_all(pipelines: list[Pipeline], streams: list[Stream], progress: Progres
 
 def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Source:
     try:
-        source = open_source(name, options.live, raw=options.raw)
+        source = open_source(name, options.live, raw=options.raw, deinterlace=options.deinterlace, say=say)
     except SourceLostError as error:
         if options.sources is not RunOptions.sources:
             raise
@@ -211,7 +211,7 @@ def _open_engine(options: RunOptions, size: Size, mode: Mode) -> Engine:
 def job_id(source: Source, engine: Engine, options: RunOptions) -> str:
     """Return a digest of everything that decides the frames of an output; equal for runs that write the same frames."""
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
-    settings = (options.side_by_side, options.guard, options.skip_blur_score)
+    settings = (options.side_by_side, options.guard, options.skip_blur_score, options.deinterlace)
     facts = (files, engine.spec.to_json(), engine.backend.split(" (")[0], *settings)
     return f"deblur {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 

@@ -51,6 +51,12 @@ def _add_input_options(group: argparse._ArgumentGroup) -> None:
         metavar="WxH@FPS",
         help="size and rate of raw uint8 BGR frames on standard input (default: a video)",
     )
+    group.add_argument(
+        "--deinterlace",
+        choices=("auto", "off"),
+        default="auto",
+        help="make frames of the fields of interlaced video with bwdif, or keep the fields (default: auto)",
+    )
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
@@ -176,6 +182,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         max_latency_ms=values.max_latency_ms,
         live=_parse_live(values),
         raw=values.raw,
+        deinterlace=values.deinterlace,
         segment_s=values.segment_s,
         pipe=values.pipe,
         side_by_side=values.side_by_side,

@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 import cv2
 import numpy as np
 
-from runtime.colour import default_colorspace, video_frame_from_bgr
+from runtime.colour import ColourTags, default_matrix, video_frame_from_bgr
 from runtime.errors import OutputError
 from runtime.frame import Frame
 from runtime.sources.base import SourceInfo
@@ -29,7 +29,7 @@ class PipeSink:
     """
 
     def __init__(self, source: SourceInfo, *, kind: PipeFormat, stream: BinaryIO | None = None) -> None:
-        self._kind, self._rate = kind, source.frame_rate
+        self._kind, self._rate, self._ratio = kind, source.frame_rate, source.format.sample_aspect_ratio
         self._stream = stream or sys.stdout.buffer
         self._size: tuple[int, int] | None = None
         self._scaled = 0
@@ -50,7 +50,7 @@ class PipeSink:
         yuv = video_frame_from_bgr(
             pixels,
             pixel_format="yuv420p" if self._is_even else "yuv444p",
-            colorspace=default_colorspace(self._size[1]),
+            colour=ColourTags(matrix=default_matrix(self._size[1])),
         )
         self._send(b"FRAME\n" + yuv.to_ndarray().tobytes())
 
@@ -72,7 +72,8 @@ class PipeSink:
         width, height = self._size
         chroma = "420mpeg2" if self._is_even else "444"
         rate = f"{self._rate.numerator}:{self._rate.denominator}"
-        return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C{chroma} XCOLORRANGE=LIMITED\n".encode()
+        ratio = f"{self._ratio.numerator}:{self._ratio.denominator}"
+        return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A{ratio} C{chroma} XCOLORRANGE=LIMITED\n".encode()
 
     def _send(self, data: bytes) -> None:
         try:

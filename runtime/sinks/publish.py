@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
-from fractions import Fraction
 from threading import Event, Thread
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -94,7 +93,7 @@ class PublishSink:
         failures = 0
         frame = self._frames.get()
         while frame is not None:
-            connection = self._connection = _Connection(self._url, self._format, frame, self._source.frame_rate)
+            connection = self._connection = _Connection(self._url, self._format, frame, self._source)
             try:
                 while frame is not None and connection.accepts(frame):
                     connection.send(frame)
@@ -120,7 +119,7 @@ class PublishSink:
 class _Connection:
     """A child process that sends frames of one size."""
 
-    def __init__(self, url: str, container_format: str, first: Frame, frame_rate: Fraction) -> None:
+    def __init__(self, url: str, container_format: str, first: Frame, source: SourceInfo) -> None:
         self._size, self._start, self._last_tick = first.size, first.pts * first.time_base, -1
         self._answer = b""
         self.sending_since = perf_counter()
@@ -135,7 +134,13 @@ class _Connection:
         assert self._child.stdin
         width, height = first.size
         target = Target(
-            url=url, format=container_format, width=width, height=height, frames_per_second=float(frame_rate)
+            url=url,
+            format=container_format,
+            width=width,
+            height=height,
+            frames_per_second=float(source.frame_rate),
+            sample_aspect_ratio=float(source.format.sample_aspect_ratio),
+            colour=source.format.colour,
         )
         self._child.stdin.write(target.to_line())  # every user of the machine could read an argument
 

@@ -20,7 +20,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from runtime.colour import tag_bt709, video_frame_from_bgr
+from runtime.colour import ColourTags, video_frame_from_bgr
 
 TICK = Fraction(1, 90_000)
 """Duration of a tick of the frame times, in seconds."""
@@ -46,6 +46,10 @@ class Target:
     """Height of the frames in pixels."""
     frames_per_second: float
     """Nominal frame rate."""
+    sample_aspect_ratio: float
+    """Width of a pixel on the screen divided by its height."""
+    colour: ColourTags
+    """Tags of the stream."""
 
     def to_line(self) -> bytes:
         """Return the fields as one line of JSON."""
@@ -65,12 +69,14 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
         stream.time_base = stream.codec_context.time_base = TICK
         stream.codec_context.gop_size = max(1, round(_KEY_FRAME_INTERVAL_S * rate))
         stream.codec_context.max_b_frames = 0
-        tag_bt709(stream.codec_context)
+        stream.codec_context.sample_aspect_ratio = Fraction(target.sample_aspect_ratio).limit_denominator(4096)
+        target.colour.tag(stream.codec_context)
         container.start_encoding()  # connects to the server
         size = 3 * target.width * target.height
         while len(header := frames.read(8)) == 8 and len(content := frames.read(size)) == size:
             pixels = np.frombuffer(content, np.uint8).reshape(target.height, target.width, 3)
-            frame = video_frame_from_bgr(pixels[: stream.height, : stream.width], pixel_format="yuv420p")
+            pixels = pixels[: stream.height, : stream.width]
+            frame = video_frame_from_bgr(pixels, pixel_format="yuv420p", colour=target.colour)
             frame.pts, frame.time_base = int.from_bytes(header, "little", signed=True), TICK
             container.mux(stream.encode(frame))
             answers.write(SENT)
@@ -79,7 +85,8 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> int:
     """Publish the frames of standard input; return 0, or 1 after printing the reason of a failure."""
-    target = Target(**json.loads(sys.stdin.buffer.readline()))
+    values = json.loads(sys.stdin.buffer.readline())
+    target = Target(**values | {"colour": ColourTags(**values["colour"])})
     try:
         publish(target, sys.stdin.buffer, sys.stdout.buffer)
     except (FFmpegError, OSError, ValueError) as error:

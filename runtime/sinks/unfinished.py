@@ -1,9 +1,9 @@
-"""Unfinished video files of earlier runs: what they hold."""
+"""Unfinished video files of earlier runs: the whole frames that they hold, and the job that they belong to."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,34 @@ import av
 from av.error import FFmpegError
 from av.packet import Packet
 
-JOB_KEY = "comment"
-"""Key of the container's metadata that holds the job: the run that a file belongs to."""
+from runtime.files import write_json
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """Contents of an unfinished file."""
-
-    frames: int = 0
-    """Number of whole frames."""
-    job: str = ""
-    """The job that wrote it."""
-
-
-def inspect_unfinished(path: Path, *, max_frames: int | None = None) -> Unfinished:
-    """Count the whole frames of a file, up to `max_frames`; a missing or unreadable file holds none."""
+def count_whole_frames(path: Path, *, limit: int | None = None) -> int:
+    """Return the number of whole frames of a file, at most `limit`; a missing or unreadable file holds none."""
     try:
         with av.open(str(path)) as container:
-            frames = sum(1 for _ in islice(read_whole_packets(container), max_frames))
-            return Unfinished(frames, container.metadata.get(JOB_KEY, container.metadata.get(JOB_KEY.upper(), "")))
+            return sum(1 for _ in islice(read_whole_packets(container), limit))
     except (FFmpegError, ValueError, OSError, IndexError):
-        return Unfinished()
+        return 0
+
+
+def job_file(partial: Path) -> Path:
+    """Return the file that names the job of an unfinished file: `clip.partial.mp4.json`."""
+    return partial.with_name(f"{partial.name}.json")
+
+
+def write_job(partial: Path, job: str) -> None:
+    """Write which job an unfinished file belongs to; raises OutputError."""
+    write_json(job_file(partial), {"job": job})
+
+
+def read_job(partial: Path) -> str:
+    """Return the job that an unfinished file belongs to; empty if that is not known."""
+    try:
+        return str(json.loads(job_file(partial).read_bytes())["job"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def read_whole_packets(container: av.container.InputContainer) -> Iterator[Packet[Any]]:

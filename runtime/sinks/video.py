@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -15,12 +16,12 @@ from av.bitstream import BitStreamFilterContext
 from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
-from runtime.colour import tag_bt709, video_frame_from_bgr
+from runtime.colour import video_frame_from_bgr
 from runtime.errors import OutputError, UsageError
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
-from runtime.sinks.unfinished import JOB_KEY, inspect_unfinished, read_whole_packets
+from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
@@ -47,7 +48,8 @@ class VideoSink:
     file with an index. Frames of odd width or height are stored as 4:4:4, the only H.264 format that keeps them. Frames
     of another size than the first are scaled.
 
-    `job` identifies the run that writes the frames; `resume` continues an unfinished file of the same job.
+    `job` identifies the run that writes the frames, in a file beside the unfinished one; `resume` continues an
+    unfinished file of the same job.
     """
 
     def __init__(self, path: Path, source: SourceInfo, *, job: str = "") -> None:
@@ -82,18 +84,18 @@ class VideoSink:
         Call it before the first `write`. `start` is the presentation time of the source's first frame in seconds.
         Raises UsageError if the file is of another job, OutputError if it cannot be copied.
         """
-        candidates = [(inspect_unfinished(path), path) for path in (self._before, self._file.partial)]
-        unfinished, path = max(candidates, key=lambda candidate: candidate[0].frames)
-        if not unfinished.frames:
+        candidates = [(count_whole_frames(path), path) for path in (self._before, self._file.partial)]
+        frames, path = max(candidates, key=lambda candidate: candidate[0])
+        if not frames:
             return 0
-        if unfinished.job != self._job:
+        if read_job(self._file.partial) != self._job:
             raise UsageError(
                 "the unfinished output is of another job", path, hint="give the same options, or remove it"
             )
         if path != self._before:  # renamed, because a copy would take space
             self._file.set_aside(self._before)
         try:
-            return self._copy_chunks(unfinished.frames, start)
+            return self._copy_chunks(frames, start)
         except (FFmpegError, OSError) as error:
             self._has_failed = True
             raise output_error(self._path, error) from error
@@ -158,30 +160,40 @@ class VideoSink:
 
     def _publish(self) -> Path | None:
         kept = self._file.close(complete=True)
+        self._remove_traces()
+        return kept
+
+    def _remove_traces(self) -> None:
+        """Remove the files beside the output that only an unfinished one needs."""
         try:
+            job_file(self._file.partial).unlink(missing_ok=True)
             self._before.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(self._path, error) from error
-        return kept
 
     def _close_unfinished(self) -> Path | None:
         """Keep the unfinished file if it holds at least one frame."""
-        is_empty = self._has_started and not inspect_unfinished(self._file.partial, max_frames=1).frames
-        return self._file.close(complete=False, keep=not is_empty)
+        is_empty = self._has_started and not count_whole_frames(self._file.partial, limit=1)
+        kept = self._file.close(complete=False, keep=not is_empty)
+        if kept is None and not self._before.exists():
+            with suppress(OSError):  # without frames it does no harm
+                job_file(self._file.partial).unlink(missing_ok=True)
+        return kept
 
     def _open_container(self, width: int, height: int) -> None:
         is_even = width % 2 == 0 and height % 2 == 0
         if not is_even:
             self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")
         self._has_started = True
+        if read_job(self._file.partial) != self._job:  # this run replaces what another job left
+            self._remove_traces()
         container = av.open(str(self._file.partial), "w", options=_container_options(self._path, self._source))
         self._stream = container.add_stream("libx264", rate=self._source.frame_rate, options=dict(_ENCODER))
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p" if is_even else "yuv444p"
+        self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
         self._stream.time_base = self._source.time_base
         self._configure(self._stream.codec_context)  # only describes the stream: each chunk has its own encoder
-        if self._job:
-            container.metadata[JOB_KEY] = self._job
         delay = self._delay_ticks * self._source.time_base
         audio = AudioCopy(self._source.audio, container, delay=delay) if self._source.audio else None
         try:
@@ -192,6 +204,8 @@ class VideoSink:
             container.close()
             raise
         self._container, self._audio = container, audio
+        if self._job:
+            write_job(self._file.partial, self._job)
 
     def _encode(self, frame: Frame) -> None:
         assert self._container is not None
@@ -200,7 +214,7 @@ class VideoSink:
         if frame.size != size:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             self._scaled += 1
-        yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt))
+        yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt), colour=self._source.format.colour)
         yuv.pts, yuv.time_base = frame.pts + self._delay_ticks, frame.time_base
         self._present(yuv.pts * frame.time_base)
         if self._encoder is None:
@@ -221,8 +235,9 @@ class VideoSink:
 
     def _configure(self, encoder: av.VideoCodecContext) -> None:
         encoder.time_base = self._source.time_base
+        encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
         encoder.gop_size = self._gop_frames
-        tag_bt709(encoder)
+        self._source.format.colour.tag(encoder)
 
     @property
     def _gop_frames(self) -> int:

@@ -13,6 +13,7 @@ from runtime.frame import Size
 from runtime.image_files import is_image
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
+from runtime.sources.deinterlace import Deinterlace, Interlacing
 from runtime.sources.images import ImageSource
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
@@ -34,39 +35,48 @@ class LiveOptions:
     """Time limits after which a source is opened again, and the number of attempts."""
 
 
-def open_source(text: str, live: LiveOptions | None = None, *, raw: RawFrames | None = None) -> Source:
+def open_source(
+    text: str,
+    live: LiveOptions | None = None,
+    *,
+    raw: RawFrames | None = None,
+    deinterlace: Deinterlace = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> Source:
     """Open a video file, an image file, a folder or pattern of images, a network stream or a camera, by its name.
 
     `-` is standard input: a video such as Y4M, or raw frames of the size and rate in `raw`. A camera is an index, a
     device such as `/dev/video0`, or `csi://0`. The address of a stream may hold `${NAME}` from the environment;
     `@FILE` reads the address from a file. A path that exists is used as a path, even if it looks like a pattern or a
-    number. Raises InputError for files, SourceLostError for cameras and streams, and UsageError for an address that
+    number. Interlaced video is deinterlaced unless `deinterlace` is `off`; `say` gets one line about it. Raises
+    InputError for files, SourceLostError for cameras and streams, and UsageError for an address that
     cannot be resolved.
     """
     live = live or LiveOptions()
     text = resolve_secrets(text)
-    if open_feed := _feed_opener(text, live):
+    interlacing = Interlacing(deinterlace, say)
+    if open_feed := _feed_opener(text, live, interlacing):
         return LiveSource(redact(text) if is_url(text) else f"camera {text}", open_feed, live.watch)
     path = Path(text)
     if path == STDIN:
-        return VideoSource(path, raw)
+        return VideoSource(path, raw, interlacing=interlacing)
     if path.is_dir():
         return _image_source([file for file in path.iterdir() if is_image(file)], path)
     if path.exists():
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a video or an image")
-        return ImageSource([path], name=text) if is_image(path) else VideoSource(path)
+        return ImageSource([path], name=text) if is_image(path) else VideoSource(path, interlacing=interlacing)
     if glob.has_magic(text):
         files = (Path(file) for file in glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute ones
         return _image_source([file for file in files if is_image(file)], path)
     raise InputError("no such file", path, hint="check the path")
 
 
-def _feed_opener(text: str, live: LiveOptions) -> Callable[[], Feed] | None:
+def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing) -> Callable[[], Feed] | None:
     """Return a function that opens a connection to a live source; None for files."""
     size, fps = live.camera_size, live.camera_fps
     if is_url(text):
-        return lambda: NetworkFeed(text, transport=live.transport, timeout_s=live.watch.open_s)
+        return lambda: NetworkFeed(text, transport=live.transport, timeout_s=live.watch.open_s, interlacing=interlacing)
     if csi := re.fullmatch(r"csi://(\d+)", text):
         return lambda: open_csi_feed(int(csi[1]), size=size, fps=fps)
     if text.isdecimal() and not Path(text).exists():
@@ -82,4 +92,4 @@ def _image_source(files: list[Path], place: Path) -> ImageSource:
     return ImageSource(files, name=str(place))
 
 
-__all__ = ["LiveOptions", "RawFrames", "Source", "SourceInfo", "Watch", "open_source"]
+__all__ = ["Deinterlace", "LiveOptions", "RawFrames", "Source", "SourceInfo", "Watch", "open_source"]

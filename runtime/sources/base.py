@@ -10,6 +10,7 @@ from typing import Protocol
 
 from runtime.errors import DeblurError
 from runtime.frame import Frame, Size
+from runtime.stream_format import PLAIN, StreamFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class SourceInfo:
     """Seconds per tick of a frame's `pts`."""
     frame_rate: Fraction
     """Nominal frames per second; the real time of a frame is its `pts`."""
+    format: StreamFormat = PLAIN
+    """Form in which the frames are stored, such as the shape of a pixel; outputs keep it."""
     size: Size | None = None
     """Width and height of the first frame in pixels; None if they are not known yet (image files)."""
     frame_count: int | None = None

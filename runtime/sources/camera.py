@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels, Size
+from runtime.stream_format import PLAIN
 
 _DEFAULT_RATE = 30
 _DEFAULT_CSI_SIZE: Size = (1280, 720)
@@ -48,6 +49,7 @@ class CameraFeed:
         for setting, value in requests.items():
             self._capture.set(setting, value)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.format = PLAIN
         self.frame_rate = Fraction(rate).limit_denominator(1001) if rate >= 1 else Fraction(_DEFAULT_RATE)
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
@@ -89,7 +91,7 @@ class PipedFeed:
     """
 
     def __init__(self, source: str, *, size: Size, frame_rate: Fraction) -> None:
-        self.frame_rate, self._size = frame_rate, size
+        self.frame_rate, self.format, self._size = frame_rate, PLAIN, size
         launch = shutil.which("gst-launch-1.0")
         if launch is None:
             raise SourceLostError(

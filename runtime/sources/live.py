@@ -14,6 +14,7 @@ from typing import Protocol
 from runtime.errors import DeblurError, SourceLostError
 from runtime.frame import Frame, Pixels
 from runtime.sources.base import SourceInfo
+from runtime.stream_format import PLAIN, StreamFormat
 from runtime.urls import redact
 
 TIME_BASE = Fraction(1, 90_000)
@@ -34,6 +35,8 @@ class Feed(Protocol):
 
     frame_rate: Fraction
     """Nominal frames per second."""
+    format: StreamFormat
+    """Form in which the frames are stored."""
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame as it arrives, which returns the pixels uint8[H, W, 3] BGR.
@@ -99,6 +102,7 @@ class LiveSource:
             name=name,
             time_base=TIME_BASE,
             frame_rate=self._connection.frame_rate,
+            format=self._connection.format,
             size=(width, height),
             is_live=True,
         )
@@ -115,8 +119,9 @@ class LiveSource:
 
     @property
     def warnings(self) -> list[str]:
-        """One sentence for each reason of lost connections."""
-        return [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
+        """A sentence about reduced samples, and one for each reason of lost connections."""
+        lost = [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
+        return self.info.format.warnings + lost
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the source is closed or lost for good."""
@@ -201,6 +206,7 @@ class _Connection:
 
     def __init__(self, open_feed: Callable[[], Feed]) -> None:
         self.frame_rate = Fraction(30)
+        self.format = PLAIN
         self.end_reason = ""
         """Reason why the connection has ended."""
         self.error: DeblurError | None = None
@@ -230,7 +236,7 @@ class _Connection:
         try:
             feed = self._open_feed()
             try:
-                self.frame_rate = feed.frame_rate
+                self.frame_rate, self.format = feed.frame_rate, feed.format
                 for pixels in feed:
                     if not self._offer(_Arrival(pixels, perf_counter())):
                         break

@@ -13,7 +13,9 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
+from runtime.sources.deinterlace import Interlacing
 from runtime.sources.video import has_codec
+from runtime.stream_format import StreamFormat
 from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
@@ -27,9 +29,20 @@ class NetworkFeed:
     `transport` is that of RTSP. `timeout_s` limits connecting and each read inside FFmpeg, but it is not reliable:
     FFmpeg has been seen to take twice as long, or to block for ever. `LiveSource` keeps the time itself. Raises
     SourceLostError if the server cannot be reached or sends no video.
+
+    `interlacing` says what becomes of interlaced frames; without it, they are deinterlaced, which delays each of them
+    until the next one has arrived.
     """
 
-    def __init__(self, url: str, *, transport: Transport = "tcp", timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        transport: Transport = "tcp",
+        timeout_s: float = 10.0,
+        interlacing: Interlacing | None = None,
+    ) -> None:
+        self._interlacing = interlacing or Interlacing()
         options = dict(_LOW_LATENCY)
         if url.lower().startswith("rtsp"):
             options["rtsp_transport"] = transport
@@ -48,9 +61,19 @@ class NetworkFeed:
         self._stream = stream
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+        self.format = StreamFormat.read(self._stream)
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
-        """Yield a function for each decoded frame, which returns its pixels; damaged packets are skipped."""
+        """Yield a function for each decoded frame, which returns its pixels."""
+        for frame in self._interlacing.apply(self._decode()):
+            yield partial(bgr_from_video_frame, frame)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._container.close()
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames of the stream; damaged packets are skipped."""
         for packet in self._container.demux(self._stream):
             try:
                 frames = packet.decode()
@@ -58,8 +81,4 @@ class NetworkFeed:
                 continue  # a damaged packet
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
-                yield partial(bgr_from_video_frame, frame)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._container.close()
+                yield frame

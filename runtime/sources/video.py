@@ -21,7 +21,9 @@ from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
+from runtime.sources.deinterlace import Interlacing
 from runtime.sources.timeline import Timeline
+from runtime.stream_format import PLAIN, StreamFormat
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -66,23 +68,27 @@ class VideoSource:
 
     `pts` and `time_base` of a frame are those of the container, as long as its clock runs on from zero or later; see
     `Timeline`. A time stamp that does not increase is moved one tick after its predecessor. Damaged packets are skipped
-    and counted in `warnings`. Raises InputError if no frame can be decoded.
+    and counted in `warnings`. Raises InputError if no frame can be decoded. `interlacing` says what becomes of
+    interlaced frames; without it, they are deinterlaced.
     """
 
     dropped = reconnects = 0
 
-    def __init__(self, path: Path, raw: RawFrames | None = None) -> None:
+    def __init__(self, path: Path, raw: RawFrames | None = None, *, interlacing: Interlacing | None = None) -> None:
         self.damage: InputError | None = None
         self._path = path
         self._to_skip = 0
         self._damaged_packets = 0
         self._out_of_order = 0
+        self._interlacing = interlacing or Interlacing()
+        self._format: StreamFormat | None = None
         self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
         is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
+            format=self._format or PLAIN,
             size=self._first.size,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not is_pipe else None,
@@ -114,8 +120,8 @@ class VideoSource:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about damaged packets and moved time stamps so far."""
-        sentences = []
+        """Sentences about reduced samples, damaged packets and moved time stamps so far."""
+        sentences = self.info.format.warnings
         if self._timeline.jumps:
             sentences.append(
                 f"the clock jumped {self._timeline.jumps} times; what follows a jump was moved to its place"
@@ -150,7 +156,7 @@ class VideoSource:
     def _read_frames(self) -> Iterator[Frame]:
         """Yield decoded frames as upright BGR with increasing time stamps."""
         last_pts: int | None = None
-        for frame in self._decode():
+        for frame in self._interlacing.apply(self._decode()):
             time_base = frame.time_base or 1 / self._rate
             pts = frame.pts
             if pts is None:  # a raw stream has no time stamps: its frames follow at the nominal rate
@@ -162,6 +168,8 @@ class VideoSource:
             if self._to_skip > 0:
                 self._to_skip -= 1
                 continue
+            if self._format is None:
+                self._format = StreamFormat.read(self._stream, frame)
             pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
             yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
 

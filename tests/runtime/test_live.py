@@ -24,6 +24,7 @@ from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
+from runtime.stream_format import PLAIN
 from runtime.urls import is_url, redact, resolve_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
@@ -40,7 +41,7 @@ class ScriptedFeed:
     """
 
     def __init__(self, items: list[int | str], log: list[str], *, fps: float = 1000, waits: bool = False) -> None:
-        self.frame_rate = Fraction(fps)
+        self.frame_rate, self.format = Fraction(fps), PLAIN
         self._items, self._log, self._waits = items, log, waits
         log.append("open")
 
@@ -161,7 +162,7 @@ class Steady:
     """A feed of numbered frames at `fps` for some seconds, then silence."""
 
     def __init__(self, fps: float, seconds: float) -> None:
-        self.frame_rate = Fraction(fps).limit_denominator()
+        self.frame_rate, self.format = Fraction(fps).limit_denominator(), PLAIN
         self.delivered = 0
         self._fps, self._seconds = fps, seconds
 

@@ -33,6 +33,7 @@ from runtime.sources import Source, Watch, open_source
 from runtime.sources.base import SourceInfo
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
+from runtime.stream_format import PLAIN
 from runtime.video import main
 from tests.conftest import make_image
 from tests.rig import free_port, wait_until
@@ -521,7 +522,7 @@ def test_silent_clients_are_disconnected(stack, monkeypatch) -> None:
 
 def test_dropped_frames_of_a_live_source_are_counted(stack, invert) -> None:
     class Feed:
-        frame_rate = Fraction(50)
+        frame_rate, format = Fraction(50), PLAIN
 
         def __iter__(self) -> Iterator[Callable[[], Pixels]]:
             for index in range(100_000):

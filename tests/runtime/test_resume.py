@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 
-from runtime.sinks.unfinished import inspect_unfinished
+from runtime.sinks.unfinished import count_whole_frames
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
@@ -171,8 +171,32 @@ def test_sound_that_ends_early_does_not_hold_frames_back(suffix: str, tmp_path: 
     for frame in source:
         sink.write(frame)
     frames_of_encoder_and_two_fragments = 64 + 2 * 25
-    assert inspect_unfinished(tmp_path / f"a.partial{suffix}").frames >= 400 - frames_of_encoder_and_two_fragments
+    assert count_whole_frames(tmp_path / f"a.partial{suffix}") >= 400 - frames_of_encoder_and_two_fragments
     sink.close(complete=False)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_only_an_unfinished_output_names_its_job(suffix: str, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / f"a{suffix}"
+    unfinished(clip, out, 3)
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == [f"a.partial{suffix}", f"a.partial{suffix}.json"]
+    assert main([*command(clip, out), "-y"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == [out.name]
+    with av.open(str(out)) as container:
+        assert not {key.lower() for key in container.metadata} & {"comment", "job"}
+    assert b"deblur " not in out.read_bytes()
+
+
+def test_a_new_run_forgets_the_frames_that_another_job_set_aside(long_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    unfinished(long_clip, out, 130)
+    (tmp_path / "a.partial.mp4").rename(tmp_path / "a.before.mp4")
+    source = open_source(str(long_clip))
+    sink = VideoSink(out, source.info, job="deblur other")
+    sink.write(next(iter(source)))
+    sink.close(complete=False)
+    source.close()
+    assert not (tmp_path / "a.before.mp4").exists()
 
 
 def test_an_unfinished_output_of_another_job_is_left_alone(

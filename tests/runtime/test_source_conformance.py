@@ -28,6 +28,7 @@ from runtime.sources import RawFrames, Source, SourceInfo, Watch, open_source
 from runtime.sources.camera import CameraFeed
 from runtime.sources.live import LiveSource
 from runtime.sources.video import VideoSource
+from runtime.stream_format import PLAIN
 from tests.conftest import make_image, write_clip
 from tests.rig import free_port
 
@@ -81,7 +82,7 @@ def write_in_background(pipe: int | Path, content: bytes) -> None:
 class EndlessFeed:
     """A frame every 5 ms, or after `until` frames none and no end."""
 
-    frame_rate = Fraction(200)
+    frame_rate, format = Fraction(200), PLAIN
 
     def __init__(self, until: float = float("inf")) -> None:
         self._until = until

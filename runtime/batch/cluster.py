@@ -17,6 +17,7 @@ from typing import Any
 from runtime.batch.files import Task
 from runtime.batch.work import Outcome, restore_file
 from runtime.engines import TiledEngine, open_engine
+from runtime.engines.shared import SharedEngine
 from runtime.errors import DeblurError, EngineError, UsageError
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
@@ -74,7 +75,7 @@ class Worker:
         self._options = package.options
         try:
             with tempfile.TemporaryDirectory(prefix="deblur-engine-") as folder:
-                self._engine = package.open_in(Path(folder))
+                self._engine = SharedEngine(package.open_in(Path(folder)))
         except DeblurError as error:
             return f"{error.what}; {error.hint}"
         return ""
@@ -111,9 +112,12 @@ class Cluster:
         self._busy: dict[Any, tuple[Any, Task]] = {}
         """Workers and their tasks, by the reference of the outcome."""
 
-    def run(self, tasks: list[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(
+        self, tasks: list[Task], *, on_start: Callable[[Task], None], is_stopped: Callable[[], bool]
+    ) -> Iterator[Outcome]:
         """Yield outcomes as tasks finish; a task whose worker dies goes to another worker.
 
+        `on_start` gets each task before a worker does.
         Raises EngineError if no worker can open the engine, UsageError if no node has room for a worker.
         """
         waiting, deaths = deque(tasks), Counter[Task]()
@@ -121,6 +125,7 @@ class Cluster:
             self._start_workers(len(waiting) + len(self._busy))
             while waiting and self._idle:
                 actor, task = self._idle.pop(), waiting.popleft()
+                on_start(task)
                 self._busy[actor.restore.remote(task)] = (actor, task)
             references = [*self._starting, *self._busy]
             ready, _ = self._ray.wait(references, num_returns=1, timeout=_POLL_S) if references else ([], [])

@@ -15,7 +15,7 @@ from runtime.engines.shared import SharedEngine
 from runtime.errors import InputError, UsageError, is_out_of_memory
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
-from runtime.session import job_id, resume
+from runtime.resume import job_id, resume
 from runtime.sinks import open_sink
 from runtime.sources import open_source
 

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="S",
-        help="quoted pattern such as 'DIR/**/*.mp4', folder, or file; repeat it for more",
+        help="quoted pattern such as 'DIR/**/*.mp4', folder (its videos and images), or file; repeat it for more",
     )
     group.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the outputs, with the tree of the sources"
@@ -112,7 +112,7 @@ def run(options: BatchOptions, interruption: Interruption) -> int:
     require_engine(engine)
     if not engine.is_file():
         raise UsageError("a batch needs one engine file", engine, hint="give an .onnx file or a .plan")
-    tasks = find_tasks(options.sources, options.out)
+    tasks = find_tasks(options.sources, options.out, say=say)
     journal = Journal(options.out, sha256(engine))
     finished = {task: line for task in tasks if (line := journal.find_finished(task))}
     open_tasks = [task for task in tasks if task not in finished]

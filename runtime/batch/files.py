@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError, UsageError
-from runtime.image_files import IMAGE_SUFFIXES, natural_order
+from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
 from runtime.sinks import video
+from runtime.video_files import is_video
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,16 @@ class Task:
     out: str
 
 
-def find_tasks(patterns: Iterable[str], out: Path) -> list[Task]:
+def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Task]:
     """Return a task for each file of patterns, folders and file names, in natural order.
 
-    Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own suffix:
-    `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have the same output.
+    Of a folder, only videos and images whose names do not begin with a dot are taken; `say` gets a line about the
+    others. Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own
+    suffix: `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have one output.
     """
     tasks: dict[str, Task] = {}
     for pattern in patterns:
-        for path, root in _find_files(pattern):
+        for path, root in _find_files(pattern, say):
             if path.resolve().is_relative_to(out.resolve()) and not root.resolve().is_relative_to(out.resolve()):
                 continue  # an output of an earlier run
             target = out / path.relative_to(root)
@@ -40,15 +43,17 @@ def find_tasks(patterns: Iterable[str], out: Path) -> list[Task]:
                     f"two sources have the output {target}", path, hint="give another --source, or one at a time"
                 )
     if not tasks:
-        raise InputError("no files found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'")
+        raise InputError(
+            "no videos or images found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'"
+        )
     return sorted(tasks.values(), key=lambda task: natural_order(Path(task.source)))
 
 
-def _find_files(pattern: str) -> list[tuple[Path, Path]]:
+def _find_files(pattern: str, say: Callable[[str], None]) -> list[tuple[Path, Path]]:
     """Return the files of a pattern, folder or name, each with the folder that its output path is relative to."""
     path = Path(pattern)
     if path.is_dir():
-        return [(file, path) for file in path.rglob("*") if file.is_file()]
+        return [(file, path) for file in _find_media(path, say)]
     if path.is_file():
         return [(path, path.parent)]
     root = Path(*_parts_before_wildcard(path))
@@ -59,3 +64,26 @@ def _find_files(pattern: str) -> list[tuple[Path, Path]]:
 def _parts_before_wildcard(path: Path) -> list[str]:
     first = next((index for index, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
     return list(path.parts[:first])
+
+
+def _find_media(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Yield the videos and images of a folder and its folders, and `say` which kinds of files were left out."""
+    others: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not _is_file(path):
+            continue
+        if is_video(path) or is_image(path):
+            yield path
+        else:
+            others[path.suffix.lower() or "without suffix"] += 1
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        say(f"skipped {others.total()} files of {folder} that are no videos or images: {kinds}")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file, or cannot be examined, so that restoring it names the reason."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True

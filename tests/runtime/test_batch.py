@@ -76,8 +76,23 @@ def test_outputs_copy_the_folder_structure_of_their_sources(tmp_path: Path) -> N
     assert len(find_tasks([str(source)], source / "out")) == 5
 
 
+def test_of_a_folder_only_videos_and_images_are_taken(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    taken = ["A.MP4", "b.avi", "clip.ts", "i.png", "sub/c.webm"]
+    hidden = [".DS_Store", "._A.MP4", ".thumbs/t.png", "sub/.d.mp4"]
+    for name in [*taken, *hidden, "notes.txt", "a.srt", "sub/other.srt", "README", "p.heic"]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    said: list[str] = []
+    tasks = find_tasks([str(source)], tmp_path / "out", say=said.append)
+    assert sorted(Path(task.source).relative_to(source).as_posix() for task in tasks) == taken
+    assert len(said) == 1
+    assert said[0].startswith(f"skipped 5 files of {source} that are no videos or images: 2 .srt, ")
+    assert len(find_tasks([str(source / "*.srt"), str(source / "notes.txt")], tmp_path / "out")) == 2
+
+
 def test_no_files_and_equal_outputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no files found"):
+    with pytest.raises(InputError, match="no videos or images found"):
         find_tasks([str(tmp_path / "*.mp4")], tmp_path)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

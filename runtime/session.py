@@ -28,7 +28,7 @@ from runtime.monitor import StatusServer, Stream
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, print_report, write_statistics
-from runtime.resume import is_resumable, job_id, resume
+from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
 from runtime.sinks import Sink, Tee, WindowSink, open_sink
 from runtime.sources import Source, open_source
 
@@ -74,12 +74,14 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             # A file waits for the engine; the next frame of a camera should be the newest.
             has_camera = any(source.info.is_live for source in sources)
             mode: Mode = options.mode or ("latency" if has_camera else "throughput")
-            engine = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode)
+            if options.resume:
+                options = adopt_engine(options, (output for _, outputs in jobs for output in outputs))
+            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode)
             resources.callback(engine.close)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
             pipelines = [
-                _open_pipeline(options, source, outputs, shared.create_client(), not_started)
+                _open_pipeline(options, source, outputs, shared.create_client(), file=file, not_started=not_started)
                 for source, (_, outputs) in zip(sources, jobs, strict=True)
             ]
             for pipeline in pipelines:
@@ -158,11 +160,17 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
 
 
 def _open_pipeline(
-    options: RunOptions, source: Source, outputs: list[str], engine: EngineClient, not_started: ExitStack
+    options: RunOptions,
+    source: Source,
+    outputs: list[str],
+    engine: EngineClient,
+    *,
+    file: EngineFile,
+    not_started: ExitStack,
 ) -> Pipeline:
     window = WindowSink() if options.show or not (outputs or options.serve) else None
-    job = job_id(source, engine, options)
-    sink = _open_sinks(options, outputs, source, window, job=job, not_started=not_started)
+    job = Job.create(source, engine, file, options)
+    sink = _open_sinks(options, outputs, source, window, job=str(job), not_started=not_started)
     if options.resume:
         frames = resume(source, sink)
         say(f"resume  after {frames} frames")
@@ -172,8 +180,8 @@ def _open_pipeline(
     return pipeline
 
 
-def _open_engine(options: RunOptions, size: Size, mode: Mode) -> Engine:
-    """Open the engine of a run; `size` of the frames decides between the engines of a folder."""
+def _open_engine(options: RunOptions, size: Size, mode: Mode) -> tuple[Engine, EngineFile]:
+    """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
     provider = options.provider
 
     def open_once() -> TiledEngine:
@@ -194,7 +202,11 @@ def _open_engine(options: RunOptions, size: Size, mode: Mode) -> Engine:
             provider = engine.provider
         return engine
 
-    return WatchedEngine(resolve_engine(options.engine), open_once, say=say) if options.watch_engine else open_once()
+    path = resolve_engine(options.engine)
+    if options.watch_engine:
+        return WatchedEngine(path, open_once, say=say), EngineFile.read(path)
+    engine = open_once()
+    return engine, EngineFile.read(engine.path or path)
 
 
 def _open_sinks(

@@ -12,18 +12,27 @@ from pathlib import Path
 from time import perf_counter
 
 from runtime.batch.cluster import Cluster, EnginePackage, WorkerResources
+from runtime.batch.engines import BatchEngines
 from runtime.batch.files import Task, find_tasks
 from runtime.batch.journal import Journal
 from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import describe_error, run_cli, say
-from runtime.engines import BUNDLED_NAMES, PROVIDERS, open_engine, require_engine, resolve_engine
-from runtime.engines.shared import SharedEngine
+from runtime.engines import (
+    BUNDLED_NAMES,
+    PROVIDERS,
+    Provider,
+    TiledEngine,
+    open_engine,
+    require_engine,
+    resolve_engine,
+)
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error, sha256
 from runtime.interrupt import Interruption
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import format_duration
+from runtime.resume import EngineFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +177,18 @@ def _run_here(
         if interruption.number:  # the signal came while the file was opened
             pipeline.stop()
 
-    with open_engine(options.run.engine, provider=options.run.provider, mode="throughput") as engine:
+    def open_with(provider: Provider) -> TiledEngine:
+        engine = open_engine(options.run.engine, provider=provider, mode="throughput")
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
-        shared = SharedEngine(engine)
+        return engine
+
+    file = EngineFile.read(Path(options.run.engine))
+    with closing(BatchEngines(file, open_with, options.run.provider)) as engines:
         for task in tasks:
             if interruption.number:
                 return
             journal.start(task)
-            yield restore_file(task, shared, options.run, on_start=on_start)
+            yield restore_file(task, engines, options.run, on_start=on_start)
 
 
 def _run_on_cluster(

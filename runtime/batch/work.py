@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from runtime.batch.engines import BatchEngines
 from runtime.batch.files import Task
 from runtime.batch.journal import SourceVersion
 from runtime.cli import describe_error
-from runtime.engines.shared import SharedEngine
-from runtime.errors import InputError, UsageError, is_out_of_memory
+from runtime.engines.shared import EngineClient
+from runtime.errors import EngineError, InputError, UsageError, is_out_of_memory
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
-from runtime.resume import job_id, resume
+from runtime.resume import Job, resume
 from runtime.sinks import open_sink
-from runtime.sources import open_source
+from runtime.sources import Source, open_source
 
 INTERRUPTED = 130
 """Exit code of a file that a signal stopped."""
@@ -44,12 +45,12 @@ class Outcome:
 
 
 def restore_file(
-    task: Task, engine: SharedEngine, options: RunOptions, *, on_start: Callable[[Pipeline], None] = lambda _: None
+    task: Task, engines: BatchEngines, options: RunOptions, *, on_start: Callable[[Pipeline], None] = lambda _: None
 ) -> Outcome:
     """Restore a file, continuing the output of a killed run; errors are in the outcome and are not raised.
 
-    `on_start` gets the pipeline before it runs. The engine is shared with the files that follow: after a failure they
-    must not receive the frames that this one left in it.
+    `on_start` gets the pipeline before it runs. The engines are shared with the files that follow: after a failure they
+    do not receive the frames that this one left in an engine.
     """
     start = perf_counter()
     version: SourceVersion | None = None
@@ -57,7 +58,7 @@ def restore_file(
     error, exit_code = "", 0
     try:
         version = SourceVersion.read(Path(task.source))
-        pipeline = _open_pipeline(task, engine, options)
+        pipeline = _open_pipeline(task, engines, options)
         on_start(pipeline)
         pipeline.run()
         if pipeline.kept != task.out:
@@ -83,15 +84,28 @@ def _describe(error: Exception, source: str) -> tuple[str, int]:
     return describe_error(error)
 
 
-def _open_pipeline(task: Task, engine: SharedEngine, options: RunOptions) -> Pipeline:
+def _open_pipeline(task: Task, engines: BatchEngines, options: RunOptions) -> Pipeline:
     with ExitStack() as not_started:
         source = open_source(task.source)
         not_started.callback(source.close)
-        client = engine.create_client()
-        sink = open_sink(task.out, source.info, job=job_id(source, client, options))
+        engine, job = _choose_engine(task, source, engines, options)
+        sink = open_sink(task.out, source.info, job=str(job))
         not_started.callback(sink.close, complete=False)
         with suppress(UsageError):  # not a video, or an unfinished output of another engine, which is written again
             resume(source, sink)
-        pipeline = Pipeline(source, client, sink, options, turn=client.turn)
+        pipeline = Pipeline(source, engine, sink, options, turn=engine.turn)
         not_started.pop_all()
     return pipeline
+
+
+def _choose_engine(task: Task, source: Source, engines: BatchEngines, options: RunOptions) -> tuple[EngineClient, Job]:
+    """Return the engine that can continue the unfinished output of a task, or else the default one, and the job."""
+    engine = engines.default.create_client()
+    job = Job.create(source, engine, engines.file, options)
+    begun = Job.read(task.out)
+    if begun and begun.provider != job.provider:
+        with suppress(EngineError):
+            other = engines.open_for(begun.provider).create_client()
+            if Job.create(source, other, engines.file, options) == begun:
+                return other, begun
+    return engine, job

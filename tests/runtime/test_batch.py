@@ -15,14 +15,15 @@ import pytest
 
 from runtime.batch import work
 from runtime.batch.__main__ import main
+from runtime.batch.engines import BatchEngines
 from runtime.batch.files import Task, find_tasks
 from runtime.batch.journal import JOURNAL, Journal, SourceVersion
 from runtime.engines import BUNDLED
-from runtime.engines.shared import SharedEngine
 from runtime.errors import EngineError, InputError, UsageError
 from runtime.files import sha256
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
+from runtime.resume import EngineFile
 from runtime.sources import open_source
 from runtime.spec import EngineSpec
 from tests.conftest import make_image
@@ -194,15 +195,15 @@ def test_a_failed_file_leaves_no_frames_in_the_engine_for_the_next(tmp_path: Pat
     source = write_archive(tmp_path / "in", 2, frames=6)
     tasks = find_tasks([str(source)], tmp_path / "out")
     engine = FailingEngine(fail_at=1)
-    shared = SharedEngine(engine)
+    engines = BatchEngines(EngineFile("copy", ""), lambda _: engine)
     options = RunOptions(guard=False)
 
     def on_start(pipeline: Pipeline) -> None:
         engine.wait = lambda: wait_until(lambda: pipeline.frames_read >= 4)
 
-    assert "engine failed" in work.restore_file(tasks[0], shared, options, on_start=on_start).error
+    assert "engine failed" in work.restore_file(tasks[0], engines, options, on_start=on_start).error
     assert engine.submitted == 4
-    assert work.restore_file(tasks[1], shared, options).error == ""
+    assert work.restore_file(tasks[1], engines, options).error == ""
     restored, blurred = read_frames(Path(tasks[1].out)), read_frames(Path(tasks[1].source))
     assert all(np.abs(a.astype(int) - b).mean() < 10 for a, b in zip(restored, blurred, strict=True))
 

@@ -13,13 +13,13 @@ class Channel(Generic[T]):
     """A first-in, first-out queue of at most `capacity` items.
 
     `put` waits while the queue is full; with `drop_oldest` it discards the oldest item instead and counts it in
-    `dropped`. Every method may be called from any thread.
+    `dropped`. `added` counts all items that were put in. Every method may be called from any thread.
     """
 
     def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
-        self.dropped = 0
+        self.added = self.dropped = 0
         self._capacity = capacity
         self._drop_oldest = drop_oldest
         self._items: deque[T] = deque()
@@ -36,6 +36,7 @@ class Channel(Generic[T]):
             if self._closed:
                 return False
             self._items.append(item)
+            self.added += 1
             self._changed.notify_all()
             return True
 

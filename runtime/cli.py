@@ -32,14 +32,19 @@ def report_error(error: Exception, *, debug: bool = False) -> int:
     """Print an error as one line and return its exit code; `debug` prints the traceback before it."""
     if debug:
         say(redact("".join(traceback.format_exception(error))).rstrip())
+    line, code = describe_error(error)
+    say(f"error: {line}")
+    return code
+
+
+def describe_error(error: Exception) -> tuple[str, int]:
+    """Return one line for the user, and the exit code, for an exception of any kind."""
     if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
         error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
     if isinstance(error, DeblurError):
-        say(f"error: {error}")
-        return error.exit_code
+        return str(error), error.exit_code
     reason = " ".join(str(error).split()) or "no reason given"
-    say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
-    return 1
+    return f"this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug", 1
 
 
 def say(line: str) -> None:

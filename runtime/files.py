@@ -51,7 +51,7 @@ class PendingFile:
                     return self.partial
                 os.fsync(self._lock)
                 self.partial.replace(self.final)
-                _sync_folder(self.final.parent)  # or a power cut could undo the renaming
+                sync_folder(self.final.parent)  # or a power cut could undo the renaming
             except OSError:
                 if not keep:
                     self.partial.unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def _open_locked(partial: Path, final: Path) -> int:
     return lock
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk; some network file systems and read-protected folders do not allow it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -57,7 +57,6 @@ class Pipeline:
     ) -> None:
         options = options or RunOptions()
         is_live = source.info.is_live
-        self.frames_read = 0
         self.frames_written = 0
         self.frames_skipped = 0
         """Number of frames that were sharp enough to be written unchanged."""
@@ -70,6 +69,8 @@ class Pipeline:
         self._source, self._engine, self._sink = source, engine, sink
         self._guard = OutputGuard(strict=options.strict) if options.guard else None
         self._max_latency_s = options.max_latency_ms / 1e3 if options.max_latency_ms and is_live else math.inf
+        self._dropped_before_run = source.dropped
+        """Number of frames that a live source dropped while the engine was opened, which is no part of the run."""
         self._too_old = 0
         self._skip_blur_score = options.skip_blur_score
         self._side_by_side = options.side_by_side
@@ -99,9 +100,21 @@ class Pipeline:
         return self._source.warnings + self._sink.warnings + rejected
 
     @property
+    def frames_read(self) -> int:
+        """Number of frames that the source delivered, including those of a live source that were dropped at once.
+
+        Each of them is written, dropped, or still in work; after an error, the frames in work are lost.
+        """
+        return self._captured.added + self._dropped_by_source
+
+    @property
     def frames_dropped(self) -> int:
-        """Number of frames of a live source that were replaced by newer ones or were too old."""
-        return self._source.dropped + self._captured.dropped + self._too_old
+        """Number of frames of a live source that were replaced by newer ones or were too old, since `run` began."""
+        return self._dropped_by_source + self._captured.dropped + self._too_old
+
+    @property
+    def _dropped_by_source(self) -> int:
+        return self._source.dropped - self._dropped_before_run
 
     @property
     def frames_rejected(self) -> int:
@@ -129,7 +142,7 @@ class Pipeline:
         Raises the first error of any stage, or the source's damage at its end. In every case the sink is closed, so
         that what was written can be used, and the source is closed by the thread that reads it.
         """
-        self._start = perf_counter()
+        self._start, self._dropped_before_run = perf_counter(), self._source.dropped
         workers = [
             Thread(target=self._run_stage, args=(stage, channel), name=stage.__name__, daemon=True)
             for stage, channel in ((self._read, self._captured), (self._infer, self._restored))
@@ -181,7 +194,6 @@ class Pipeline:
                 self.latencies["read"].add(1e3 * (perf_counter() - start))
                 if not self._captured.put(frame):
                     return
-                self.frames_read += 1
 
     def _infer(self) -> None:
         """Keep the engine's slots busy while there are frames, and never delay a result to wait for the next frame."""

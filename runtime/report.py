@@ -92,8 +92,11 @@ def to_dict(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def print_report(pipeline: Pipeline, *, with_source: bool) -> None:
-    """Print warnings, table and output of a finished run on standard error, below the source's name if wanted."""
+def print_report(pipeline: Pipeline, *, with_source: bool, is_resumable: bool) -> None:
+    """Print warnings, table and output of a finished run on standard error, below the source's name if wanted.
+
+    `is_resumable` says whether `--resume` can continue an unfinished output.
+    """
     if with_source:
         say(f"source  {pipeline.source.name}")
     for warning in pipeline.warnings:
@@ -101,7 +104,9 @@ def print_report(pipeline: Pipeline, *, with_source: bool) -> None:
     if pipeline.frames_read:
         say(format_table(pipeline))
     if pipeline.kept:
-        say(f"output  {pipeline.kept}")
+        is_unfinished = is_resumable and Path(pipeline.kept).stem.endswith(".partial")
+        advice = "; unfinished, the same command with --resume continues it" if is_unfinished else ""
+        say(f"output  {pipeline.kept}{advice}")
 
 
 def write_statistics(path: Path, engine: Engine, pipelines: list[Pipeline]) -> None:

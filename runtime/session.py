@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
@@ -25,14 +23,14 @@ from runtime.engines.watched import WatchedEngine
 from runtime.errors import OutputError, SourceLostError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.interrupt import Interruption
+from runtime.jobs import is_finished, pair_sources, require_distinct_files, require_replaceable
 from runtime.monitor import StatusServer, Stream
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, print_report, write_statistics
-from runtime.sinks import NULL, Sink, Tee, WindowSink, existing_output, open_sink
-from runtime.sinks.video import VideoSink
+from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
+from runtime.sinks import Sink, Tee, WindowSink, open_sink
 from runtime.sources import Source, open_source
-from runtime.sources.video import VideoSource
 
 
 def restore(image: Pixels, engine: str | Path | Engine = "edge-s") -> Pixels:
@@ -57,7 +55,8 @@ def run(options: RunOptions, interruption: Interruption) -> int:
     require_engine(engine_path)  # before a camera is opened
     if options.watch_engine and engine_path.is_dir():
         raise UsageError("--watch-engine watches one engine", engine_path, hint="give a file of the folder")
-    jobs = [(source, outputs) for source, outputs in _jobs(options) if not _is_finished(options, outputs)]
+    require_distinct_files(options, engine_path)
+    jobs = list(_open_jobs(options))
     if not jobs:
         return 0
     with ExitStack() as resources:
@@ -67,15 +66,22 @@ def run(options: RunOptions, interruption: Interruption) -> int:
         progress = Progress()
         with ExitStack() as not_started:
             sources = [_open_source(options, name, not_started) for name, _ in jobs]
+            resumable = [
+                is_resumable(source, outputs, options) for source, (_, outputs) in zip(sources, jobs, strict=True)
+            ]
+            for (_, outputs), can_resume in zip(jobs, resumable, strict=True):
+                require_replaceable(outputs, options, is_resumable=can_resume)
             # A file waits for the engine; the next frame of a camera should be the newest.
             has_camera = any(source.info.is_live for source in sources)
             mode: Mode = options.mode or ("latency" if has_camera else "throughput")
-            engine = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode)
+            if options.resume:
+                options = adopt_engine(options, (output for _, outputs in jobs for output in outputs))
+            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode)
             resources.callback(engine.close)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
             pipelines = [
-                _open_pipeline(options, source, outputs, shared.create_client(), not_started)
+                _open_pipeline(options, source, outputs, shared.create_client(), file=file, not_started=not_started)
                 for source, (_, outputs) in zip(sources, jobs, strict=True)
             ]
             for pipeline in pipelines:
@@ -88,7 +94,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
                 pipeline.stop()
 
         interruption.on_signal = stop
-        codes = _run_all(pipelines, streams, progress, debug=options.debug)
+        codes = _run_all(pipelines, streams, progress, resumable=resumable, debug=options.debug)
         failed = next((code for code in codes if code), 0)
         if options.stats:
             with suppress(*[OutputError] if failed else []):  # the first error is the one to report
@@ -96,37 +102,22 @@ def run(options: RunOptions, interruption: Interruption) -> int:
     return failed
 
 
-def _jobs(options: RunOptions) -> Iterator[tuple[str, list[str]]]:
-    """Yield each source with its outputs; raises UsageError if they do not fit together."""
-    sources, outputs = options.sources, list(options.outputs)
-    if len(sources) == 1:
-        yield sources[0], outputs
-        return
-    if options.show or not (outputs or options.serve):
-        raise UsageError(
-            "a window shows one source", hint="give each --source an --out, or --serve a page, and leave out --show"
-        )
-    if outputs in ([NULL], []):
-        outputs = [NULL] * len(sources)
-    if len(outputs) != len(sources):
-        raise UsageError(f"{len(sources)} sources and {len(outputs)} outputs", hint="give each --source an --out")
-    if len(set(outputs) - {NULL}) < sum(output != NULL for output in outputs):
-        raise UsageError("two sources have the same output", hint="give each --source an --out of its own")
-    if {Path(output).resolve() for output in outputs} & {Path(source).resolve() for source in sources}:
-        raise UsageError("the output of one source is another", hint="give another --out")
-    for source, output in zip(sources, outputs, strict=True):
-        yield source, [output]
+def _open_jobs(options: RunOptions) -> Iterator[tuple[str, list[str]]]:
+    """Yield each source with its outputs, without those that `--resume` finds finished."""
+    for source, outputs in pair_sources(options):
+        if options.resume and is_finished(outputs):
+            say(f"output  {', '.join(outputs)} is finished")
+        else:
+            yield source, outputs
 
 
-def _is_finished(options: RunOptions, outputs: list[str]) -> bool:
-    is_finished = options.resume and bool(outputs) and all(Path(output).is_file() for output in outputs)
-    if is_finished:
-        say(f"output  {', '.join(outputs)} is finished")
-    return is_finished
+def _run_all(
+    pipelines: list[Pipeline], streams: list[Stream], progress: Progress, *, resumable: list[bool], debug: bool
+) -> list[int]:
+    """Run one pipeline in this thread, which owns the window, or several in a thread each; return their exit codes.
 
-
-def _run_all(pipelines: list[Pipeline], streams: list[Stream], progress: Progress, *, debug: bool) -> list[int]:
-    """Run one pipeline in this thread, which owns the window, or several in a thread each; return their exit codes."""
+    `resumable` says for each pipeline whether `--resume` can continue what it leaves unfinished.
+    """
     codes = [0] * len(pipelines)
     reporting = Lock()
 
@@ -139,7 +130,7 @@ def _run_all(pipelines: list[Pipeline], streams: list[Stream], progress: Progres
             error = caught
         with reporting:
             progress.close()
-            print_report(pipelines[index], with_source=len(pipelines) > 1)
+            print_report(pipelines[index], with_source=len(pipelines) > 1, is_resumable=resumable[index])
             if error:
                 codes[index] = report_error(error, debug=debug)
 
@@ -169,11 +160,17 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
 
 
 def _open_pipeline(
-    options: RunOptions, source: Source, outputs: list[str], engine: EngineClient, not_started: ExitStack
+    options: RunOptions,
+    source: Source,
+    outputs: list[str],
+    engine: EngineClient,
+    *,
+    file: EngineFile,
+    not_started: ExitStack,
 ) -> Pipeline:
     window = WindowSink() if options.show or not (outputs or options.serve) else None
-    sink = _open_sinks(options, outputs, source, window, job=job_id(source, engine, options))
-    not_started.callback(sink.close, complete=False)
+    job = Job.create(source, engine, file, options)
+    sink = _open_sinks(options, outputs, source, window, job=str(job), not_started=not_started)
     if options.resume:
         frames = resume(source, sink)
         say(f"resume  after {frames} frames")
@@ -183,8 +180,8 @@ def _open_pipeline(
     return pipeline
 
 
-def _open_engine(options: RunOptions, size: Size, mode: Mode) -> Engine:
-    """Open the engine of a run; `size` of the frames decides between the engines of a folder."""
+def _open_engine(options: RunOptions, size: Size, mode: Mode) -> tuple[Engine, EngineFile]:
+    """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
     provider = options.provider
 
     def open_once() -> TiledEngine:
@@ -205,45 +202,25 @@ def _open_engine(options: RunOptions, size: Size, mode: Mode) -> Engine:
             provider = engine.provider
         return engine
 
-    return WatchedEngine(resolve_engine(options.engine), open_once, say=say) if options.watch_engine else open_once()
-
-
-def job_id(source: Source, engine: Engine, options: RunOptions) -> str:
-    """Return a digest of everything that decides the frames of an output; equal for runs that write the same frames."""
-    files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.info.files]
-    settings = (options.side_by_side, options.guard, options.skip_blur_score, options.deinterlace)
-    facts = (files, engine.spec.to_json(), engine.backend.split(" (")[0], *settings)
-    return f"deblur {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
-
-
-def resume(source: Source, sink: Sink) -> int:
-    """Continue an unfinished output and return the number of source frames that it holds.
-
-    Call it before the first frame is read. Raises UsageError if the source or the sink is not one video file, or if
-    the unfinished output is of another job.
-    """
-    if not isinstance(sink, VideoSink) or not isinstance(source, VideoSource):
-        raise UsageError("only a video into a video can be resumed", hint="leave out --resume, or --show")
-    frames = sink.resume(source.start)
-    if frames:
-        source.skip(frames)
-    return frames
+    path = resolve_engine(options.engine)
+    if options.watch_engine:
+        return WatchedEngine(path, open_once, say=say), EngineFile.read(path)
+    engine = open_once()
+    return engine, EngineFile.read(engine.path or path)
 
 
 def _open_sinks(
-    options: RunOptions, outputs: list[str], source: Source, window: WindowSink | None, *, job: str
+    options: RunOptions,
+    outputs: list[str],
+    source: Source,
+    window: WindowSink | None,
+    *,
+    job: str,
+    not_started: ExitStack,
 ) -> Sink:
     sinks: list[Sink] = [window] if window else []
     for output in outputs:
-        existing = existing_output(output)
-        if existing and not options.resume and not _may_replace(existing, overwrite=options.overwrite):
-            raise UsageError("output exists", existing, hint="add -y to replace it, or give another --out")
-        sinks.append(open_sink(output, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe))
+        sink = open_sink(output, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe)
+        not_started.callback(sink.close, complete=False)
+        sinks.append(sink)
     return sinks[0] if len(sinks) == 1 else Tee(sinks)  # an empty Tee where only the status page shows the frames
-
-
-def _may_replace(path: Path, *, overwrite: bool | None) -> bool:
-    if overwrite is None and sys.stdin.isatty():
-        print(f"{path} exists; replace it? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
-    return bool(overwrite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,16 +12,27 @@ from pathlib import Path
 from time import perf_counter
 
 from runtime.batch.cluster import Cluster, EnginePackage, WorkerResources
-from runtime.batch.files import Journal, Task, find_tasks
+from runtime.batch.engines import BatchEngines
+from runtime.batch.files import Task, find_tasks
+from runtime.batch.journal import Journal
 from runtime.batch.work import INTERRUPTED, Outcome, restore_file
-from runtime.cli import run_cli, say
-from runtime.engines import BUNDLED_NAMES, PROVIDERS, open_engine, require_engine, resolve_engine
-from runtime.errors import UsageError
-from runtime.files import sha256
+from runtime.cli import describe_error, run_cli, say
+from runtime.engines import (
+    BUNDLED_NAMES,
+    PROVIDERS,
+    Provider,
+    TiledEngine,
+    open_engine,
+    require_engine,
+    resolve_engine,
+)
+from runtime.errors import InputError, UsageError
+from runtime.files import output_error, sha256
 from runtime.interrupt import Interruption
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import format_duration
+from runtime.resume import EngineFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="S",
-        help="quoted pattern such as 'DIR/**/*.mp4', folder, or file; repeat it for more",
+        help="quoted pattern such as 'DIR/**/*.mp4', folder (its videos and images), or file; repeat it for more",
     )
     group.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the outputs, with the tree of the sources"
@@ -109,22 +121,26 @@ def run(options: BatchOptions, interruption: Interruption) -> int:
     require_engine(engine)
     if not engine.is_file():
         raise UsageError("a batch needs one engine file", engine, hint="give an .onnx file or a .plan")
-    tasks = find_tasks(options.sources, options.out)
+    tasks = find_tasks(options.sources, options.out, say=say)
     journal = Journal(options.out, sha256(engine))
-    open_tasks = [task for task in tasks if not journal.is_finished(task)]
-    say(f"files   {len(tasks)}, of which {len(tasks) - len(open_tasks)} are already finished")
-    failed = []
+    finished = {task: line for task in tasks if (line := journal.find_finished(task))}
+    open_tasks = [task for task in tasks if task not in finished]
+    say(f"files   {len(tasks)}, of which {len(finished)} are already finished")
+    failed = [
+        Outcome(task=task, error=line.damage, exit_code=InputError.exit_code)
+        for task, line in finished.items()
+        if line.damage
+    ]
     if not options.run.overwrite:
-        failed = [_refuse(task) for task in open_tasks if not journal.may_write(task)]
-        refused = {outcome.task for outcome in failed}
-        open_tasks = [task for task in open_tasks if task not in refused]
+        refused = [task for task in open_tasks if not journal.may_write(task)]
+        failed += [_refuse(task) for task in refused]
+        open_tasks = [task for task in open_tasks if task not in set(refused)]
     progress = _Progress(open_tasks)
     restore_all = _run_on_cluster if options.ray else _run_here
-    for outcome in restore_all(options, open_tasks, interruption):
+    for result in restore_all(options, open_tasks, journal, interruption):
+        outcome = _record(result, journal)
         if outcome.error:
             failed.append(outcome)
-        else:
-            journal.add(outcome.task, outcome.source_sha256)
         progress.report(outcome)
     for outcome in failed:
         if outcome.exit_code != INTERRUPTED:
@@ -136,23 +152,48 @@ def _refuse(task: Task) -> Outcome:
     return Outcome(task=task, error=f"output exists: {task.out}; add -y to replace it", exit_code=2)
 
 
-def _run_here(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+def _record(outcome: Outcome, journal: Journal) -> Outcome:
+    """Note an outcome in the journal and return it, or the failure of a file whose output has been removed."""
+    if not (outcome.is_published and outcome.source):
+        journal.withdraw(outcome.task)
+        return outcome
+    try:
+        journal.finish(outcome.task, outcome.source, damage=outcome.error)
+    except OSError as error:
+        reason, code = describe_error(output_error(Path(outcome.task.out), error))
+        return dataclasses.replace(outcome, error=reason, exit_code=code)
+    return outcome
+
+
+def _run_here(
+    options: BatchOptions, tasks: list[Task], journal: Journal, interruption: Interruption
+) -> Iterator[Outcome]:
     """Restore one file after another in this process."""
     if not tasks:
         return
 
     def on_start(pipeline: Pipeline) -> None:
         interruption.on_signal = pipeline.stop
+        if interruption.number:  # the signal came while the file was opened
+            pipeline.stop()
 
-    with open_engine(options.run.engine, provider=options.run.provider, mode="throughput") as engine:
+    def open_with(provider: Provider) -> TiledEngine:
+        engine = open_engine(options.run.engine, provider=provider, mode="throughput")
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
+        return engine
+
+    file = EngineFile.read(Path(options.run.engine))
+    with closing(BatchEngines(file, open_with, options.run.provider)) as engines:
         for task in tasks:
             if interruption.number:
                 return
-            yield restore_file(task, engine, options.run, on_start=on_start)
+            journal.start(task)
+            yield restore_file(task, engines, options.run, on_start=on_start)
 
 
-def _run_on_cluster(options: BatchOptions, tasks: list[Task], interruption: Interruption) -> Iterator[Outcome]:
+def _run_on_cluster(
+    options: BatchOptions, tasks: list[Task], journal: Journal, interruption: Interruption
+) -> Iterator[Outcome]:
     """Restore files on the workers of a Ray cluster, in the order in which they finish."""
     if not tasks:
         return
@@ -162,9 +203,9 @@ def _run_on_cluster(options: BatchOptions, tasks: list[Task], interruption: Inte
     worker = WorkerResources(cpus=options.cpus_per_worker, gpus=int(engine.suffix == ".plan"))
     package = EnginePackage.read(engine, options.run, threads=options.cpus_per_worker)
     # The nodes share the files under the same paths.
-    tasks = [Task(str(Path(task.source).resolve()), str(Path(task.out).resolve())) for task in tasks]
+    tasks = [Task(str(Path(task.source).absolute()), str(Path(task.out).absolute())) for task in tasks]
     with closing(Cluster(options.ray, package=package, worker=worker)) as cluster:
-        yield from cluster.run(tasks, is_stopped=lambda: bool(interruption.number))
+        yield from cluster.run(tasks, on_start=journal.start, is_stopped=lambda: bool(interruption.number))
 
 
 class _Progress:
@@ -172,23 +213,30 @@ class _Progress:
 
     def __init__(self, tasks: list[Task]) -> None:
         self._count, self._finished, self._frames = len(tasks), 0, 0
-        self._bytes = {task.source: Path(task.source).stat().st_size for task in tasks}
+        self._bytes = sum(_size(task.source) for task in tasks)
         self._finished_bytes = 0
         self._start = perf_counter()
 
     def report(self, outcome: Outcome) -> None:
         self._finished += 1
         self._frames += outcome.frames
-        source = Path(outcome.task.source)
-        self._finished_bytes += source.stat().st_size if source.exists() else 0
+        self._finished_bytes += _size(outcome.task.source)
         seconds = perf_counter() - self._start
-        left_s = seconds * (sum(self._bytes.values()) / max(1, self._finished_bytes) - 1)
+        left_s = seconds * (self._bytes / max(1, self._finished_bytes) - 1)
         result = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
         place = f" on {outcome.place}" if outcome.place else ""
         say(
             f"{self._finished} of {self._count}  {outcome.task.out}: {result}{place}; "
             f"{self._frames / seconds:.1f} fps in total, {format_duration(max(0.0, left_s))} left"
         )
+
+
+def _size(path: str) -> int:
+    """Return the size of a file in bytes; 0 if it has been removed."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.batch.engines import BatchEngines
 from runtime.batch.files import Task
 from runtime.batch.work import Outcome, restore_file
-from runtime.engines import TiledEngine, open_engine
+from runtime.engines import Provider, TiledEngine, open_engine
 from runtime.errors import DeblurError, EngineError, UsageError
 from runtime.options import RunOptions
+from runtime.resume import EngineFile
 from runtime.sidecar import sidecar_path
 
 _MAX_TRIES = 3
@@ -45,8 +47,7 @@ class WorkerResources:
 class EnginePackage:
     """The files of an engine, to be sent to the nodes, and how to open it there."""
 
-    name: str
-    """File name of the engine."""
+    file: EngineFile
     files: dict[str, bytes] = field(repr=False)
     """Content by file name: the engine, and the sidecar of a plan."""
     options: RunOptions
@@ -56,13 +57,19 @@ class EnginePackage:
     def read(cls, path: Path, options: RunOptions, *, threads: int) -> EnginePackage:
         """Read an engine file with its sidecar."""
         files = {file.name: file.read_bytes() for file in (path, sidecar_path(path)) if file.exists()}
-        return cls(name=path.name, files=files, options=options, threads=threads)
+        return cls(file=EngineFile.read(path), files=files, options=options, threads=threads)
 
-    def open_in(self, folder: Path) -> TiledEngine:
-        """Write the files into a folder and open the engine."""
-        for name, content in self.files.items():
-            (folder / name).write_bytes(content)
-        return open_engine(folder / self.name, provider=self.options.provider, threads=self.threads, mode="throughput")
+    def open_engines(self) -> BatchEngines:
+        """Open the engine from a folder that exists only for that time."""
+
+        def open_with(provider: Provider) -> TiledEngine:
+            with tempfile.TemporaryDirectory(prefix="deblur-engine-") as folder:
+                for name, content in self.files.items():
+                    (Path(folder) / name).write_bytes(content)
+                path = Path(folder) / self.file.name
+                return open_engine(path, provider=provider, threads=self.threads, mode="throughput")
+
+        return BatchEngines(self.file, open_with, self.options.provider)
 
 
 class Worker:
@@ -73,15 +80,14 @@ class Worker:
         self._place = f"{os.uname().nodename}:{os.getpid()}"
         self._options = package.options
         try:
-            with tempfile.TemporaryDirectory(prefix="deblur-engine-") as folder:
-                self._engine = package.open_in(Path(folder))
+            self._engines = package.open_engines()
         except DeblurError as error:
             return f"{error.what}; {error.hint}"
         return ""
 
     def restore(self, task: Task) -> Outcome:
         """Restore one file."""
-        return dataclasses.replace(restore_file(task, self._engine, self._options), place=self._place)
+        return dataclasses.replace(restore_file(task, self._engines, self._options), place=self._place)
 
 
 class Cluster:
@@ -102,7 +108,7 @@ class Cluster:
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(f"no Ray cluster ({reason})", address, hint="ray start --head, or --ray local") from error
-        self._resources, self._name = worker, package.name
+        self._resources, self._name = worker, package.file.name
         self._package = ray.put(package)
         self._actor: Any = ray.remote(num_cpus=worker.cpus, num_gpus=worker.gpus)(Worker)
         self._starting: dict[Any, Any] = {}
@@ -111,9 +117,12 @@ class Cluster:
         self._busy: dict[Any, tuple[Any, Task]] = {}
         """Workers and their tasks, by the reference of the outcome."""
 
-    def run(self, tasks: list[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome]:
+    def run(
+        self, tasks: list[Task], *, on_start: Callable[[Task], None], is_stopped: Callable[[], bool]
+    ) -> Iterator[Outcome]:
         """Yield outcomes as tasks finish; a task whose worker dies goes to another worker.
 
+        `on_start` gets each task before a worker does.
         Raises EngineError if no worker can open the engine, UsageError if no node has room for a worker.
         """
         waiting, deaths = deque(tasks), Counter[Task]()
@@ -121,6 +130,7 @@ class Cluster:
             self._start_workers(len(waiting) + len(self._busy))
             while waiting and self._idle:
                 actor, task = self._idle.pop(), waiting.popleft()
+                on_start(task)
                 self._busy[actor.restore.remote(task)] = (actor, task)
             references = [*self._starting, *self._busy]
             ready, _ = self._ray.wait(references, num_returns=1, timeout=_POLL_S) if references else ([], [])

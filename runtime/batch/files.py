@@ -1,20 +1,17 @@
-"""Files of a batch: finding them, the place of each output, and the journal of finished ones."""
+"""Files of a batch: finding them, and the place of each output."""
 
 from __future__ import annotations
 
-import dataclasses
 import glob
-import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError, UsageError
-from runtime.files import output_error, sha256
-from runtime.image_files import IMAGE_SUFFIXES, natural_order
+from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
 from runtime.sinks import video
-
-JOURNAL = "batch.jsonl"
+from runtime.video_files import is_video
 
 
 @dataclass(frozen=True)
@@ -25,29 +22,16 @@ class Task:
     out: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinishedFile:
-    """A line of the journal: an output, the content it was made from, and the engine that made it."""
-
-    source: str
-    out: str
-    """Path relative to the folder of the journal, which may be moved."""
-    source_size: int
-    source_mtime_ns: int
-    source_sha256: str
-    engine_sha256: str
-    out_size: int
-
-
-def find_tasks(patterns: Iterable[str], out: Path) -> list[Task]:
+def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Task]:
     """Return a task for each file of patterns, folders and file names, in natural order.
 
-    Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own suffix:
-    `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have the same output.
+    Of a folder, only videos and images whose names do not begin with a dot are taken; `say` gets a line about the
+    others. Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own
+    suffix: `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have one output.
     """
     tasks: dict[str, Task] = {}
     for pattern in patterns:
-        for path, root in _find_files(pattern):
+        for path, root in _find_files(pattern, say):
             if path.resolve().is_relative_to(out.resolve()) and not root.resolve().is_relative_to(out.resolve()):
                 continue  # an output of an earlier run
             target = out / path.relative_to(root)
@@ -59,15 +43,17 @@ def find_tasks(patterns: Iterable[str], out: Path) -> list[Task]:
                     f"two sources have the output {target}", path, hint="give another --source, or one at a time"
                 )
     if not tasks:
-        raise InputError("no files found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'")
+        raise InputError(
+            "no videos or images found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'"
+        )
     return sorted(tasks.values(), key=lambda task: natural_order(Path(task.source)))
 
 
-def _find_files(pattern: str) -> list[tuple[Path, Path]]:
+def _find_files(pattern: str, say: Callable[[str], None]) -> list[tuple[Path, Path]]:
     """Return the files of a pattern, folder or name, each with the folder that its output path is relative to."""
     path = Path(pattern)
     if path.is_dir():
-        return [(file, path) for file in path.rglob("*") if file.is_file()]
+        return [(file, path) for file in _find_media(path, say)]
     if path.is_file():
         return [(path, path.parent)]
     root = Path(*_parts_before_wildcard(path))
@@ -80,67 +66,24 @@ def _parts_before_wildcard(path: Path) -> list[str]:
     return list(path.parts[:first])
 
 
-class Journal:
-    """Finished files of a folder, one JSON line each; written by one process, a line at a time."""
-
-    def __init__(self, folder: Path, engine_sha256: str) -> None:
-        self._folder, self._path, self._engine_sha256 = folder.resolve(), folder / JOURNAL, engine_sha256
-        self._finished: dict[str, FinishedFile] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            text = self._path.read_text() if self._path.exists() else ""
-        except OSError as error:
-            raise output_error(self._path, error) from error
-        for line in text.splitlines():
-            try:
-                finished = FinishedFile(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # cut off by a power failure
-            self._finished[finished.out] = finished
-
-    def is_finished(self, task: Task) -> bool:
-        """Whether the output exists and was made from the same content by the same engine.
-
-        The content is read again only if the size or the time of the source has changed.
-        """
-        finished = self._finished.get(self._key(task))
-        if (
-            finished is None
-            or finished.engine_sha256 != self._engine_sha256
-            or _size(Path(task.out)) != finished.out_size
-        ):
-            return False
-        stat = Path(task.source).stat()
-        if (stat.st_size, stat.st_mtime_ns) == (finished.source_size, finished.source_mtime_ns):
-            return True
-        return stat.st_size == finished.source_size and sha256(Path(task.source)) == finished.source_sha256
-
-    def may_write(self, task: Task) -> bool:
-        """Whether the output does not exist, or an earlier run wrote it."""
-        return self._key(task) in self._finished or not Path(task.out).exists()
-
-    def _key(self, task: Task) -> str:
-        return str(Path(task.out).resolve().relative_to(self._folder))
-
-    def add(self, task: Task, source_sha256: str) -> None:
-        """Add a finished output; raises OutputError."""
-        try:
-            stat = Path(task.source).stat()
-            finished = FinishedFile(
-                source=task.source,
-                out=self._key(task),
-                source_size=stat.st_size,
-                source_mtime_ns=stat.st_mtime_ns,
-                source_sha256=source_sha256,
-                engine_sha256=self._engine_sha256,
-                out_size=Path(task.out).stat().st_size,
-            )
-            with self._path.open("a") as file:
-                file.write(json.dumps(dataclasses.asdict(finished)) + "\n")
-        except OSError as error:
-            raise output_error(self._path, error) from error
-        self._finished[finished.out] = finished
+def _find_media(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Yield the videos and images of a folder and its folders, and `say` which kinds of files were left out."""
+    others: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not _is_file(path):
+            continue
+        if is_video(path) or is_image(path):
+            yield path
+        else:
+            others[path.suffix.lower() or "without suffix"] += 1
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        say(f"skipped {others.total()} files of {folder} that are no videos or images: {kinds}")
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file, or cannot be examined, so that restoring it names the reason."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True

@@ -105,11 +105,11 @@ def open_engine(
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
 
     if path.is_dir():
-        backend, reason = choose_engine(path, open_one, size=size, settings=(provider, threads, mode))
+        backend, path, reason = choose_engine(path, open_one, size=size, settings=(provider, threads, mode))
         say(f"chosen  {reason}")
     else:
         backend = open_one(path)
-    return TiledEngine(backend, tile=tile, overlap_px=overlap_px, say=say)
+    return TiledEngine(backend, path=path, tile=tile, overlap_px=overlap_px, say=say)
 
 
 def open_backend(

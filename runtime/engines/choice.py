@@ -27,19 +27,21 @@ _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorr
 
 def choose_engine(
     folder: Path, open_engine: Callable[[Path], Engine], *, size: Size, settings: Sequence[object] = ()
-) -> tuple[Engine, str]:
+) -> tuple[Engine, Path, str]:
     """Open the fastest engine of a folder that accepts frames of `size` (width, height) and keeps its budget in dB.
 
-    `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine and the reason
-    for the choice, as one line for the user. The choice is cached for this machine until the files, the versions of
-    the libraries, the size or the `settings` change. Raises EngineError if no engine of the folder can be used.
+    `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine, its file, and
+    the reason for the choice as one line for the user. The choice is cached for this machine until the files, the
+    versions of the libraries, the size or the `settings` change. Raises EngineError if no engine of the folder can be
+    used.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     cache, key = _cache_path(), _cache_key(paths, size, settings)
     cached_name = _read_cache(cache).get(key)
     if cached_name in {path.name for path in paths}:
+        cached = folder / str(cached_name)
         with suppress(DeblurError):
-            return open_engine(folder / str(cached_name)), f"{cached_name}, the fastest in the last trial here"
+            return open_engine(cached), cached, f"{cached_name}, the fastest in the last trial here"
     engines, rejections = _open_candidates(paths, open_engine, size)
     if not engines:
         reasons = "; ".join(rejections) or "the folder has no .onnx and no .plan file"
@@ -54,7 +56,7 @@ def choose_engine(
     with suppress(DeblurError):  # without a cache the next run measures again
         write_json(cache, _read_cache(cache) | {key: fastest})
     times = ", ".join(f"{name} {times_ms[name]:.1f} ms" for name in (fastest, *others))
-    return engines[fastest], "; ".join([times, *rejections])
+    return engines[fastest], folder / fastest, "; ".join([times, *rejections])
 
 
 def _open_candidates(

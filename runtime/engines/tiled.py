@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +41,13 @@ class TiledEngine:
         self,
         engine: Engine,
         *,
+        path: Path | None = None,
         tile: Size | None = None,
         overlap_px: int = OVERLAP_PX,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.path = path
+        """File or address of the engine; the chosen file of a folder. None where it is not known."""
         require_tile(tile, overlap_px)
         self._engine, self._tile, self._overlap_px, self._say = engine, tile, overlap_px, say
         self._engine_spec = engine.spec

@@ -76,7 +76,13 @@ def existing_output(text: str) -> Path | None:
         return None
     if path.is_dir():
         return path if any(path.iterdir()) else None
-    return next((candidate for candidate in (path, partial_name(path)) if candidate.exists()), None)
+    return path if path.exists() else unfinished_output(text)
+
+
+def unfinished_output(text: str) -> Path | None:
+    """Return the unfinished file of an output, or None; an empty one is nothing to keep."""
+    partial = partial_name(Path(text))
+    return partial if partial.is_file() and partial.stat().st_size else None
 
 
 def _is_source(path: Path, source: SourceInfo) -> bool:
@@ -85,4 +91,14 @@ def _is_source(path: Path, source: SourceInfo) -> bool:
     return any(file.resolve() in places or file.resolve().parent == path.resolve() for file in source.files)
 
 
-__all__ = ["NULL", "NullSink", "Sink", "Tee", "WindowSink", "existing_output", "open_sink"]
+__all__ = [
+    "NULL",
+    "STDOUT",
+    "NullSink",
+    "Sink",
+    "Tee",
+    "WindowSink",
+    "existing_output",
+    "open_sink",
+    "unfinished_output",
+]

@@ -90,7 +90,9 @@ class VideoSink:
             return 0
         if read_job(self._file.partial) != self._job:
             raise UsageError(
-                "the unfinished output is of another job", path, hint="give the same options, or remove it"
+                "the unfinished output is of another job",
+                path,
+                hint="give the same source, engine and options, or leave out --resume and add -y to start again",
             )
         if path != self._before:  # renamed, because a copy would take space
             self._file.set_aside(self._before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
 from runtime.sources.video import STDIN, RawFrames, VideoSource
 from runtime.urls import is_url, redact, resolve_secrets
+from runtime.video_files import is_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +63,14 @@ def open_source(
     if path == STDIN:
         return VideoSource(path, raw, interlacing=interlacing)
     if path.is_dir():
-        return _image_source([file for file in path.iterdir() if is_image(file)], path)
+        return _image_source(list(path.iterdir()), path)
     if path.exists():
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a video or an image")
         return ImageSource([path], name=text) if is_image(path) else VideoSource(path, interlacing=interlacing)
     if glob.has_magic(text):
-        files = (Path(file) for file in glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute ones
-        return _image_source([file for file in files if is_image(file)], path)
+        files = [Path(file) for file in glob.glob(text, recursive=True)]  # noqa: PTH207 - Path.glob refuses absolute ones
+        return _image_source(files, path)
     raise InputError("no such file", path, hint="check the path")
 
 
@@ -87,9 +89,14 @@ def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing) -> Call
 
 
 def _image_source(files: list[Path], place: Path) -> ImageSource:
-    if not files:
-        raise InputError("no images found", place, hint="give a video, an image, or a folder or pattern of images")
-    return ImageSource(files, name=str(place))
+    """Return the source of the images among some files; raises InputError if there are none."""
+    images = [file for file in files if is_image(file)]
+    if images:
+        return ImageSource(images, name=str(place))
+    if any(is_video(file) for file in files):
+        command = f"python -m runtime.batch --source {shlex.quote(str(place))} --out DIR"
+        raise InputError("no images found, but videos", place, hint=f"give one of them, or restore all with {command}")
+    raise InputError("no images found", place, hint="give a video, an image, or a folder or pattern of images")
 
 
 __all__ = ["Deinterlace", "LiveOptions", "RawFrames", "Source", "SourceInfo", "Watch", "open_source"]

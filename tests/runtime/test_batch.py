@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import signal
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from runtime.batch import work
 from runtime.batch.__main__ import main
-from runtime.batch.files import Journal, Task, find_tasks
+from runtime.batch.engines import BatchEngines
+from runtime.batch.files import Task, find_tasks
+from runtime.batch.journal import JOURNAL, Journal, SourceVersion
 from runtime.engines import BUNDLED
-from runtime.errors import InputError, UsageError
+from runtime.errors import EngineError, InputError, UsageError
 from runtime.files import sha256
+from runtime.options import RunOptions
+from runtime.pipeline import Pipeline
+from runtime.resume import EngineFile
 from runtime.sources import open_source
-from tests.conftest import DEMO_CLIP, make_image
+from runtime.spec import EngineSpec
+from tests.conftest import make_image
+from tests.rig import wait_until
 from tests.rig.held import Held
 from tests.runtime.test_web_queue import encode, write_clip
 
@@ -68,8 +77,23 @@ def test_outputs_copy_the_folder_structure_of_their_sources(tmp_path: Path) -> N
     assert len(find_tasks([str(source)], source / "out")) == 5
 
 
+def test_of_a_folder_only_videos_and_images_are_taken(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    taken = ["A.MP4", "b.avi", "clip.ts", "i.png", "sub/c.webm"]
+    hidden = [".DS_Store", "._A.MP4", ".thumbs/t.png", "sub/.d.mp4"]
+    for name in [*taken, *hidden, "notes.txt", "a.srt", "sub/other.srt", "README", "p.heic"]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    said: list[str] = []
+    tasks = find_tasks([str(source)], tmp_path / "out", say=said.append)
+    assert sorted(Path(task.source).relative_to(source).as_posix() for task in tasks) == taken
+    assert len(said) == 1
+    assert said[0].startswith(f"skipped 5 files of {source} that are no videos or images: 2 .srt, ")
+    assert len(find_tasks([str(source / "*.srt"), str(source / "notes.txt")], tmp_path / "out")) == 2
+
+
 def test_no_files_and_equal_outputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no files found"):
+    with pytest.raises(InputError, match="no videos or images found"):
         find_tasks([str(tmp_path / "*.mp4")], tmp_path)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -111,8 +135,8 @@ def test_another_engine_restores_everything_again(tmp_path: Path) -> None:
     source, out = write_archive(tmp_path / "in", 1), tmp_path / "out"
     task = find_tasks([str(source)], out)[0]
     assert run("--source", source, "--out", out) == 0
-    assert Journal(out, sha256(BUNDLED)).is_finished(task)
-    assert not Journal(out, "another").is_finished(task)
+    assert Journal(out, sha256(BUNDLED)).find_finished(task)
+    assert not Journal(out, "another").find_finished(task)
 
 
 def test_files_that_no_run_made_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,19 +151,208 @@ def test_files_that_no_run_made_are_not_replaced(tmp_path: Path, capsys: pytest.
     assert len(read_frames(out / "day 0" / "cam0.mp4")) == 5
 
 
+def test_whatever_a_file_raises_is_its_own_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_archive(tmp_path / "in", 4), tmp_path / "out"
+    errors = iter([ValueError("odd\nvalue"), MemoryError(), RecursionError("deep")])
+
+    def open_source_or_fail(name: str) -> object:
+        if error := next(errors, None):
+            raise error
+        return open_source(name)
+
+    monkeypatch.setattr(work, "open_source", open_source_or_fail)
+    assert run("--source", source, "--out", out) == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed")]
+    assert [line.partition(": ")[2].partition(";")[0] for line in failed] == [
+        "this is a bug (ValueError: odd value)",
+        "not enough memory",
+        "this is a bug (RecursionError: deep)",
+    ]
+    assert len(list(out.rglob("*.mp4"))) == 1
+    assert run("--source", source, "--out", out) == 0
+    assert len(list(out.rglob("*.mp4"))) == 4
+
+
+def test_source_that_is_removed_meanwhile_is_its_own_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_archive(tmp_path / "in", 3), tmp_path / "out"
+    tasks = find_tasks([str(source)], out)
+
+    def open_and_remove_next(name: str) -> object:
+        Path(tasks[1].source).unlink(missing_ok=True)
+        return open_source(name)
+
+    monkeypatch.setattr(work, "open_source", open_and_remove_next)
+    assert run("--source", source, "--out", out) == 3
+    assert f"failed  {tasks[1].source}: cannot read source" in capsys.readouterr().err
+    assert [Path(task.out).exists() for task in tasks] == [True, False, True]
+
+
+def test_a_failed_file_leaves_no_frames_in_the_engine_for_the_next(tmp_path: Path) -> None:
+    source = write_archive(tmp_path / "in", 2, frames=6)
+    tasks = find_tasks([str(source)], tmp_path / "out")
+    engine = FailingEngine(fail_at=1)
+    engines = BatchEngines(EngineFile("copy", ""), lambda _: engine)
+    options = RunOptions(guard=False)
+
+    def on_start(pipeline: Pipeline) -> None:
+        engine.wait = lambda: wait_until(lambda: pipeline.frames_read >= 4)
+
+    assert "engine failed" in work.restore_file(tasks[0], engines, options, on_start=on_start).error
+    assert engine.submitted == 4
+    assert work.restore_file(tasks[1], engines, options).error == ""
+    restored, blurred = read_frames(Path(tasks[1].out)), read_frames(Path(tasks[1].source))
+    assert all(np.abs(a.astype(int) - b).mean() < 10 for a, b in zip(restored, blurred, strict=True))
+
+
+class FailingEngine:
+    """An engine of three slots that returns its input, and fails once in `collect`."""
+
+    spec, backend, provider, slots = EngineSpec(name="copy"), "test", "cpu", 3
+
+    def __init__(self, fail_at: int) -> None:
+        self._frames: deque[tuple[int, np.ndarray]] = deque()
+        self.submitted, self._fail_at = 0, fail_at
+        self.wait: Callable[[], object] = lambda: None
+        """Waits before the first frame is taken, until the source is ahead."""
+
+    def submit(self, batch: np.ndarray) -> None:
+        if self.submitted == 0:
+            self.wait()
+        self._frames.append((self.submitted, batch.copy()))
+        self.submitted += 1
+
+    def collect(self) -> np.ndarray:
+        index, batch = self._frames.popleft()
+        if index == self._fail_at:
+            raise EngineError("engine failed", hint="")
+        return batch
+
+    def close(self) -> None:
+        pass
+
+
+def test_link_in_the_output_folder_is_followed(tmp_path: Path) -> None:
+    source, out = write_archive(tmp_path / "in", 2), tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (out / "day 0").symlink_to(tmp_path / "elsewhere")
+    assert run("--source", source, "--out", out) == 0
+    assert (tmp_path / "elsewhere" / "cam0.mp4").exists()
+
+
+def test_source_that_is_cut_off_is_restored_once_and_reported_each_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write_clip(source / "a.mkv", frames=50)
+    whole = (source / "a.mkv").read_bytes()
+    (source / "a.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    for _ in range(2):
+        assert run("--source", source, "--out", out) == 3
+        assert "file is cut off" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 1" in capsys.readouterr().err or not list(out.glob("*.partial.*"))
+    (source / "a.mkv").write_bytes(whole)
+    assert run("--source", source, "--out", out) == 0
+    assert len(read_frames(out / "a.mkv")) == 50
+
+
+# The journal ----------------------------------------------------------------------------------------------------------
+
+
+def write_journal(out: Path) -> tuple[list[Task], SourceVersion]:
+    """Write the journal of two finished files and return their tasks."""
+    tasks = [Task(f"in/{name}", str(out / name)) for name in ("a.mp4", "b \u00e9.mp4")]
+    version = SourceVersion(size=1, mtime_ns=2, sha256="3")
+    journal = Journal(out, "engine")
+    for task in tasks:
+        journal.start(task)
+        Path(task.out).write_bytes(b"video")
+        journal.finish(task, version)
+    return tasks, version
+
+
+def test_journal_that_is_cut_off_at_any_byte_knows_the_outputs_of_its_run(tmp_path: Path) -> None:
+    tasks, version = write_journal(tmp_path)
+    path = tmp_path / JOURNAL
+    content = path.read_bytes()
+    starts = [content.index(line) + len(line) for line in content.splitlines() if b"started" in line]
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
+        journal = Journal(tmp_path, "engine")
+        for task, start in zip(tasks, starts, strict=True):  # the output can only appear after its first line is whole
+            assert journal.may_write(task) == (length >= start)
+        for task in tasks:
+            journal.finish(task, version)
+        again = Journal(tmp_path, "engine")
+        assert all(again.may_write(task) for task in tasks)
+        assert path.read_bytes().startswith(content[:length])
+        assert len(again._finished) == len(tasks)
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\xff\xfe\n", b"[" * 200_000 + b"\n", b"null\n[]\n{}\n", b'{"out": []}\n', b"\0" * 99]
+)
+def test_lines_that_cannot_be_read_are_ignored(noise: bytes, tmp_path: Path) -> None:
+    tasks, version = write_journal(tmp_path)
+    path = tmp_path / JOURNAL
+    first, second = path.read_bytes().splitlines(keepends=True)[1::2]
+    path.write_bytes(first + noise)
+    journal = Journal(tmp_path, "engine")
+    assert [journal.may_write(task) for task in tasks] == [True, False]
+    journal.finish(tasks[1], version)
+    assert path.read_bytes().endswith(b"\n" + second)
+    assert all(Journal(tmp_path, "engine").may_write(task) for task in tasks)
+
+
+def test_power_failure_before_the_journal_is_written_means_no_existing_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_archive(tmp_path / "in", 2), tmp_path / "out"
+    assert run("--source", source, "--out", out) == 0
+    content = (out / JOURNAL).read_bytes()
+    (out / JOURNAL).write_bytes(content[:-30])
+    assert run("--source", source, "--out", out) == 0
+    assert run("--source", source, "--out", out) == 0
+    assert "files   2, of which 2 are already finished" in capsys.readouterr().err
+
+
+def test_output_that_a_user_made_after_a_failure_is_not_replaced(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.mp4").write_bytes(b"not a video")
+    assert run("--source", source, "--out", out) == 3
+    (out / "a.mp4").write_bytes(b"precious")
+    write_clip(source / "a.mp4")
+    assert run("--source", source, "--out", out) == 2
+    assert (out / "a.mp4").read_bytes() == b"precious"
+
+
+# Runs that are stopped ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_run_continues_inside_the_file(number: signal.Signals, tmp_path: Path) -> None:
+def test_stopped_run_continues_inside_the_file(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "in"
     source.mkdir()
     write_clip(source / "a.mp4")
-    shutil.copy(DEMO_CLIP, source / "b.mp4")
+    write_clip(source / "b.mp4", size=(320, 192), frames=110, fps=5)  # chunks of 25 frames
     arguments = ["--source", source, "--out", tmp_path / "out", "--provider", "cpu"]
-    process = Held("runtime.batch", arguments, at=80)
-    process.wait_for_frame(50)  # of the second file: the first has fewer
+    process = Held("runtime.batch", arguments, at=75)
+    process.wait_for_frame(70)  # of the second file: the first has fewer
     process.process.send_signal(number)
     assert process.wait_for_end()[0] in {-signal.SIGKILL, 130}
     assert not (tmp_path / "out" / "b.mp4").exists()
     assert run("--source", source, "--out", tmp_path / "out") == 0
+    restored = int(re.search(r"b\.mp4: (\d+) frames", capsys.readouterr().err)[1])
+    assert restored < 110, "the whole file was restored again"
+    assert (110 - restored) % 25 == 0
     assert run("--source", source, "--out", tmp_path / "whole") == 0
     assert have_equal_frames(tmp_path / "out", tmp_path / "whole")
 
@@ -177,15 +390,15 @@ def test_file_of_a_dead_node_is_restored_by_the_other_node(
     source = write_archive(tmp_path / "in", count, frames=40)
     (source / "broken.mp4").write_bytes(b"not a video")
     seen: list[str] = []
-    original = Journal.add
+    original = Journal.finish
 
-    def add(self: Journal, task: Task, digest: str) -> None:
-        original(self, task, digest)
+    def finish(self: Journal, task: Task, source: SourceVersion, **more: str) -> None:
+        original(self, task, source, **more)
         seen.append(task.out)
         if len(seen) == 3:
             cluster.remove_node(cluster.nodes[0], allow_graceful=False)
 
-    monkeypatch.setattr(Journal, "add", add)
+    monkeypatch.setattr(Journal, "finish", finish)
     assert run_on_ray(cluster, source, tmp_path / "out") == 3
     monkeypatch.undo()
     lines = capsys.readouterr().err.strip().splitlines()
@@ -193,7 +406,8 @@ def test_file_of_a_dead_node_is_restored_by_the_other_node(
     assert sum("failed" in line for line in lines) == 1
     run("--source", source, "--out", tmp_path / "alone")
     assert have_equal_frames(tmp_path / "out", tmp_path / "alone")
-    entries = [json.loads(line)["out"] for line in (tmp_path / "out" / "batch.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "batch.jsonl").read_text().splitlines()]
+    entries = [line["out"] for line in lines if "started" not in line]
     assert len(set(entries)) == len(entries) == len(list((tmp_path / "out").rglob("*.mp4")))
     assert run_on_ray(cluster, source, tmp_path / "out") == 3  # only the broken file is tried again
 

@@ -57,7 +57,9 @@ class EngineFolder:
         return self.opened[-1]
 
     def choose(self, **more: object) -> tuple[Engine, str]:
-        return choose_engine(self.folder, self.open, size=(64, 48), **more)
+        engine, path, reason = choose_engine(self.folder, self.open, size=(64, 48), **more)
+        assert reason.startswith(path.name)
+        return engine, reason
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,10 @@ FRAMES = 60
 IMAGES = 4
 
 
+EARLIER = b'{"schema": 2, "engine": {}, "backend": "of an earlier run"}'
+"""What an output replaces; `--stats` replaces nothing but statistics."""
+
+
 @dataclass(frozen=True)
 class Output:
     """An output of the command line and the frame counts of its complete files."""
@@ -79,7 +83,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(output: Output, folder: Path, source: Path, engine: Path, *, number: int, full_disk: bool) -> Job:
     folder.mkdir()
     if output.has_earlier:
-        (folder / output.name).write_bytes(b"precious")
+        (folder / output.name).write_bytes(EARLIER)
     where = ["--out", "null", "--stats"] if output.name == "stats.json" else ["--out"]
     common = ["--engine", str(engine), "--guard", "off", "--provider", "cpu", "--threads", "1", "-y"]
     arguments = ["--source", str(source / output.source), *where, str(folder / output.name), *output.options, *common]
@@ -99,7 +103,7 @@ def check(output: Output, folder: Path, outcome: Outcome) -> None:
     finals -= partials
     partials.discard(job_file(partial_name(folder / output.name)))
     for path in finals:
-        if not (output.has_earlier and path.read_bytes() == b"precious"):
+        if not (output.has_earlier and path.read_bytes() == EARLIER):
             assert frames_in(path) in output.whole_frames, (path, outcome)
     for path in partials:
         assert frames_in(path) > 0, (path, path.stat().st_size, outcome)

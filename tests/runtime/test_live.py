@@ -215,6 +215,42 @@ def test_latency_is_bounded_with_a_slow_engine(seconds: float, survived: Survive
     )
 
 
+class SlowToDecode(Steady):
+    """A feed whose frames take longer to decode than the next ones need to arrive, so that the source drops some."""
+
+    def __iter__(self) -> Iterator[Callable[[], Pixels]]:
+        for pixels in super().__iter__():
+            yield partial(self._decode, pixels)
+
+    @staticmethod
+    def _decode(pixels: Callable[[], Pixels]) -> Pixels:
+        time.sleep(0.02)
+        return pixels()
+
+
+@pytest.mark.parametrize("more", [{}, {"max_latency_ms": 40}, {"skip_blur_score": 1.0}])
+def test_every_frame_of_a_live_source_is_counted_once(more: dict[str, float]) -> None:
+    """Dropped in the connection, in the queue, as too old, or written: together they are what was read."""
+    feed = SlowToDecode(200, 60)
+    source = LiveSource("slow", lambda: feed, Watch())
+    wait_until(lambda: source.dropped >= 50)  # as while an engine is opened
+    pipeline = Pipeline(source, Busy(0.1), Kept(), RunOptions(guard=False, **more))
+    assert pipeline.frames_read == pipeline.frames_dropped == 0
+    reads = []
+
+    def stop_after_drops(pipe: Pipeline, *_: object) -> None:
+        reads.append(pipe.frames_read)
+        assert pipe.frames_read >= pipe.frames_written
+        if pipe.frames_written >= 5 and pipe.frames_dropped >= 25:
+            pipe.stop()
+
+    pipeline.listeners.append(stop_after_drops)
+    pipeline.run()
+    assert pipeline.frames_read == pipeline.frames_written + pipeline.frames_dropped
+    assert reads == sorted(reads)
+    assert pipeline.frames_read + 50 <= feed.delivered
+
+
 def test_frames_older_than_the_limit_are_dropped() -> None:
     feed = Steady(100, 1)
     source = LiveSource("steady", lambda: feed, Watch(timeout_s=0.5, open_s=1, max_reconnects=0))

@@ -180,8 +180,8 @@ def test_one_source_into_two_files(clip: Path, invert: Path, tmp_path: Path) -> 
         ([], "a window shows one source"),
         (["--out", "a.mp4", "--out", "b.mp4", "--show"], "a window shows one source"),
         (["--out", "a.mp4"], "2 sources and 1 outputs"),
-        (["--out", "a.mp4", "--out", "a.mp4"], "two sources have the same output"),
-        (["--out", "{clip}", "--out", "a.mp4", "-y"], "the output of one source is another"),
+        (["--out", "a.mp4", "--out", "a.mp4"], "two outputs are the same"),
+        (["--out", "{clip}", "--out", "a.mp4", "-y"], "output is the source"),
     ],
 )
 def test_sources_and_outputs_that_do_not_fit_are_refused(

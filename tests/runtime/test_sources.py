@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -228,3 +229,14 @@ def test_a_file_that_is_cut_off_is_read_up_to_there_and_reports_damage(
     assert 20 < len(list(source)) < 80
     assert source.damage
     assert "file is cut off after" in str(source.damage)
+
+
+@pytest.mark.parametrize("name", ["my clips", "my clips/*.mkv"])
+def test_folder_or_pattern_of_videos_names_the_batch(name: str, tmp_path: Path) -> None:
+    (tmp_path / "my clips").mkdir()
+    for index in range(2):
+        (tmp_path / "my clips" / f"{index}.mkv").touch()
+    place = tmp_path / name
+    with pytest.raises(InputError, match="no images found, but videos") as caught:
+        open_source(str(place))
+    assert f"python -m runtime.batch --source {shlex.quote(str(place))} --out DIR" in caught.value.hint

@@ -16,8 +16,9 @@ from av.format import Flags
 from av.packet import Packet
 
 from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
-from runtime.sources.timeline import Timeline, duration_of
+from runtime.sources.timeline import Timeline, duration_of, move
 from runtime.sources.video import has_codec, open_container
+from runtime.tags import copy_track_tags
 
 _REFUSALS = {errno.EINVAL, errno.EPERM}
 """Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
@@ -90,7 +91,9 @@ class AudioCopy:
         if refusal:
             self._warnings.append(f"sound left out: {refusal}")
         else:
-            self._tracks[stream.index] = _Track(self._output.add_stream_from_template(stream), Bitstream(stream))
+            copy = self._output.add_stream_from_template(stream)
+            copy_track_tags(stream, copy)
+            self._tracks[stream.index] = _Track(copy, Bitstream(stream))
 
     def _write(self, packet: Packet[Any], track: _Track) -> None:
         """Write a packet, unless it does not follow the one before or is damaged."""
@@ -134,10 +137,7 @@ class AudioCopy:
                 return
             self._timeline.place(packet)
             if packet.stream.index in self._tracks and packet.dts is not None and packet.time_base:
-                delay_ticks = round(self._delay / packet.time_base)
-                packet.dts += delay_ticks
-                if packet.pts is not None:
-                    packet.pts += delay_ticks
+                move(packet, self._delay)
                 yield packet
 
 

@@ -20,7 +20,9 @@ class SegmentSink:
     def __init__(self, path: Path, source: SourceInfo, *, seconds: float) -> None:
         self._path, self._seconds = path, seconds
         self._warnings = ["sound is left out of segments"] if source.audio else []
-        self._source = replace(source, audio=None)
+        if source.extras:
+            self._warnings.append("subtitles, chapters and tags are left out of segments")
+        self._source = replace(source, audio=None, extras=None)
         self._number = 0
         self._sink: VideoSink | None = None
         self._start_pts = 0

@@ -33,6 +33,8 @@ class SourceInfo:
     """Whether frames arrive at their own pace: a live source drops frames that are read too late, a file waits."""
     audio: Path | None = None
     """Media file whose sound belongs to the frames; None if there is no sound."""
+    extras: Path | None = None
+    """Media file with further tracks, chapters or tags, which belong to the frames; None if there are none."""
     files: tuple[Path, ...] = ()
     """All files that the source reads; outputs must not replace them."""
 

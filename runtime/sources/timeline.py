@@ -62,24 +62,25 @@ class Timeline:
         self._end = Fraction(0)
         """Latest end of a packet so far in seconds, shifted."""
         self._tracks: dict[int, _Track] = {}
-        is_broadcast = bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
-        self._longest_gap = _LONGEST_GAP_S if is_broadcast else math.inf
-        self._longest_step_back = _LONGEST_STEP_BACK_S if is_broadcast else Fraction(_LONGEST_REORDERING_S)
+        self.may_jump = bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
+        """Whether the format is one of broadcasts, whose clock may jump."""
+        self._longest_gap = _LONGEST_GAP_S if self.may_jump else math.inf
+        self._longest_step_back = _LONGEST_STEP_BACK_S if self.may_jump else Fraction(_LONGEST_REORDERING_S)
         self.jumps = 0
         """Number of jumps so far."""
 
     def place(self, packet: Packet[Any]) -> None:
-        """Move the times of a packet; packets of subtitles and data are left as they are."""
-        if packet.stream.type not in ("video", "audio") or not packet.time_base:
+        """Move the times of a packet; those of subtitles and data are moved as the last packet before."""
+        if not packet.time_base:
+            return
+        if packet.stream.type not in ("video", "audio"):
+            move(packet, self._shift)
             return
         track = self._tracks.setdefault(packet.stream.index, _Track(self._shift))
-        shift = track.shift if packet.dts is None else self._find_shift(track, packet)
-        ticks = round(shift / packet.time_base)
+        move(packet, track.shift if packet.dts is None else self._find_shift(track, packet))
         if packet.pts is not None:
-            packet.pts += ticks
             self._end = max(self._end, packet.pts * packet.time_base + duration_of(packet))
         if packet.dts is not None:
-            packet.dts += ticks
             track.last = packet.dts * packet.time_base
 
     def _find_shift(self, track: _Track, packet: Packet[Any]) -> Fraction:
@@ -102,3 +103,13 @@ class Timeline:
 
     def _fits(self, track: _Track, time: Fraction, longest_step_back: Fraction) -> bool:
         return track.last is None or -longest_step_back <= time - track.last <= self._longest_gap
+
+
+def move(packet: Packet[Any], seconds: Fraction) -> None:
+    """Add seconds to the times of a packet."""
+    assert packet.time_base
+    ticks = round(seconds / packet.time_base)
+    if packet.pts is not None:
+        packet.pts += ticks
+    if packet.dts is not None:
+        packet.dts += ticks

@@ -24,6 +24,7 @@ from runtime.sources.base import SourceInfo
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
+from runtime.tags import has_more_than_frames_and_sound
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -92,6 +93,7 @@ class VideoSource:
             size=self._first.size,
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not is_pipe else None,
+            extras=path if has_more_than_frames_and_sound(self._container) and not is_pipe else None,
             files=() if is_pipe else (path,),
         )
 

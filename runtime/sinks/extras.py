@@ -1,0 +1,187 @@
+"""What a media file holds besides frames and sound, copied without change: further tracks, chapters and tags."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+from av.video.stream import VideoStream
+
+from runtime.sources.timeline import Timeline, move
+from runtime.sources.video import open_container
+from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
+
+_REFUSALS = {errno.EINVAL, errno.EPERM}
+"""Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
+
+
+class Extras:
+    """Copies subtitles, data tracks, attachments, cover, chapters and tags of a media file into another container.
+
+    It opens the file once more, so that they never wait for frames in a queue. What the container cannot hold is left
+    out and named in `warnings`. Times are moved as those of the frames are, see `Timeline`, and by `delay` seconds.
+    Methods raise PyAV's own errors if the output cannot be written.
+    """
+
+    def __init__(self, path: Path, *, delay: Fraction = Fraction(0)) -> None:
+        self._path, self._delay = path, delay
+        self._input = open_container(path)
+        self._timeline = Timeline(self._input)
+        self._tags = kept_tags(self._input.metadata)
+        self._left_out: list[str] = []
+        self._copies: dict[int, Stream] = {}
+        self._covers: list[Packet[Any]] = []
+        """Covers that are to be written."""
+        self._packets: Iterator[Packet[Any]] = iter(())
+        self._next: Packet[Any] | None = None
+        self._is_damaged = False
+        self._refused = 0
+        """Number of packets that the container did not accept."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what was left out, and about damage."""
+        left_out = [f"left out, because the output cannot hold them: {', '.join(self._left_out)}"]
+        refused = [f"{self._refused} packets of subtitles or data did not follow one another and were left out"]
+        damaged = ["subtitles and data end early: the rest of them is damaged"]
+        return (
+            (left_out if self._left_out else [])
+            + (refused if self._refused else [])
+            + (damaged if self._is_damaged else [])
+        )
+
+    def movflags(self, suffix: str) -> str:
+        """Return what the option of that name needs besides, for an output that holds all tags."""
+        return tag_flags(suffix, self._tags)
+
+    def describe(self, output: OutputContainer, video: VideoStream) -> None:
+        """Add tags, chapters and tracks to an output that has its other streams, before its header is written."""
+        self._output = output
+        output.metadata.update(self._tags)
+        source = next(stream for stream in self._input.streams.video if not _is_cover(stream))
+        video.metadata.update(track_tags(source))
+        for stream in self._input.streams:
+            if stream.type == "audio" or stream is source or stream.discard == Discard.all:  # titles of chapters
+                continue
+            if "timecode" in stream.metadata and stream.type == "data":
+                video.metadata.setdefault("timecode", stream.metadata["timecode"])  # muxers make the track of it
+            elif not self._add(stream, output):
+                self._left_out.append(_name(stream))
+        self._add_chapters(output, video)
+        self._packets = self._read_packets()
+        self._next = next(self._packets, None)
+
+    def copy_until(self, seconds: float | None) -> None:
+        """Write the packets that start before a time in seconds; None writes all that are left."""
+        while self._covers:
+            self._output.mux(self._covers.pop())
+        while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
+            packet, self._next = self._next, next(self._packets, None)
+            packet.stream = self._copies[packet.stream.index]
+            try:
+                self._output.mux(packet)
+            except FFmpegError as error:
+                if error.errno not in _REFUSALS and not isinstance(error, InvalidDataError):
+                    raise
+                self._refused += 1
+
+    def close(self) -> None:
+        """Close the media file."""
+        self._input.close()
+
+    def _add_chapters(self, output: OutputContainer, video: VideoStream) -> None:
+        chapters = self._input.chapters()
+        output.set_chapters(chapters)
+        is_matroska = "matroska" in output.format.name
+        if chapters and not is_matroska and "timecode" in video.metadata:
+            del video.metadata["timecode"]  # FFmpeg would make subtitles of the titles of the chapters
+            self._left_out.append("timecode")
+
+    def _add(self, stream: Stream, output: OutputContainer) -> bool:
+        """Add a copy of a track and return True; return False if the container cannot hold it."""
+        if _is_cover(stream):
+            return self._add_cover(stream, output)
+        if stream.type == "video" or not _can_hold(output, stream):
+            return False
+        if isinstance(stream, AttachmentStream):
+            output.add_attachment(
+                stream.name or "attachment", stream.mimetype or "application/octet-stream", stream.data
+            )
+            return True
+        copy = output.add_stream_from_template(stream)
+        copy_track_tags(stream, copy)
+        self._copies[stream.index] = copy
+        return True
+
+    def _add_cover(self, stream: Stream, output: OutputContainer) -> bool:
+        with open_container(self._path) as container:
+            cover = next(container.demux(container.streams[stream.index]))
+        if "matroska" in output.format.name:
+            tags = stream.metadata
+            output.add_attachment(tags.get("filename", "cover"), tags.get("mimetype", "image/jpeg"), bytes(cover))
+            return True
+        if output.format.name != "mp4" or "use_metadata_tags" in output.options.get("movflags", ""):
+            return False
+        copy = output.add_stream_from_template(stream)
+        copy.disposition = Disposition.attached_pic
+        cover.stream, cover.pts, cover.dts = copy, 0, 0
+        self._covers.append(cover)
+        return True
+
+    def _read_packets(self) -> Iterator[Packet[Any]]:
+        if not self._copies:
+            return
+        copied = [self._input.streams[index] for index in self._copies]
+        packets = self._input.demux(*[] if self._timeline.may_jump else copied)  # all if it may jump: see Timeline
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError:
+                self._is_damaged = True
+                return
+            if packet is None:
+                return
+            self._timeline.place(packet)
+            if packet.stream.index in self._copies and packet.dts is not None and packet.time_base:
+                move(packet, self._delay)
+                yield packet
+
+
+def _can_hold(output: OutputContainer, stream: Stream) -> bool:
+    """Return whether a container can hold a copy of a track: found out by writing a header in memory."""
+    try:
+        with av.open(io.BytesIO(), "w", format=output.format.name, options=output.options) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _name(stream: Stream) -> str:
+    """Return what a track is, for a message: `subtitles (subrip, deu)`."""
+    kind = "cover" if _is_cover(stream) else {"subtitle": "subtitles"}.get(stream.type, f"{stream.type} track")
+    if isinstance(stream, AttachmentStream):
+        return f"attachment {stream.name}"
+    codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
+    facts = [fact for fact in (codec, stream.language) if fact and fact != "und"]
+    return f"{kind} ({', '.join(facts)})" if facts else kind
+
+
+def _start_s(packet: Packet[Any]) -> float:
+    assert packet.dts is not None
+    assert packet.time_base is not None
+    return float(packet.dts * packet.time_base)

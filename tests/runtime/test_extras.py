@@ -1,0 +1,222 @@
+"""Subtitles, chapters, attachments, further tracks and tags of a file are kept, or a warning names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+from av.stream import Disposition
+
+from runtime.sinks.video import VideoSink
+from runtime.sources import open_source
+from runtime.video import main
+from tests.conftest import make_image, write_clip
+from tests.rig.media import ffmpeg
+
+TAGS = {
+    "title": "My trip",
+    "artist": "Me",
+    "comment": "mine",
+    "creation_time": "2021-03-04T05:06:07.000000Z",
+    "location": "+48.8577+002.2950/",
+}
+CHAPTERS = [(0.0, 0.5, "One"), (0.5, 1.0, "Two")]
+
+
+def make_rich(folder: Path) -> dict[str, Path]:
+    """Write files with all that a container holds, and return their paths by suffix."""
+    (folder / "subtitles.srt").write_text("1\n00:00:00,100 --> 00:00:00,800\nHello\n")
+    tags = "".join(f"{key}={value}\n" for key, value in TAGS.items())
+    chapters = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start * 1000:g}\nEND={end * 1000:g}\ntitle={title}\n"
+        for start, end, title in CHAPTERS
+    )
+    (folder / "tags.txt").write_text(f";FFMETADATA1\n{tags}{chapters}")
+    (folder / "font.ttf").write_bytes(b"font")
+    cv2.imwrite(str(folder / "cover.jpg"), make_image(32, 32))
+    video = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=1")
+    sound = [part for pitch in (440, 880) for part in ("-f", "lavfi", "-i", f"sine={pitch}:d=1")]
+    texts = ("-i", folder / "subtitles.srt", "-i", folder / "tags.txt")
+    maps = ("-map", 0, "-map", 1, "-map", 2, "-map", 3, "-map_metadata", 4, "-map_chapters", 4)
+    about = (
+        *("-metadata:s:v", "language=ita", "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=fra"),
+        *("-metadata:s:a:1", "title=Commentary", "-disposition:a:1", "comment", "-metadata:s:s", "language=spa"),
+    )
+    codecs = ("-c:v", "libx264", "-threads", 1, "-c:a", "aac")
+    mkv, mp4 = folder / "rich.mkv", folder / "rich.mp4"
+    font = ("-attach", folder / "font.ttf", "-metadata:s:t", "mimetype=font/ttf")
+    cover = ("-attach", folder / "cover.jpg", "-metadata:s:t:1", "mimetype=image/jpeg")
+    ffmpeg(*video, *sound, *texts, *maps, *about, *font, *cover, *codecs, "-c:s", "srt", mkv)
+    image, jpeg = ("-i", folder / "cover.jpg"), ("-map", 5, "-c:v:1", "copy", "-disposition:v:1", "attached_pic")
+    ffmpeg(*video, *sound, *texts, *image, *maps, *about, *codecs, *jpeg, "-c:s", "mov_text", mp4)
+    return {".mkv": mkv, ".mp4": mp4}
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_rich(tmp_path_factory.mktemp("rich"))
+
+
+def run(source: Path, out: Path, engine: Path, *options: object) -> int:
+    command = ["--source", source, "--out", out, "--engine", engine, "--guard", "off", "--provider", "cpu"]
+    return main([str(word) for word in (*command, "--threads", 1, *options)])
+
+
+def tags_of(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return {key.lower(): value for key, value in container.metadata.items()}
+
+
+def chapters_of(path: Path) -> list[tuple[float, float, str]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                float(item["start"] * item["time_base"]),
+                float(item["end"] * item["time_base"]),
+                item["metadata"]["title"],
+            )
+            for item in container.chapters()
+            if item["time_base"]
+        ]
+
+
+def tracks_of(path: Path) -> list[tuple[str, str | None, str | None, bool]]:
+    """Return kind, language and title of the tracks that a player offers, and whether each is a commentary."""
+    with av.open(str(path)) as container:
+        return [
+            (
+                stream.type,
+                stream.language,
+                stream.metadata.get("title", stream.metadata.get("name")),
+                bool(stream.disposition & Disposition.comment),
+            )
+            for stream in container.streams
+            if stream.type in {"audio", "subtitle"}
+        ]
+
+
+def subtitles_of(path: Path) -> list[tuple[float, float, bytes]]:
+    """Return start, duration and content of each subtitle; MP4 has empty ones in the gaps."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.subtitles) if packet.size > 2]
+        return [
+            (round(float(p.pts * p.time_base), 1), round(float(p.duration * p.time_base), 1), bytes(p)) for p in packets
+        ]
+
+
+def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+
+
+SOUND = [("audio", "eng", None, False), ("audio", "fra", "Commentary", True)]
+SUBTITLES = [("subtitle", "spa", None, False)]
+NOT_HELD = "left out, because the output cannot hold them: "
+
+
+@pytest.mark.parametrize(
+    ("source", "suffix", "warnings"),
+    [
+        (".mkv", ".mkv", []),
+        (".mp4", ".mp4", []),
+        (".mkv", ".mp4", [NOT_HELD + "subtitles (srt, spa), attachment font.ttf"]),
+        (".mp4", ".mkv", [NOT_HELD + "subtitles (mov_text, spa)"]),
+        (".mp4", ".mov", [NOT_HELD + "cover (mjpeg)"]),
+    ],
+)
+def test_what_a_container_can_hold_is_kept(
+    source: str,
+    suffix: str,
+    warnings: list[str],
+    rich: dict[str, Path],
+    invert: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    assert run(rich[source], out, invert) == 0
+    assert warnings_of(capsys) == warnings
+    assert TAGS.items() - {("creation_time", "")} <= tags_of(out).items()
+    assert chapters_of(out) == CHAPTERS
+    has_subtitles = "subtitles" not in "".join(warnings)
+    if suffix != ".mov":  # MOV holds no titles and purposes of tracks
+        assert tracks_of(out) == SOUND + (SUBTITLES if has_subtitles else [])
+    if has_subtitles:
+        assert subtitles_of(out) == subtitles_of(rich[source])
+
+
+def test_attachments_and_covers_are_kept(rich: dict[str, Path], invert: Path, tmp_path: Path) -> None:
+    cover = (rich[".mkv"].parent / "cover.jpg").read_bytes()
+    for source, suffix in ((".mkv", ".mkv"), (".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mp4")):
+        out = tmp_path / f"{source[1:]}{suffix}"
+        assert run(rich[source], out, invert) == 0
+        with av.open(str(out)) as container:
+            images = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+            assert [bytes(next(container.demux(image))) for image in images] == [cover]
+            fonts = [stream for stream in container.streams if stream.type == "attachment"]
+            assert [stream.metadata["filename"] for stream in fonts] == ["font.ttf"] * (source == suffix == ".mkv")
+
+
+def test_an_output_has_no_titles_of_chapters_as_subtitles(rich: dict[str, Path], invert: Path, tmp_path: Path) -> None:
+    timed = tmp_path / "timed.mov"
+    ffmpeg("-i", rich[".mp4"], "-map", "0:v:0", "-map", "0:a", "-c", "copy", "-timecode", "01:00:00:00", timed)
+    for suffix in (".mov", ".mp4", ".mkv"):
+        assert run(timed, tmp_path / f"out{suffix}", invert) == 0
+        assert [track[0] for track in tracks_of(tmp_path / f"out{suffix}")] == ["audio", "audio"]
+        assert chapters_of(tmp_path / f"out{suffix}") == CHAPTERS
+
+
+def test_a_timecode_is_kept(tmp_path: Path, invert: Path) -> None:
+    write_clip(tmp_path / "clip.mp4")
+    ffmpeg("-i", tmp_path / "clip.mp4", "-c", "copy", "-timecode", "01:02:03:04", tmp_path / "timed.mov")
+    assert run(tmp_path / "timed.mov", tmp_path / "out.mov", invert) == 0
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_tags_of_no_ordinary_form_are_kept(suffix: str, tmp_path: Path, invert: Path) -> None:
+    write_clip(tmp_path / "clip.mp4")
+    tags = {"com.android.version": "11", "firmware": "HD7.01", "title": "My trip"}
+    words = [word for key, value in tags.items() for word in ("-metadata", f"{key}={value}")]
+    source = tmp_path / "phone.mp4"
+    ffmpeg("-i", tmp_path / "clip.mp4", "-c", "copy", "-movflags", "use_metadata_tags", *words, source)
+    assert run(source, tmp_path / f"out{suffix}", invert) == 0
+    assert tags.items() <= tags_of(tmp_path / f"out{suffix}").items()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_resumed_job_has_the_same_extras(suffix: str, rich: dict[str, Path], tmp_path: Path) -> None:
+    """A chunk of five seconds is complete in the unfinished file of a longer copy."""
+    long = tmp_path / f"long{suffix}"
+    ffmpeg("-stream_loop", 11, "-i", rich[suffix], "-map", "0:v:0", "-map", "0:a", "-map", "0:s", "-c", "copy", long)
+    for name, stop in (("whole", None), ("resumed", 80)):
+        out = tmp_path / f"{name}{suffix}"
+        if stop:
+            source = open_source(str(long))
+            sink = VideoSink(out, source.info, job="test")
+            for _, frame in zip(range(stop), source, strict=False):
+                sink.write(frame)
+            sink.close(complete=False)
+        source = open_source(str(long))
+        sink = VideoSink(out, source.info, job="test")
+        done = sink.resume(source.start)
+        assert (done > 0) == (stop is not None)
+        if done:
+            source.skip(done)
+        for frame in source:
+            sink.write(frame)
+        sink.close(complete=True)
+    assert subtitles_of(tmp_path / f"resumed{suffix}") == subtitles_of(tmp_path / f"whole{suffix}")
+    assert len(subtitles_of(tmp_path / f"whole{suffix}")) == 12
+    assert chapters_of(tmp_path / f"resumed{suffix}") == chapters_of(tmp_path / f"whole{suffix}")
+
+
+def test_segments_say_what_they_leave_out(
+    rich: dict[str, Path], invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(rich[".mkv"], tmp_path / "out.mkv", invert, "--segment-s", 0.5) == 0
+    expected = ["sound is left out of segments", "subtitles, chapters and tags are left out of segments"]
+    assert warnings_of(capsys) == expected

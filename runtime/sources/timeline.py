@@ -62,7 +62,7 @@ class Timeline:
         self._end = Fraction(0)
         """Latest end of a packet so far in seconds, shifted."""
         self._tracks: dict[int, _Track] = {}
-        is_broadcast = bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
+        is_broadcast = Flags.ts_discont in Flags(container.format.flags)
         self._longest_gap = _LONGEST_GAP_S if is_broadcast else math.inf
         self._longest_step_back = _LONGEST_STEP_BACK_S if is_broadcast else Fraction(_LONGEST_REORDERING_S)
         self.jumps = 0

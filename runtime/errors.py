@@ -84,13 +84,17 @@ _CV_OUT_OF_MEMORY = -4
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an exception or one of its causes is NumPy, OpenCV, FFmpeg or a thread running out of memory."""
+    """Whether an exception or one of its causes is NumPy, OpenCV, FFmpeg or a thread running out of memory.
+
+    EAGAIN of FFmpeg is a thread that could not be started, or a damaged file. It is taken for memory unless it is a
+    cause: who made another error of it has looked.
+    """
+    if type(error).__module__ == "av.error" and getattr(error, "errno", None) == errno.EAGAIN:
+        return True
     while error is not None:
-        is_from_ffmpeg = type(error).__module__ == "av.error"
         if (
             isinstance(error, MemoryError)
             or getattr(error, "errno", None) == errno.ENOMEM
-            or (is_from_ffmpeg and getattr(error, "errno", None) == errno.EAGAIN)  # a thread could not be started
             or "can't start new thread" in str(error)
             or getattr(error, "code", None) == _CV_OUT_OF_MEMORY
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from threading import Thread
 from typing import TypeAlias
 
 import numpy as np
@@ -46,8 +47,11 @@ class Frame:
 
 
 def require_memory(count: int, *, width: int, height: int) -> None:
-    """Raise MemoryError if memory does not suffice for `count` decoded frames.
+    """Raise MemoryError if memory does not suffice for `count` decoded frames, RuntimeError if not for a thread.
 
     Call it after a failure: FFmpeg and x264 often report a lack of memory as something else.
     """
     np.empty((count, height, width, 2), np.uint8)  # 4:2:0 takes 1.5 bytes a pixel; the codec needs some more
+    thread = Thread(target=int)
+    thread.start()
+    thread.join()

@@ -17,7 +17,7 @@ from av.packet import Packet
 
 from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
 from runtime.sources.timeline import Timeline, duration_of, move
-from runtime.sources.video import has_codec, open_container
+from runtime.sources.video import has_codec, open_container, read_packets
 from runtime.tags import copy_track_tags
 
 _REFUSALS = {errno.EINVAL, errno.EPERM}
@@ -50,8 +50,7 @@ class AudioCopy:
         self._warnings: list[str] = []
         self._skipped = 0
         """Number of packets that were left out."""
-        is_lenient = bool(output.format.flags & Flags.ts_nonstrict.value)  # type: ignore[operator]
-        self._min_step_ticks = 0 if is_lenient else 1
+        self._min_step_ticks = 0 if Flags.ts_nonstrict in Flags(output.format.flags) else 1
         self._tracks: dict[int, _Track] = {}
         first_packets = read_first_packets(path)
         self._input = open_container(path)
@@ -126,7 +125,7 @@ class AudioCopy:
     def _read_packets(self) -> Iterator[Packet[Any]]:
         if not self._tracks:
             return
-        packets = self._input.demux()  # all of them, as the source reads them: see Timeline
+        packets = read_packets(self._input)  # all of them, as the source reads them: see Timeline
         while True:
             try:
                 packet = next(packets, None)

@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from runtime.errors import is_out_of_memory
-from runtime.sources.video import open_container
+from runtime.sources.video import open_container, read_packets
 
 _TRIED_PACKETS = 8
 """Number of packets that are written: the first of a stream may be damaged, or lack what later ones have."""
@@ -50,9 +50,8 @@ def read_first_packets(path: Path) -> dict[int, list[Packet[Any]]]:
     """Return the first packets of each sound stream by its index; raises PyAV's own errors for an unreadable file."""
     first: dict[int, list[Packet[Any]]] = {}
     with open_container(path) as container:
-        packets = container.demux()
         try:
-            for packet in islice(packets, _READ_PACKETS):
+            for packet in islice(read_packets(container), _READ_PACKETS):
                 kept = first.setdefault(packet.stream.index, [])
                 if packet.stream.type == "audio" and packet.dts is not None and len(kept) < _TRIED_PACKETS:
                     kept.append(packet)

@@ -8,7 +8,10 @@ import cv2
 
 from runtime.errors import OutputError
 from runtime.files import output_error, write_whole
-from runtime.frame import Frame
+from runtime.frame import Frame, require_memory
+
+_ENCODER_FRAMES = 20
+"""Approximate memory that an encoder of WebP needs, in frames; encoders do not report that memory does not suffice."""
 
 
 class ImageSink:
@@ -34,13 +37,7 @@ class ImageSink:
     def write(self, frame: Frame) -> None:
         """Write the frame as an image; raises OutputError if it cannot be encoded or written."""
         path = self._path if self._single else self._path / f"{self._unused_name(frame)}.png"
-        try:
-            is_encoded, content = cv2.imencode(path.suffix, frame.pixels)
-        except cv2.error as error:
-            raise _encoding_error(path) from error
-        if not is_encoded:
-            raise _encoding_error(path)
-        write_whole(path, content.tobytes())
+        write_whole(path, _encode(path, frame))
         self._written += 1
 
     def close(self, *, complete: bool) -> str | None:
@@ -58,5 +55,16 @@ class ImageSink:
         return name
 
 
-def _encoding_error(path: Path) -> OutputError:
-    return OutputError("frame cannot be written in this image format", path, hint="use .png or .jpg")
+def _encode(path: Path, frame: Frame) -> bytes:
+    """Return the content of an image file; raises OutputError, or MemoryError if memory does not suffice."""
+    cause: cv2.error | None = None
+    try:
+        is_encoded, content = cv2.imencode(path.suffix, frame.pixels)
+        if is_encoded:
+            return content.tobytes()
+    except cv2.error as error:
+        cause = error
+    width, height = frame.size
+    require_memory(_ENCODER_FRAMES, width=width, height=height)
+    what = f"{width}x{height} pixels cannot be written as {path.suffix}"
+    raise OutputError(what, path, hint="give a .png file, or smaller images") from cause

@@ -17,7 +17,7 @@ from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
 from runtime.colour import video_frame_from_bgr
-from runtime.errors import OutputError, UsageError
+from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
@@ -40,6 +40,8 @@ _ENCODER_FRAMES = 64
 """Approximate number of frames that x264 holds: look-ahead, references and threads."""
 _REORDERED_FRAMES = 2
 """Number of frames by which x264 delays decoding: its B-frames refer to one B-frame between them (B-pyramid)."""
+_MAX_SIDE_PX = 16_384
+"""Largest width and height that x264 encodes, in pixels."""
 
 
 class VideoSink:
@@ -158,9 +160,15 @@ class VideoSink:
         return str(kept) if kept else None
 
     def _output_error(self, error: FFmpegError | OSError) -> OutputError:
-        """Return the OutputError for a failure; raises MemoryError if a lack of memory caused it."""
+        """Return the OutputError for a failure; raises another error if a lack of memory caused it."""
+        if is_out_of_memory(error):
+            raise error
         if isinstance(error, ExternalError):  # x264 reports every failure in this way
-            require_memory(_ENCODER_FRAMES, width=self._stream.width, height=self._stream.height)
+            width, height = self._stream.width, self._stream.height
+            require_memory(_ENCODER_FRAMES, width=width, height=height)
+            return OutputError(
+                f"frames of {width}x{height} cannot be encoded as H.264", self._path, hint="give a folder as --out"
+            )
         return output_error(self._path, error)
 
     def _publish(self) -> Path | None:
@@ -186,6 +194,12 @@ class VideoSink:
         return kept
 
     def _open_container(self, width: int, height: int) -> None:
+        if max(width, height) > _MAX_SIDE_PX:
+            raise OutputError(
+                f"frames of {width}x{height} are too large for H.264, which holds {_MAX_SIDE_PX} pixels a side",
+                self._path,
+                hint="give a folder as --out",
+            )
         is_even = width % 2 == 0 and height % 2 == 0
         if not is_even:
             self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")

@@ -62,7 +62,7 @@ class Timeline:
         self._end = Fraction(0)
         """Latest end of a packet so far in seconds, shifted."""
         self._tracks: dict[int, _Track] = {}
-        self.may_jump = bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
+        self.may_jump = Flags.ts_discont in Flags(container.format.flags)
         """Whether the format is one of broadcasts, whose clock may jump."""
         self._longest_gap = _LONGEST_GAP_S if self.may_jump else math.inf
         self._longest_step_back = _LONGEST_STEP_BACK_S if self.may_jump else Fraction(_LONGEST_REORDERING_S)

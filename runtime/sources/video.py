@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Stream
 
 from runtime.colour import bgr_from_video_frame
@@ -62,6 +63,28 @@ def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
         raw_format = {"format": "rawvideo", "options": options}
     container: InputContainer = av.open(place, **raw_format, **_LENIENT)
     return container
+
+
+def read_packets(container: InputContainer) -> Iterator[Packet[Any]]:
+    """Yield all packets in the order of the file, and an empty packet for each stream at the end.
+
+    Raises PyAV's own errors. FFmpeg asks to be called again (EAGAIN) where some kinds of damage are; PyAV takes that
+    for an error, and fails with IndexError at the end if a stream has appeared after the beginning.
+    """
+    asked_again = 0
+    while True:
+        try:
+            for packet in container.demux():
+                asked_again = 0
+                yield packet
+        except BlockingIOError:
+            asked_again += 1
+            if asked_again == _MAX_DAMAGED_PACKETS:
+                raise
+        except IndexError:
+            return
+        else:
+            return
 
 
 class VideoSource:
@@ -179,7 +202,7 @@ class VideoSource:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
         damaged_in_a_row = whole_packets = 0
         end_s = 0.0
-        packets = self._container.demux()
+        packets = read_packets(self._container)
         while damaged_in_a_row < _MAX_DAMAGED_PACKETS:
             try:
                 packet = next(packets, None)
@@ -194,7 +217,7 @@ class VideoSource:
                 whole_packets += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
             except FFmpegError as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) and not isinstance(error, BlockingIOError):
                     raise
                 self._require_memory()
                 self._damaged_packets += 1

@@ -107,6 +107,21 @@ def test_every_size_is_kept(tmp_path: Path, size: tuple[int, int], survived: Sur
     survived("kept, as 4:4:4, with a warning", lost=0)
 
 
+def test_frames_too_large_for_h264_are_refused_with_the_limit(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", source_info())
+    with pytest.raises(OutputError, match=r"16400x2 are too large for H\.264, which holds 16384") as refusal:
+        sink.write(frame_at(0, size=(16_400, 2)))
+    assert "free space" not in refusal.value.hint
+    assert sink.close(complete=False) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_too_large_for_their_format_are_refused_with_their_size(tmp_path: Path) -> None:
+    sink = open_sink(str(tmp_path / "out.webp"), source_info(frame_count=1))
+    with pytest.raises(OutputError, match=r"17000x2 pixels cannot be written as \.webp"):
+        sink.write(frame_at(0, size=(17_000, 2)))
+
+
 def test_pixels_are_kept(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", source_info())
     sink.write(frame_at(0, size=(320, 240)))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 
+from runtime import sources
 from runtime.errors import DeblurError, InputError
 from runtime.image_files import natural_order
 from runtime.sources import open_source
-from runtime.sources.video import VideoSource
+from runtime.sources.video import VideoSource, read_packets
+from runtime.video import main
 from tests.conftest import SHARED, Survived, make_image, write_clip
 
 
@@ -105,6 +110,43 @@ def test_a_damaged_packet_is_skipped_with_a_warning(tmp_path: Path) -> None:
     source = VideoSource(path)
     assert len(list(source)) >= 35
     assert "damaged" in source.warnings[0]
+
+
+def eagain() -> av.FFmpegError:
+    return av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_demuxer_that_asks_to_be_called_again_is_called_again() -> None:
+    """FFmpeg does so where a file is damaged."""
+    parts = [[1, 2], [], [3]]
+
+    def demux() -> Iterator[int]:
+        yield from parts.pop(0)
+        if parts:
+            raise eagain()
+
+    assert list(read_packets(SimpleNamespace(demux=demux))) == [1, 2, 3]
+
+
+def test_a_stream_that_appears_late_ends_nothing() -> None:
+    """PyAV fails at the end, when it empties the buffer of a stream that it does not know."""
+
+    def demux() -> Iterator[int]:
+        yield 1
+        raise IndexError
+
+    assert list(read_packets(SimpleNamespace(demux=demux))) == [1]
+
+
+def test_eagain_of_a_damaged_file_is_no_lack_of_memory(
+    monkeypatch: pytest.MonkeyPatch, invert: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise eagain()
+
+    monkeypatch.setattr(sources.video, "open_container", fail)
+    assert main(["--engine", str(invert), f"--source={clip}", "--out=null", "--provider", "cpu"]) == 3
+    assert "error: not a video that can be decoded (Resource temporarily" in capsys.readouterr().err
 
 
 def bad_files(folder: Path) -> dict[str, Path]:

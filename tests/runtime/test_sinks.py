@@ -200,6 +200,8 @@ def test_existing_outputs_are_found(tmp_path: Path) -> None:
     assert existing_output(str(tmp_path / "a.mp4")) is None
     assert existing_output(str(tmp_path)) is None
     (tmp_path / "a.partial.mp4").touch()
+    assert existing_output(str(tmp_path / "a.mp4")) is None, "an empty partial file holds nothing to lose"
+    (tmp_path / "a.partial.mp4").write_bytes(b"frames")
     assert existing_output(str(tmp_path / "a.mp4")) == tmp_path / "a.partial.mp4"
     assert existing_output(str(tmp_path)) == tmp_path
     assert existing_output("null") is None

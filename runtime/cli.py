@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.errors import DeblurError, OutOfMemoryError, is_out_of_memory
 from runtime.interrupt import Interruption
-from runtime.urls import redact
+from runtime.redaction import redact
 
 
 def run_cli(command: Callable[[Interruption], int], *, debug: bool = False) -> int:
@@ -37,7 +37,7 @@ def report_error(error: Exception, *, debug: bool = False) -> int:
     if isinstance(error, DeblurError):
         say(f"error: {error}")
         return error.exit_code
-    reason = " ".join(str(error).split()) or "no reason given"
+    reason = redact(" ".join(str(error).split())) or "no reason given"
     say(f"error: this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug")
     return 1
 

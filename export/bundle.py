@@ -66,12 +66,15 @@ def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> M
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / target)
         onnx_names = [target for target in files if target.endswith(".onnx")]
-        manifest = Manifest(
-            name=match[1],
-            version=match[2],
-            files={target: sha256(folder / target) for target in sorted(files)},
-            gate_psnr_db={target: measure_psnr_db(folder / target, folder, "cpu") for target in onnx_names},
-        )
+        try:
+            manifest = Manifest(
+                name=match[1],
+                version=match[2],
+                files={target: sha256(folder / target) for target in sorted(files)},
+                gate_psnr_db={target: measure_psnr_db(folder / target, folder, "cpu") for target in onnx_names},
+            )
+        except ValueError as error:
+            raise InputError(f"cannot be packed ({error})", engines, hint="rename it") from error
         (folder / MANIFEST).write_text(manifest.to_json())
         first = [MANIFEST, *([sign(folder / MANIFEST, key).name] if key else [])]
         write_whole(out, _compress(folder, [*first, *sorted(files)]))
@@ -96,12 +99,15 @@ def _compress(folder: Path, names: list[str]) -> bytes:
     import zstandard  # noqa: PLC0415 - an optional dependency
 
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:  # boards read no extensions
         for name in names:
             content = (folder / name).read_bytes()
             member = tarfile.TarInfo(name)
             member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+            try:
+                archive.addfile(member, io.BytesIO(content))
+            except ValueError as error:
+                raise InputError(f"cannot be packed ({error})", name, hint="give it a shorter name") from error
     return bytes(zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL, write_checksum=True).compress(buffer.getvalue()))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.errors import DeblurError, OutOfMemoryError, is_out_of_memory
 from runtime.interrupt import Interruption
-from runtime.urls import redact
+from runtime.redaction import redact
 
 
 def run_cli(command: Callable[[Interruption], int], *, debug: bool = False) -> int:
@@ -43,7 +43,7 @@ def describe_error(error: Exception) -> tuple[str, int]:
         error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
     if isinstance(error, DeblurError):
         return str(error), error.exit_code
-    reason = " ".join(str(error).split()) or "no reason given"
+    reason = redact(" ".join(str(error).split())) or "no reason given"
     return f"this is a bug ({type(error).__name__}: {reason}); report it with the output of --debug", 1
 
 

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runtime.redaction import redact, redact_address
+
 
 class DeblurError(Exception):
     """Base class; its text is `WHAT: PATH; WHAT TO DO`."""
@@ -15,8 +17,9 @@ class DeblurError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, path: str | os.PathLike[str] | None = None, *, hint: str) -> None:
-        self.what, self.path, self.hint = what, path, hint
-        super().__init__(f"{what}: {printable(path)}; {hint}" if path is not None else f"{what}; {hint}")
+        self.what, self.path, self.hint = redact(what), path, redact(hint)
+        place = f": {printable(path)}" if path is not None else ""
+        super().__init__(f"{self.what}{place}; {self.hint}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support pickle for every subclass, whatever its arguments are: processes send errors to each other."""
@@ -104,6 +107,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Return a path on one line, quoted if it holds line breaks or other unprintable characters."""
-    text = os.fspath(path)
+    """Return a path or address on one line without secrets, quoted if it holds unprintable characters."""
+    text = redact_address(os.fspath(path))
     return text if text.isprintable() else repr(text)

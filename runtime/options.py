@@ -74,6 +74,13 @@ class RunOptions:
     """Show frames in a window; the default where there is neither an output nor a status page."""
     serve: Address | None = None
     """Address of the status page; None for no page."""
+    serve_token: str | None = field(default=None, repr=False)
+    """Token that the status page asks for: `@FILE`, `${NAME}` or the token itself; None makes one where other machines
+    can reach the page, and asks for none on loopback."""
+    serve_cert: Path | None = None
+    """Certificate of the status page, a PEM file; None serves HTTP."""
+    serve_key: Path | None = None
+    """Key of the certificate, a PEM file; None if it is in the file of the certificate."""
     stats: Path | None = None
     """File for frame counts and latencies as JSON."""
     debug: bool = False
@@ -92,6 +99,8 @@ class RunOptions:
             raise UsageError(f"{self.threads} threads", hint="give a positive number, or 0 for every core")
         if not 0 <= self.skip_blur_score <= 1:
             raise UsageError(f"blur score {self.skip_blur_score} is outside 0 to 1", hint="give --skip-sharp auto")
+        if self.serve is None and (self.serve_token or self.serve_cert or self.serve_key):
+            raise UsageError("--serve-token, --serve-cert or --serve-key without a page", hint="give --serve")
         if self.segment_s < 0:
             raise UsageError(f"segments of {self.segment_s:g} s", hint="give a positive --segment-s")
         require_tile(self.tile, self.overlap_px)

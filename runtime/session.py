@@ -24,7 +24,7 @@ from runtime.errors import OutputError, SourceLostError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.interrupt import Interruption
 from runtime.jobs import is_finished, pair_sources, require_distinct_files, require_replaceable
-from runtime.monitor import StatusServer, Stream
+from runtime.monitor import StatusServer, Stream, open_access
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
 from runtime.report import Progress, print_report, write_statistics
@@ -60,9 +60,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
     if not jobs:
         return 0
     with ExitStack() as resources:
-        server = resources.enter_context(closing(StatusServer(options.serve))) if options.serve else None
-        if server:
-            say(f"page    {server.url}")
+        server = resources.enter_context(closing(_open_status_server(options))) if options.serve else None
         progress = Progress()
         with ExitStack() as not_started:
             sources = [_open_source(options, name, not_started) for name, _ in jobs]
@@ -109,6 +107,14 @@ def _open_jobs(options: RunOptions) -> Iterator[tuple[str, list[str]]]:
             say(f"output  {', '.join(outputs)} is finished")
         else:
             yield source, outputs
+
+
+def _open_status_server(options: RunOptions) -> StatusServer:
+    assert options.serve
+    access = open_access(options.serve_token, options.serve_cert, options.serve_key)
+    server = StatusServer(options.serve, access)
+    say(f"page    {server.login_url}")
+    return server
 
 
 def _run_all(

@@ -79,6 +79,13 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         metavar="[HOST:]PORT",
         help="address of a status page with the live frame, figures, /metrics and /healthz (default host: loopback)",
     )
+    add(
+        "--serve-token",
+        metavar="T",
+        help="token that the status page asks for, as @FILE or ${NAME} (default: none on loopback, else a new one)",
+    )
+    add("--serve-cert", type=Path, metavar="PEM", help="certificate of the status page (default: none, HTTP)")
+    add("--serve-key", type=Path, metavar="PEM", help="key of the certificate (default: in the file of --serve-cert)")
     add("--resume", action="store_true", help="continue a video that an earlier run with the same options left")
     add("-y", dest="overwrite", action="store_true", default=None, help="replace existing outputs")
     add("-n", dest="overwrite", action="store_false", help="never replace existing outputs")
@@ -190,6 +197,9 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         overwrite=values.overwrite,
         show=values.show,
         serve=values.serve,
+        serve_token=values.serve_token,
+        serve_cert=values.serve_cert,
+        serve_key=values.serve_key,
         stats=values.stats,
         debug=values.debug,
     )

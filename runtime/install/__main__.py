@@ -47,6 +47,8 @@ class InstallOptions:
     """Library that runs the `.onnx` engines in the check."""
     force: bool = False
     """Install a version that is worse than the current one."""
+    allow_downgrade: bool = False
+    """Install a version with a lower number than the current one."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
         f"DIR/{SIGNERS}, which makes a signature mandatory from then on",
     )
     safety.add_argument("--force", action="store_true", help="install a version that is worse than the current one")
+    safety.add_argument(
+        "--allow-downgrade", action="store_true", help="install a version with a lower number than the current one"
+    )
     safety.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser
 
@@ -113,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
                     plan_size=values.size,
                     provider=values.provider,
                     force=values.force,
+                    allow_downgrade=values.allow_downgrade,
                 )
             )
         return 0
@@ -141,6 +147,13 @@ def install(options: InstallOptions) -> None:
         manifest, signer = unpack(options.bundle, staging, signers=signers)
         origin = f"signed by {signer}" if signer else "signature not checked"
         say(f"bundle  {manifest.name} {manifest.version}, {origin}")
+        current = versions.current_manifest()
+        if current and manifest.is_older_than(current) and not options.allow_downgrade:
+            raise UsageError(
+                f"version {manifest.version} is older than the current {current.version}",
+                options.bundle,
+                hint="nothing was changed; --allow-downgrade installs it, --rollback returns to the previous version",
+            )
         engines = [staging / name for name in manifest.engines]
         if options.plan:
             engines = [
@@ -157,8 +170,8 @@ def install(options: InstallOptions) -> None:
             require_no_worse(max(results.values()), versions.current, staging, options.provider)
         if options.signers:
             _keep_signers(options.signers, kept_signers)
-        versions.activate(staging, manifest.folder_name)
-    say(f"current {manifest.folder_name}")
+        name = versions.activate(staging, manifest.folder_name)
+    say(f"current {name}")
 
 
 def _build_plan(engine: Path, flavour: Flavour, size: Size) -> Path:

@@ -7,24 +7,21 @@ import hashlib
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from runtime.errors import InputError, UsageError
 from runtime.files import output_error
+from runtime.install.archive import Archive, Member, damaged_error, open_archive
 from runtime.install.signature import SIGNATURE, verify
 
 MANIFEST = "manifest.json"
 BLURRED, SHARP = "gate/blur", "gate/sharp"
 """Folders of the test images, with the same names in both."""
 SCHEMA = 1
-_MAX_FILE_BYTES = 4 << 30
 _MAX_MANIFEST_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
+_MAX_PATH_BYTES = 255
+"""Longest path in a bundle, and longest name of a file on most disks, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +40,17 @@ class Manifest:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
+        for values, kind in ((self.files, str), (self.gate_psnr_db, float | int)):
+            if not isinstance(values, dict) or not all(isinstance(value, kind) for value in values.values()):
+                raise ValueError("files or gate_psnr_db is not an object with values of its type")
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema} is unknown, expected {SCHEMA}")
-        if not all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", text) for text in (self.name, self.version)):
+        if not all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text) for text in (self.name, self.version)):
             raise ValueError(
                 f"name and version may have letters, digits, '.', '_' and '-', got {self.name} {self.version}"
             )
         for path in self.files:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path in {MANIFEST, SIGNATURE}:
+            if not _is_allowed_path(path) or any(str(parent) in self.files for parent in PurePosixPath(path).parents):
                 raise ValueError(f"path is not allowed in a bundle: {path!r}")
         if set(self.gate_psnr_db) != set(self.engines):
             raise ValueError("the engines and their PSNR values do not match")
@@ -69,6 +69,10 @@ class Manifest:
         except TypeError as error:
             raise ValueError(str(error)) from error
 
+    def is_older_than(self, other: Manifest) -> bool:
+        """Whether this is a lower version of the same bundle: 1.2.0-rc1 < 1.2.0 < 1.10.0."""
+        return self.name == other.name and _version_key(self.version) < _version_key(other.version)
+
     @property
     def folder_name(self) -> str:
         """Name of the folder of this version; different content has a different name."""
@@ -80,6 +84,19 @@ class Manifest:
         return sorted(path for path in self.files if path.endswith(".onnx"))
 
 
+def _version_key(version: str) -> list[tuple[int, int, str]]:
+    """Return what versions are compared by: words are lower than the end of a version, numbers are higher."""
+    parts = re.findall(r"[0-9]+|[A-Za-z]+", version)
+    return [(2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts] + [(1, 0, "")]
+
+
+def _is_allowed_path(path: str) -> bool:
+    """Whether a path is relative, in its shortest form, printable, and not that of the manifest or its signature."""
+    is_relative = str(PurePosixPath(path)) == path and not path.startswith(("/", "..")) and "/.." not in path
+    is_plain = path.isprintable() and len(path.encode()) <= _MAX_PATH_BYTES
+    return is_relative and is_plain and path not in {".", MANIFEST, SIGNATURE}
+
+
 def unpack(bundle: Path, folder: Path, *, signers: Path | None) -> tuple[Manifest, str]:
     """Unpack a bundle into an empty folder, flush it to the disk, and return its manifest and the name of its signer.
 
@@ -87,31 +104,30 @@ def unpack(bundle: Path, folder: Path, *, signers: Path | None) -> tuple[Manifes
     Raises InputError if a file is missing or damaged, or if no allowed signer signed the bundle, and OutputError if the
     folder cannot be written.
     """
-    with _open_archive(bundle) as archive:
-        members = iter(archive)
-        content = _read_small_file(archive, next(members, None), MANIFEST, bundle)
-        member = next(members, None)
-        signature = None
-        if member is not None and member.name == SIGNATURE:
+    with open_archive(bundle) as archive:
+        content = _read_small_file(archive, archive.next_member(), MANIFEST, bundle)
+        member, signature = archive.next_member(), None
+        is_signed = member is not None and member.name == SIGNATURE
+        if is_signed:
             signature = _read_small_file(archive, member, SIGNATURE, bundle)
-            member = next(members, None)
         signer = verify(content, signature, signers, bundle) if signers else ""
         try:
             manifest = Manifest.from_json(content.decode())
-        except ValueError as error:
-            raise _damaged_error(f"{MANIFEST}: {error}", bundle) from error
+        except (ValueError, RecursionError) as error:
+            raise damaged_error(f"{MANIFEST}: {error}", bundle) from error
         _write_file(folder / MANIFEST, iter([content]))
         missing = dict(manifest.files)
+        if is_signed:
+            member = archive.next_member()
         while member is not None:
             expected_sha256 = missing.pop(member.name, None)
-            file = archive.extractfile(member) if member.isfile() else None
-            if expected_sha256 is None or file is None:
-                raise _damaged_error(f"{member.name} is not in its manifest", bundle)
-            if _write_file(folder / member.name, _read_chunks(file)) != expected_sha256:
-                raise _damaged_error(f"{member.name} does not match its manifest", bundle)
-            member = next(members, None)
+            if expected_sha256 is None:
+                raise damaged_error(f"{member.name!r} is not in its manifest", bundle)
+            if _write_file(folder / member.name, archive.read_chunks(member)) != expected_sha256:
+                raise damaged_error(f"{member.name!r} does not match its manifest", bundle)
+            member = archive.next_member()
     if missing:
-        raise _damaged_error(f"{min(missing)} is missing", bundle)
+        raise damaged_error(f"{min(missing)!r} is missing", bundle)
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_folder(path)
     return manifest, signer
@@ -126,52 +142,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def _open_archive(bundle: Path) -> Iterator[tarfile.TarFile]:
-    """Open a bundle as a stream; InputError for anything that cannot be read or decompressed."""
-    try:
-        import zstandard  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise UsageError("zstandard is not installed", hint="pip install 'deblur-toolkit[bundle]'") from error
-    try:
-        with (
-            bundle.open("rb") as compressed,
-            zstandard.ZstdDecompressor().stream_reader(compressed) as stream,
-            tarfile.open(fileobj=stream, mode="r|") as archive,
-        ):
-            yield archive
-            while stream.read(_CHUNK_BYTES):  # to the end, where the checksum is compared
-                pass
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", bundle, hint="copy it again") from error
-    except (zstandard.ZstdError, tarfile.TarError, EOFError) as error:
-        raise _damaged_error(str(error), bundle) from error
-
-
-def _read_small_file(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str, bundle: Path) -> bytes:
-    file = archive.extractfile(member) if member and member.isfile() and member.name == name else None
-    if member is None or file is None or member.size > _MAX_MANIFEST_BYTES:
-        raise _damaged_error(f"it does not begin with {name}", bundle)
-    return file.read()
-
-
-def _read_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk
+def _read_small_file(archive: Archive, member: Member | None, name: str, bundle: Path) -> bytes:
+    if member is None or member.name != name or member.size > _MAX_MANIFEST_BYTES:
+        raise damaged_error(f"it does not begin with {name}", bundle)
+    return b"".join(archive.read_chunks(member))
 
 
 def _write_file(path: Path, chunks: Iterator[bytes]) -> str:
     """Write a file, flush it to the disk, and return its SHA-256."""
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as target:
             for chunk in chunks:
-                size += len(chunk)
-                if size > _MAX_FILE_BYTES:
-                    raise InputError(
-                        f"file is larger than {_MAX_FILE_BYTES >> 30} GiB", path.name, hint="make the bundle again"
-                    )
                 digest.update(chunk)
                 target.write(chunk)
             target.flush()
@@ -179,7 +162,3 @@ def _write_file(path: Path, chunks: Iterator[bytes]) -> str:
     except OSError as error:
         raise output_error(path, error) from error
     return digest.hexdigest()
-
-
-def _damaged_error(reason: str, bundle: Path) -> InputError:
-    return InputError(f"bundle is damaged ({reason})", bundle, hint="copy it again; nothing was changed")

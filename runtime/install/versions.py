@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from runtime.errors import OutputError, UsageError
-from runtime.files import output_error
-from runtime.install.bundle import sync_folder
+from runtime.files import output_error, sha256
+from runtime.install.bundle import MANIFEST, Manifest, sync_folder
 
 _STAGING = "incoming"
 """Name of the folder where a version is prepared."""
@@ -53,19 +54,37 @@ class Versions:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def activate(self, staging: Path, name: str) -> None:
-        """Make a prepared version the current one and the current one the previous; remove all older versions."""
-        target = self._versions / name
-        if not target.exists():
+    def current_manifest(self) -> Manifest | None:
+        """Return the manifest of the current version; None if there is none that can be read."""
+        with suppress(OSError, ValueError, RecursionError):
+            return Manifest.from_json((self.current / MANIFEST).read_text())
+        return None
+
+    def activate(self, staging: Path, name: str) -> str:
+        """Make a prepared version the current one and the current one the previous; remove all older versions.
+
+        A version that is there already is kept if its files are those of `staging`; otherwise it is replaced, under
+        another name, so that a power cut leaves one of them. Returns the name.
+        """
+        copies = [path for path in self._versions.iterdir() if path.name.partition("~")[0] == name]
+        target = next((path for path in copies if _has_files_of(path, staging)), None)
+        if target is None:
+            target = next(path for path in self._names(name) if not path.exists())
             staging.rename(target)
             sync_folder(self._versions)
-        if self.current.exists() and self.current.resolve() != target.resolve():
+        if self.current.exists() and self.current.resolve().name.partition("~")[0] != name:
             self._set_link(self.previous, self.current.resolve())
         self._set_link(self.current, target)
         kept = {link.resolve() for link in (self.current, self.previous) if link.exists()}
         for version in self._versions.iterdir():
             if version.resolve() not in kept and version.name != _STAGING:
                 shutil.rmtree(version, ignore_errors=True)
+        return target.name
+
+    def _names(self, name: str) -> Iterator[Path]:
+        """Yield the folders that a version may have: NAME, NAME~2, NAME~3 and so on."""
+        yield self._versions / name
+        yield from (self._versions / f"{name}~{number}" for number in count(2))
 
     def roll_back(self) -> str:
         """Exchange the current and the previous version and return the name of the new current one.
@@ -85,3 +104,12 @@ class Versions:
         new.symlink_to(target.relative_to(self.folder.resolve()))
         new.rename(link)
         sync_folder(self.folder)
+
+
+def _has_files_of(version: Path, staging: Path) -> bool:
+    """Return whether a version has every file of another folder, undamaged."""
+    try:
+        files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
+        return all(sha256(version / file) == sha256(staging / file) for file in files)
+    except OSError:  # a file is missing, or its disk is damaged
+        return False

@@ -111,4 +111,6 @@ def _format_family(name: str, kind: str, text: str, samples: Sequence[_Sample]) 
 
 
 def _escape(text: str) -> str:
+    """Return a label's value in the text format; bytes of a file name that are not UTF-8 become `\\udcNN`."""
+    text = text.encode(errors="backslashreplace").decode()
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -18,8 +18,8 @@ import numpy as np
 from runtime.engines.base import Engine
 from runtime.frame import Frame, Pixels
 from runtime.pipeline import Pipeline
+from runtime.redaction import redact
 from runtime.report import to_dict
-from runtime.urls import redact
 
 State = Literal["starting", "running", "waiting", "stuck", "done", "failed"]
 

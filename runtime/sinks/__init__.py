@@ -16,7 +16,7 @@ from runtime.sinks.segments import SegmentSink
 from runtime.sinks.video import VideoSink
 from runtime.sinks.window import WindowSink
 from runtime.sources.base import SourceInfo
-from runtime.urls import is_url, resolve_secrets
+from runtime.urls import is_mistyped_address, is_url, resolve_secrets
 
 STDOUT = "-"
 NULL = "null"
@@ -42,6 +42,8 @@ def open_sink(
     text = resolve_secrets(text)
     if is_url(text):
         return PublishSink(text, source)
+    if is_mistyped_address(text) and not Path(text).exists():
+        raise UsageError("not an address to publish to", text, hint="use rtsp:// or rtmp://, or ./NAME for a file")
     return _open_file_sink(Path(text), source, job=job, segment_s=segment_s)
 
 

@@ -8,16 +8,16 @@ from collections import Counter
 from contextlib import suppress
 from threading import Event, Thread
 from time import perf_counter
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from runtime.channel import Channel
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
+from runtime.redaction import redact, redact_address
 from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
-from runtime.urls import redact
+from runtime.urls import find_scheme
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
@@ -38,9 +38,9 @@ class PublishSink:
     """
 
     def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
-        scheme = urlsplit(url).scheme.lower()
+        scheme = find_scheme(url)
         if scheme not in _FORMATS:
-            raise UsageError(f"cannot publish by {scheme}", redact(url), hint=f"use {', '.join(_FORMATS)}")
+            raise UsageError(f"cannot publish by {scheme}", url, hint=f"use {', '.join(_FORMATS)}")
         self._url, self._format = url, _FORMATS[scheme]
         self._source, self._timeout_s = source, timeout_s
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
@@ -86,7 +86,7 @@ class PublishSink:
         if self._connection:
             self._connection.kill()
             self._thread.join(_CLOSE_S)
-        return redact(self._url) if self._has_connected.is_set() and not self._first_error else None
+        return redact_address(self._url) if self._has_connected.is_set() and not self._first_error else None
 
     def _send_all(self) -> None:
         """Send frames over one connection after the other, until there are no more frames."""
@@ -105,7 +105,7 @@ class PublishSink:
                 reason = connection.wait_for_reason()
                 if not self._has_connected.is_set():
                     self._first_error = OutputError(
-                        f"cannot publish ({reason})", redact(self._url), hint="check the address and the server"
+                        f"cannot publish ({reason})", self._url, hint="check the address and the server"
                     )
                     self._has_connected.set()
                     return

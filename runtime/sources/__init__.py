@@ -12,6 +12,7 @@ from pathlib import Path
 from runtime.errors import InputError
 from runtime.frame import Size
 from runtime.image_files import is_image
+from runtime.redaction import redact_address
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
 from runtime.sources.deinterlace import Deinterlace, Interlacing
@@ -19,7 +20,7 @@ from runtime.sources.images import ImageSource
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
 from runtime.sources.video import STDIN, RawFrames, VideoSource
-from runtime.urls import is_url, redact, resolve_secrets
+from runtime.urls import SCHEMES, is_mistyped_address, is_url, resolve_secrets
 from runtime.video_files import is_video
 
 
@@ -58,7 +59,7 @@ def open_source(
     text = resolve_secrets(text)
     interlacing = Interlacing(deinterlace, say)
     if open_feed := _feed_opener(text, live, interlacing):
-        return LiveSource(redact(text) if is_url(text) else f"camera {text}", open_feed, live.watch)
+        return LiveSource(redact_address(text) if is_url(text) else f"camera {text}", open_feed, live.watch)
     path = Path(text)
     if path == STDIN:
         return VideoSource(path, raw, interlacing=interlacing)
@@ -71,6 +72,8 @@ def open_source(
     if glob.has_magic(text):
         files = [Path(file) for file in glob.glob(text, recursive=True)]  # noqa: PTH207 - Path.glob refuses absolute ones
         return _image_source(files, path)
+    if is_mistyped_address(text):
+        raise InputError("neither a file nor a known address", text, hint=f"use {', '.join(SCHEMES)} and ://")
     raise InputError("no such file", path, hint="check the path")
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from runtime.errors import DeblurError, SourceLostError
 from runtime.frame import Frame, Pixels
+from runtime.redaction import redact
 from runtime.sources.base import SourceInfo
 from runtime.stream_format import PLAIN, StreamFormat
-from runtime.urls import redact
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of `pts`."""
@@ -245,7 +245,8 @@ class _Connection:
         except DeblurError as error:
             self.error, reason = error, error.what
         except Exception as error:  # noqa: BLE001 - any exception of a library is a lost connection
-            reason = redact(" ".join(str(error).split())) or type(error).__name__
+            message = getattr(error, "strerror", None) or str(error)  # FFmpeg's messages end with the address
+            reason = redact(" ".join(message.split())) or type(error).__name__
         with self._changed:
             self.end_reason, self._has_ended = reason, True
             self._changed.notify_all()

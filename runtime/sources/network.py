@@ -16,7 +16,6 @@ from runtime.frame import Pixels
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.video import has_codec
 from runtime.stream_format import StreamFormat
-from runtime.urls import redact
 
 Transport = Literal["tcp", "udp"]
 _DEFAULT_RATE = Fraction(25)
@@ -51,13 +50,13 @@ class NetworkFeed:
         try:
             self._container = av.open(url, options=options, timeout=timeout_s)
         except (FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or redact(str(error))
-            raise SourceLostError(str(reason), redact(url), hint="check the address") from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SourceLostError(str(reason), url, hint="check the address") from error
         stream = next(filter(has_codec, self._container.streams.video), None)
         if stream is None:
             what = "the codec of the video is not known" if self._container.streams.video else "no video in the stream"
             self._container.close()
-            raise SourceLostError(what, redact(url), hint="check the address and what the server sends")
+            raise SourceLostError(what, url, hint="check the address and what the server sends")
         self._stream = stream
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +25,7 @@ import zstandard
 from export.bundle import main as bundle
 from export.bundle import pack
 from runtime.engines import BUNDLED
-from runtime.errors import UsageError
+from runtime.errors import InputError, UsageError
 from runtime.files import sha256
 from runtime.install import __main__ as installer
 from runtime.install.bundle import Manifest
@@ -182,6 +185,182 @@ def test_a_byte_flipped_before_packing_changes_nothing(
     assert install(pack_members(tmp_path / "forged.tar.zst", content), board) == 3
     assert "bundle is damaged" in capsys.readouterr().err
     assert version(board) == "1.0.0"
+
+
+def mutate(second: Path, target: Path, seed: int) -> Path:
+    """Write a bundle with a few wrong bytes: in the compressed file, in a header, in the manifest, or anywhere."""
+    rng = np.random.default_rng(seed)
+    content = bytearray(second.read_bytes())
+    kind = seed % 4
+    if kind:
+        content = bytearray(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(bytes(content))).read())
+    headers = [0, 512 + -(-int(content[124:135], 8) // 512) * 512] if kind else [0]
+    low, high = [(0, len(content)), (headers[0], 512), (512, headers[-1]), (0, len(content))][kind]
+    if kind == 1:
+        low = int(rng.choice(headers))
+        high = low + 512
+    for position in rng.integers(low, high, size=rng.integers(1, 5)):
+        content[position] = rng.choice([rng.integers(256), 0, 0xFF, 0x80, ord("x"), ord("9"), ord("[")])
+    if kind == 1:  # a header whose checksum is right
+        header = content[low:high]
+        content[low + 148 : low + 156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
+    if seed % 8 == 7:
+        del content[rng.integers(len(content)) :]
+    target.write_bytes(zstandard.ZstdCompressor().compress(bytes(content)) if kind else content)
+    return target
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_every_mutation_of_a_bundle_is_one_line_and_changes_nothing(
+    board: Path,
+    second: Path,
+    key: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    trusted = signers(tmp_path / "signers", key)
+    manifest = (board / "current" / "manifest.json").read_bytes()
+    codes = []
+    for seed in range(300):
+        capsys.readouterr()
+        options = ["--signers", trusted] if seed % 6 == 0 else []
+        codes.append(install(mutate(second, tmp_path / "mutated.tar.zst", seed), board, *options))
+        lines = capsys.readouterr().err.splitlines()
+        assert codes[-1] in (0, 2, 3), (seed, lines)
+        if codes[-1]:
+            assert lines[-1].startswith("error: "), (seed, lines)
+            assert not any("bug" in line or "Traceback" in line for line in lines), (seed, lines)
+            assert (board / "current" / "manifest.json").read_bytes() == manifest
+        else:  # the mutation is in a part that nothing reads, or a manifest without a signature says something else
+            shutil.rmtree(board)
+            assert install(second.with_name("deblur-1.0.0.tar.zst"), board) == 0
+    assert codes.count(3) > 200
+
+
+def add_members(*headers: tuple[bytes, bytes], path: Path) -> Path:
+    """Write a bundle of members with these tar types and contents, all named manifest.json."""
+    content = b""
+    for kind, data in headers:
+        header = tarfile.TarInfo("manifest.json")
+        header.type, header.size = kind, len(data)
+        content += header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512)
+    path.write_bytes(zstandard.ZstdCompressor().compress(content + bytes(10_240)))
+    return path
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K", b"S", b"1", b"2", b"3", b"5", b"6", b"7", b"X", b"\xff"])
+def test_members_that_are_not_plain_files_are_refused_before_they_are_read(
+    kind: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = add_members((kind, bytes(200 << 20)), (b"0", b"{}"), path=tmp_path / "pax.tar.zst")
+    assert bundle.stat().st_size < 40_000
+    tracemalloc.start()
+    try:
+        assert install(bundle, tmp_path / "board") == 3
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    assert "is not a plain file" in capsys.readouterr().err
+
+
+HOSTILE = {
+    "deep": b"[" * 200_000,
+    "not UTF-8": b"\xff\xfe",
+    "zero byte": b'{"name": "a", "version": "1", "files": {"a\\u0000b": "x"}, "gate_psnr_db": {}}',
+    "surrogate": b'{"name": "a", "version": "1", "files": {"a\\ud800b": "x"}, "gate_psnr_db": {}}',
+    "list": b'{"name": "a", "version": "1", "files": ["x.onnx"], "gate_psnr_db": ["x.onnx"]}',
+    "number": b'{"name": 1, "version": "1", "files": {}, "gate_psnr_db": {}}',
+    "long version": b'{"name": "a", "version": "' + b"1" * 5000 + b'", "files": {}, "gate_psnr_db": {}}',
+    "long path": b'{"name": "a", "version": "1", "files": {"' + b"a" * 300 + b'": "x"}, "gate_psnr_db": {}}',
+    "file as folder": b'{"name": "a", "version": "1", "files": {"a": "x", "a/b": "x"}, "gate_psnr_db": {}}',
+    "dot": b'{"name": "a", "version": "1", "files": {".": "x"}, "gate_psnr_db": {}}',
+    "too large": bytes((1 << 20) + 1),
+}
+
+
+@pytest.mark.parametrize("manifest", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_manifests_are_refused(manifest: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install(add_members((b"0", manifest), path=tmp_path / "a.tar.zst"), tmp_path / "board") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: bundle is damaged (")
+
+
+def test_nothing_after_the_signature_is_read_before_it_is_verified(
+    second: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = [(name, data.replace(b"1.1.0", b"1.1.1")) for name, data in members(second)[:2]]
+    bundle = pack_members(tmp_path / "forged.tar.zst", [*forged, ("junk", b"")], last_type=b"x")
+    assert install(bundle, tmp_path / "board", "--signers", signers(tmp_path / "signers", key)) == 3
+    assert "not signed by anyone" in capsys.readouterr().err
+
+
+def test_something_after_the_last_file_is_refused(second: Path, tmp_path: Path) -> None:
+    content = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(second.read_bytes())).read()
+    for index, more in enumerate((b"x", bytes(2 << 20))):
+        bundle = tmp_path / f"{index}.tar.zst"
+        bundle.write_bytes(zstandard.ZstdCompressor().compress(content + more))
+        assert install(bundle, tmp_path / "board") == 3
+
+
+@pytest.mark.usefixtures("no_gate")
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_installing_a_bundle_again_repairs_its_version(
+    damage: str, board: Path, first: Path, second: Path, tmp_path: Path
+) -> None:
+    assert install(second, board) == 0
+    for _ in range(3):
+        intact = (board / "current").resolve()
+        assert install(second, board) == 0
+        assert (board / "current").resolve() == intact
+        engine = intact / "deblur_int8_cpu.onnx"
+        engine.unlink() if damage == "missing" else engine.write_bytes(b"a bad block")
+        assert install(second, board) == 0
+        assert version(board) == "1.1.0"
+        assert len(list((board / "versions").iterdir())) == 2
+    assert installer.main(["--to", str(board), "--rollback"]) == 0
+    assert version(board) == "1.0.0"
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_an_older_version_is_refused_unless_allowed(
+    board: Path, first: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install(second, board) == 0
+    assert install(first, board, "--force") == 2
+    assert "version 1.0.0 is older than the current 1.1.0" in capsys.readouterr().err
+    assert version(board) == "1.1.0"
+    assert install(first, board, "--allow-downgrade") == 0
+    assert version(board) == "1.0.0"
+
+
+def test_order_of_versions() -> None:
+    texts = ["0.9", "1.0.0-alpha", "1.0.0-rc1", "1.0.0-rc2", "1.0.0", "1.0.0.1", "1.2.0", "1.10.0", "2", "2024-11-28"]
+    versions = [Manifest(name="a", version=text, files={}, gate_psnr_db={}) for text in texts]
+    for low, high in itertools.pairwise(versions):
+        assert low.is_older_than(high)
+        assert not high.is_older_than(low)
+        assert not low.is_older_than(low)
+        assert not low.is_older_than(dataclasses.replace(high, name="b"))
+
+
+def test_names_that_are_not_ascii(pairs: Path, tmp_path: Path) -> None:
+    for part in ("blur", "sharp"):
+        (tmp_path / part).mkdir()
+        shutil.copy(pairs / part / "0.png", tmp_path / part / "Straße.png")
+    pack(engines(tmp_path / "engines"), tmp_path, tmp_path / "deblur-1.tar.zst")
+    assert install(tmp_path / "deblur-1.tar.zst", tmp_path / "board") == 0
+
+
+def test_names_that_boards_cannot_read_are_not_packed(pairs: Path, tmp_path: Path) -> None:
+    for name in ("a" * 200 + ".png", "a\nb.png"):
+        folder = tmp_path / str(len(name))
+        for part in ("blur", "sharp"):
+            (folder / part).mkdir(parents=True)
+            shutil.copy(pairs / part / "0.png", folder / part / name)
+        with pytest.raises(InputError, match="cannot be packed"):
+            pack(engines(tmp_path / f"engines{len(name)}"), folder, tmp_path / "deblur-1.tar.zst")
 
 
 def _remove_last(content: Members) -> Members:

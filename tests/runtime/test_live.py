@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from runtime.engines.base import SynchronousEngine
-from runtime.errors import SourceLostError, UsageError
+from runtime.errors import SourceLostError
 from runtime.frame import Pixels
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
@@ -25,7 +25,6 @@ from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
 from runtime.spec import EngineSpec
 from runtime.stream_format import PLAIN
-from runtime.urls import is_url, redact, resolve_secrets
 from tests.conftest import Survived
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.conftest import UNGUARDED
@@ -304,27 +303,6 @@ def test_a_csi_camera_without_gstreamer_names_what_is_missing(monkeypatch: pytes
 
 
 # Addresses
-
-
-def test_redact_hides_passwords_and_tokens() -> None:
-    url = "rtsp://admin:p%40ss@10.0.0.7:554/live?token=abc&channel=1"
-    assert redact(url) == "rtsp://***@10.0.0.7:554/live?token=***&channel=1"
-    assert redact(f"cannot open {url}!") == "cannot open rtsp://***@10.0.0.7:554/live?token=***&channel=1!"
-    assert redact("rtsp://10.0.0.7/live") == "rtsp://10.0.0.7/live"
-    assert is_url("RTSP://a/b")
-    assert not is_url("a.mp4")
-
-
-def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CAMERA_PASSWORD", "hidden")
-    assert resolve_secrets("rtsp://u:${CAMERA_PASSWORD}@h/x") == "rtsp://u:hidden@h/x"
-    (tmp_path / "address").write_text("rtsp://u:${CAMERA_PASSWORD}@h/y\n")
-    assert resolve_secrets(f"@{tmp_path}/address") == "rtsp://u:hidden@h/y"
-    assert resolve_secrets("folder/${CAMERA_PASSWORD}.mp4") == "folder/${CAMERA_PASSWORD}.mp4"
-    with pytest.raises(UsageError, match="is not in the environment"):
-        resolve_secrets("rtsp://${NO_SUCH_NAME}@h/x")
-    with pytest.raises(UsageError, match="cannot be read from its file"):
-        resolve_secrets("@/nowhere/address")
 
 
 def test_a_password_is_in_no_error_message(monkeypatch: pytest.MonkeyPatch) -> None:

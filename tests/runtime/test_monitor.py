@@ -25,7 +25,7 @@ from runtime.engines import open_engine
 from runtime.engines.base import Engine, SynchronousEngine
 from runtime.errors import OutputError, SourceLostError
 from runtime.frame import Frame, Pixels
-from runtime.monitor import Address, StatusServer, Stream, http_server
+from runtime.monitor import Access, Address, StatusServer, Stream, clients, request_handler
 from runtime.pipeline import Pipeline
 from runtime.sinks.base import NullSink, Sink
 from runtime.sinks.video import VideoSink
@@ -40,6 +40,8 @@ from tests.rig import free_port, wait_until
 from tests.runtime.conftest import UNGUARDED
 
 ANY = Address("127.0.0.1", 0)
+EVERYWHERE = Address("0.0.0.0", 0)  # noqa: S104 - the tests connect from here only
+TOKEN = "a-token-of-the-tests"  # noqa: S105 - not a real one
 
 
 class ManualSource:
@@ -194,7 +196,7 @@ def test_large_frames_are_scaled_down_to_the_requested_width(stack, invert) -> N
 
 
 def test_request_waits_a_limited_time_for_a_newer_frame(stack, invert, monkeypatch) -> None:
-    monkeypatch.setattr(http_server, "_FRAME_WAIT_S", 0.3)
+    monkeypatch.setattr(request_handler, "_FRAME_WAIT_S", 0.3)
     source = ManualSource()
     server, run = start_run(stack, source, open_engine(invert))
     assert get(f"{server.url}pair/0.jpg")[0] == 204
@@ -392,9 +394,9 @@ def test_default_host_is_loopback(stack) -> None:
     port = free_port()
     with closing(StatusServer(Address.parse(str(port)))), pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, port), timeout=2)
-    with closing(StatusServer(Address.parse(f"0.0.0.0:{port}"))):
-        assert get(f"http://{address}:{port}/stats.json")[0] == 200
-        assert get(f"http://{address}:{port}/stats.json", Host="board.lan")[0] == 200
+    with closing(StatusServer(Address.parse(f"0.0.0.0:{port}"), Access(TOKEN))):
+        assert get(f"http://{address}:{port}/stats.json", Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert get(f"http://{address}:{port}/stats.json", Authorization=f"Bearer {TOKEN}", Host="board.lan")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -460,7 +462,7 @@ def test_page_loads_nothing_from_other_hosts(stack) -> None:
 
 
 def test_bad_clients_delay_neither_frames_nor_shutdown(invert, monkeypatch) -> None:
-    monkeypatch.setattr(http_server, "_MAX_CLIENTS", 8)
+    monkeypatch.setattr(clients, "_MAX_CLIENTS", 8)
     before = set(threading.enumerate())
     source = ManualSource(size=(1280, 720), every_s=0.01)
     server = StatusServer(ANY)
@@ -496,24 +498,116 @@ def test_bad_clients_delay_neither_frames_nor_shutdown(invert, monkeypatch) -> N
         client.close()
 
 
-def test_clients_above_the_limit_are_disconnected_until_there_is_room(stack, monkeypatch) -> None:
-    monkeypatch.setattr(http_server, "_MAX_CLIENTS", 2)
-    server = stack.enter_context(closing(StatusServer(ANY)))
-    host_and_port = server.url.removeprefix("http://").strip("/").split(":")
-    crowd = [stack.enter_context(socket.create_connection((host_and_port[0], int(host_and_port[1])))) for _ in range(2)]
+def connect(stack: ExitStack, server: StatusServer) -> socket.socket:
+    host, port = server.url.split("/")[2].split(":")
+    return stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
 
-    def is_answered() -> bool:
-        with suppress(OSError, http.client.HTTPException):
-            return get(f"{server.url}stats.json")[0] == 200
+
+def test_a_full_server_answers_new_clients_and_disconnects_the_one_that_is_slowest(stack, monkeypatch) -> None:
+    monkeypatch.setattr(clients, "_MAX_CLIENTS", 3)
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    crowd = [connect(stack, server) for _ in range(3)]
+    for client in crowd:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+    crowd[0].sendall(b"x\r\n\r\n")
+    assert crowd[0].recv(12) == b"HTTP/1.1 200"
+    for _ in range(5):
+        assert get_json(f"{server.url}healthz/live")[0] == 200
+    assert crowd[1].recv(1) == b""  # it began before the second request of the first client
+
+
+def test_a_request_has_a_deadline_even_if_its_bytes_keep_coming(stack, monkeypatch) -> None:
+    monkeypatch.setattr(clients, "REQUEST_S", 0.3)
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    client = connect(stack, server)
+    client.sendall(b"GET / HTTP/1.1\r\n")
+
+    def is_disconnected() -> bool:
+        try:
+            client.sendall(b"a")
+        except OSError:
+            return True
         return False
 
-    wait_until(lambda: not is_answered())
-    crowd[0].close()
-    wait_until(is_answered)
+    wait_until(is_disconnected)
+
+
+def test_an_answer_that_is_not_read_has_a_deadline(stack, invert, monkeypatch) -> None:
+    monkeypatch.setattr(clients, "ANSWER_S", 0.3)
+    server, run = start_run(stack, ManualSource(), open_engine(invert))
+    client = connect(stack, server)
+    client.sendall(b"GET /pair/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")  # waits 10 s for the first frame
+    client.settimeout(5)
+    assert client.recv(1) == b""
+    assert run.thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"GET /" + b"a" * 70_000, b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: %s\r\n" % (i, b"a" * 999) for i in range(40))],
+    ids=["line", "headers"],
+)
+def test_requests_that_are_too_long_are_refused_before_they_are_read(stack, request_bytes, capfd) -> None:
+    server = stack.enter_context(closing(StatusServer(ANY)))
+    client = connect(stack, server)
+    with suppress(OSError):
+        client.sendall(request_bytes)
+    answer = b""
+    with suppress(ConnectionResetError):
+        while data := client.recv(4096):
+            answer += data
+    assert not answer or answer.startswith(b"HTTP/1.1 431 ")  # a reset may overtake the answer
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+    assert not capfd.readouterr().err
+
+
+def test_malformed_requests_get_an_answer_and_no_traceback(stack, invert, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(request_handler, "_FRAME_WAIT_S", 0.0)
+    server, _ = start_run(stack, ManualSource(), open_engine(invert))
+    rng = np.random.default_rng(0)
+    seeds = [
+        b"GET http://[ HTTP/1.1",
+        b"GET //[x HTTP/1.1",
+        b"GET /pair/0.jpg?after=1 HTTP/1.1",
+        b"POST /login HTTP/1.1",
+    ]
+    client = connect(stack, server)
+    client.sendall(seeds[0] + b"\r\nHost: localhost\r\n\r\n")
+    assert client.recv(12) == b"HTTP/1.1 400"
+    for index in range(300):
+        line = bytearray(seeds[index % len(seeds)])
+        for _ in range(rng.integers(1, 4)):
+            line[rng.integers(len(line))] = rng.integers(256)
+        with socket.socket() as client, suppress(OSError):
+            client.connect(("127.0.0.1", int(server.url.split(":")[-1].strip("/"))))
+            client.sendall(bytes(line) + b"\r\nHost: localhost\r\nContent-Length: -1\r\nConnection: close\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(15)
+            client.recv(100)
+    assert get_json(f"{server.url}healthz/live")[0] == 200
+    assert not capfd.readouterr().err
+
+
+def test_file_names_that_are_not_utf8(stack, invert) -> None:
+    server, _ = start_run(stack, ManualSource(name="clip\udcff.mp4"), open_engine(invert))
+    names = {dict(labels).get("source") for _, labels in read_metrics(server.url)}
+    assert "clip\\udcff.mp4" in names
+    for path in ("stats.json", "healthz"):
+        assert b"clip" in get(f"{server.url}{path}")[2]
+
+
+def test_too_many_viewers_leave_room_for_health_checks(stack, invert, monkeypatch) -> None:
+    monkeypatch.setattr("runtime.monitor.http_server.MAX_VIEWERS", 2)
+    server, _ = start_run(stack, ManualSource(), open_engine(invert))
+    for _ in range(2):
+        connect(stack, server).sendall(b"GET /pair/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_until(lambda: not server._server.viewers._value)
+    assert get(f"{server.url}pair/0.jpg")[0] == 503
+    assert get_json(f"{server.url}healthz/live")[0] == 200
 
 
 def test_silent_clients_are_disconnected(stack, monkeypatch) -> None:
-    monkeypatch.setattr(http_server._Handler, "timeout", 0.2)
+    monkeypatch.setattr(request_handler.RequestHandler, "timeout", 0.2)
     server = stack.enter_context(closing(StatusServer(ANY)))
     host_and_port = server.url.removeprefix("http://").strip("/").split(":")
     client = stack.enter_context(socket.create_connection((host_and_port[0], int(host_and_port[1])), timeout=20))

@@ -10,7 +10,7 @@ import pytest
 from runtime.engines import open_engine
 from runtime.engines.base import SynchronousEngine
 from runtime.frame import Pixels
-from runtime.monitor import Address, StatusServer
+from runtime.monitor import Access, Address, StatusServer
 from runtime.spec import EngineSpec
 from tests.rig import wait_until
 from tests.runtime.conftest import SHOTS
@@ -119,3 +119,21 @@ def test_page_with_frames_of_the_bundled_engine(browser: selenium.Chrome) -> Non
         wait_until(lambda: count_drawn_frames(browser) > 20, 60)
         browser.save_screenshot(str(SHOTS / "status_demo.png"))
         run.stop()
+
+
+def test_page_with_a_token_asks_for_it_once(browser: selenium.Chrome) -> None:
+    with ExitStack() as stack:
+        server = StatusServer(Address("127.0.0.1", 0), Access("a-token-of-the-tests"))
+        stack.callback(server.close)
+        source = ManualSource(name="front door", size=(64, 48))
+        stack.callback(BackgroundRun(server, source, InvertingEngine()).stop)
+        source.send_frame()
+        browser.get(server.url)
+        for token in ("wrong", "a-token-of-the-tests"):
+            browser.find_element(By.ID, "token").send_keys(token)
+            browser.find_element(By.TAG_NAME, "button").click()
+        wait_until(lambda: count_drawn_frames(browser) == 1)
+        assert browser.current_url == server.url
+        browser.get(server.url)
+        wait_until(lambda: count_drawn_frames(browser) == 1)
+        assert read_text(browser, "name") == "front door"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runtime.errors import UsageError
-from runtime.files import partial_name
+from runtime.files import output_error, partial_name
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
 from runtime.sinks import NULL, STDOUT, existing_output, unfinished_output
@@ -88,15 +88,15 @@ def _require_place_of_statistics(stats: Path, options: RunOptions, taken: set[st
 
 
 def _is_statistics(path: Path) -> bool:
-    """Whether a file is empty or was written by `--stats`."""
-    size = path.stat().st_size
-    if not 0 < size <= _MAX_STATISTICS_BYTES:
-        return size == 0
+    """Whether a file is empty or was written by `--stats`; raises OutputError if it cannot be read."""
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        size = path.stat().st_size
+        values = json.loads(path.read_bytes()) if 0 < size <= _MAX_STATISTICS_BYTES else None
+    except OSError as error:
+        raise output_error(path, error) from error
+    except (ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and {"schema", "engine", "backend"} <= values.keys()
+    return size == 0 or (isinstance(values, dict) and {"schema", "engine", "backend"} <= values.keys())
 
 
 def is_finished(outputs: list[str]) -> bool:

@@ -224,6 +224,8 @@ class _Progress:
         seconds = perf_counter() - self._start
         left_s = seconds * (self._bytes / max(1, self._finished_bytes) - 1)
         result = "FAILED" if outcome.error else f"{outcome.frames} frames in {outcome.seconds:.1f} s"
+        if outcome.exit_code == INTERRUPTED:
+            result = "stopped, the same command continues it"
         place = f" on {outcome.place}" if outcome.place else ""
         say(
             f"{self._finished} of {self._count}  {outcome.task.out}: {result}{place}; "

@@ -27,7 +27,8 @@ def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None]
 
     Of a folder, only videos and images whose names do not begin with a dot are taken; `say` gets a line about the
     others. Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own
-    suffix: `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have one output.
+    suffix: `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have one output, or
+    if an output is a source.
     """
     tasks: dict[str, Task] = {}
     for pattern in patterns:
@@ -46,6 +47,10 @@ def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None]
         raise InputError(
             "no videos or images found", ", ".join(patterns), hint="give a quoted pattern such as 'DIR/**/*.mp4'"
         )
+    sources = {Path(task.source).resolve() for task in tasks.values()}
+    for task in tasks.values():
+        if Path(task.out).resolve() in sources:
+            raise UsageError("output is a source", task.out, hint="give another --out")
     return sorted(tasks.values(), key=lambda task: natural_order(Path(task.source)))
 
 

@@ -102,6 +102,16 @@ def test_no_files_and_equal_outputs_are_refused(tmp_path: Path) -> None:
         find_tasks([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
 
 
+def test_output_that_is_a_source_is_refused(tmp_path: Path) -> None:
+    source = write_archive(tmp_path / "in", 1)
+    (tmp_path / "link").symlink_to(source)
+    for out in (source, tmp_path / "link"):
+        with pytest.raises(UsageError, match="output is a source"):
+            find_tasks([str(source)], out)
+        assert main(["--source", str(source), "--out", str(out), "-y"]) == 2
+    assert [path.name for path in source.rglob("*") if path.is_file()] == ["cam0.mp4"]
+
+
 def test_broken_file_is_listed_at_the_end_and_stops_no_other_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,7 +357,9 @@ def test_stopped_run_continues_inside_the_file(
     process = Held("runtime.batch", arguments, at=75)
     process.wait_for_frame(70)  # of the second file: the first has fewer
     process.process.send_signal(number)
-    assert process.wait_for_end()[0] in {-signal.SIGKILL, 130}
+    code, shown = process.wait_for_end()
+    assert code in {-signal.SIGKILL, 130}
+    assert ("b.mp4: stopped, the same command continues it" in shown) == (code == 130)
     assert not (tmp_path / "out" / "b.mp4").exists()
     assert run("--source", source, "--out", tmp_path / "out") == 0
     restored = int(re.search(r"b\.mp4: (\d+) frames", capsys.readouterr().err)[1])

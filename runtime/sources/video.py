@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.stream import Stream
 
 from runtime.colour import bgr_from_video_frame
@@ -23,6 +22,7 @@ from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo
 from runtime.sources.deinterlace import Interlacing
+from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
@@ -32,8 +32,6 @@ _DEFAULT_RATE = Fraction(25)
 _MAX_GUESSED_RATE = 240
 """Largest frame rate that is believed if the file states none: FFmpeg guesses ticks of the clock for uneven rates."""
 STDIN = Path("-")
-_MAX_DAMAGED_PACKETS = 1000
-"""Number of packets in a row that may fail to decode before the file is given up."""
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
 _DURATION_TOLERANCE_S = 0.5
@@ -63,28 +61,6 @@ def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
         raw_format = {"format": "rawvideo", "options": options}
     container: InputContainer = av.open(place, **raw_format, **_LENIENT)
     return container
-
-
-def read_packets(container: InputContainer) -> Iterator[Packet[Any]]:
-    """Yield all packets in the order of the file, and an empty packet for each stream at the end.
-
-    Raises PyAV's own errors. FFmpeg asks to be called again (EAGAIN) where some kinds of damage are; PyAV takes that
-    for an error, and fails with IndexError at the end if a stream has appeared after the beginning.
-    """
-    asked_again = 0
-    while True:
-        try:
-            for packet in container.demux():
-                asked_again = 0
-                yield packet
-        except BlockingIOError:
-            asked_again += 1
-            if asked_again == _MAX_DAMAGED_PACKETS:
-                raise
-        except IndexError:
-            return
-        else:
-            return
 
 
 class VideoSource:
@@ -203,7 +179,7 @@ class VideoSource:
         damaged_in_a_row = whole_packets = 0
         end_s = 0.0
         packets = read_packets(self._container)
-        while damaged_in_a_row < _MAX_DAMAGED_PACKETS:
+        while damaged_in_a_row < MAX_DAMAGED_PACKETS:
             try:
                 packet = next(packets, None)
                 if packet is None:

@@ -19,7 +19,8 @@ from runtime import sources
 from runtime.errors import DeblurError, InputError
 from runtime.image_files import natural_order
 from runtime.sources import open_source
-from runtime.sources.video import VideoSource, read_packets
+from runtime.sources.packets import read_packets
+from runtime.sources.video import VideoSource
 from runtime.video import main
 from tests.conftest import SHARED, Survived, make_image, write_clip
 

@@ -41,13 +41,16 @@ class StreamFormat:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentence about samples of more than 8 bits, which frames do not have."""
+        """Sentences about samples of more than 8 bits and an alpha channel, which frames do not have."""
         components = av.VideoFormat(self.pixel_format).components if self.pixel_format else ()
         bits = max((component.bits for component in components), default=8)
-        if bits <= 8:
-            return []
-        hdr = HDR_TRANSFERS.get(self.colour.transfer)
-        return [f"{bits}-bit {f'HDR ({hdr}) ' if hdr else ''}frames were reduced to 8 bits"]
+        sentences = []
+        if bits > 8:
+            hdr = HDR_TRANSFERS.get(self.colour.transfer)
+            sentences.append(f"{bits}-bit {f'HDR ({hdr}) ' if hdr else ''}frames were reduced to 8 bits")
+        if any(component.is_alpha for component in components):
+            sentences.append("the alpha channel was dropped")
+        return sentences
 
     def chroma_warnings(self, stored: str) -> list[str]:
         """Sentence about chroma that frames lose in a pixel format such as `yuv420p`."""

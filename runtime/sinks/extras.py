@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,9 @@ from runtime.sources.timeline import Timeline, move
 from runtime.sources.video import open_container
 from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
 
+_MIME_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "gif": "image/gif"}
+"""Types of covers by their codecs: those that MP4 may hold."""
+_ANY_TYPE = "application/octet-stream"
 _REFUSALS = {errno.EINVAL, errno.EPERM}
 """Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
 
@@ -39,8 +43,6 @@ class Extras:
         self._tags = kept_tags(self._input.metadata)
         self._left_out: list[str] = []
         self._copies: dict[int, Stream] = {}
-        self._covers: list[Packet[Any]] = []
-        """Covers that are to be written."""
         self._packets: Iterator[Packet[Any]] = iter(())
         self._next: Packet[Any] | None = None
         self._is_damaged = False
@@ -50,7 +52,9 @@ class Extras:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what was left out, and about damage."""
-        left_out = [f"left out, because the output cannot hold them: {', '.join(self._left_out)}"]
+        counts = Counter(self._left_out).items()
+        names = ", ".join(name if count == 1 else f"{name} ({count} of them)" for name, count in counts)
+        left_out = [f"left out, because the output cannot hold them: {names}"]
         refused = [f"{self._refused} packets of subtitles or data did not follow one another and were left out"]
         damaged = ["subtitles and data end early: the rest of them is damaged"]
         return (
@@ -82,8 +86,6 @@ class Extras:
 
     def copy_until(self, seconds: float | None) -> None:
         """Write the packets that start before a time in seconds; None writes all that are left."""
-        while self._covers:
-            self._output.mux(self._covers.pop())
         while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
             packet, self._next = self._next, next(self._packets, None)
             packet.stream = self._copies[packet.stream.index]
@@ -110,12 +112,11 @@ class Extras:
         """Add a copy of a track and return True; return False if the container cannot hold it."""
         if _is_cover(stream):
             return self._add_cover(stream, output)
-        if stream.type == "video" or not _can_hold(output, stream):
+        is_unknown = stream.type == "data" and not _codec(stream)  # what explains its bytes would not be copied
+        if stream.type == "video" or is_unknown or not _can_hold(output, stream):
             return False
         if isinstance(stream, AttachmentStream):
-            output.add_attachment(
-                stream.name or "attachment", stream.mimetype or "application/octet-stream", stream.data
-            )
+            output.add_attachment(stream.name or "attachment", stream.mimetype or _ANY_TYPE, stream.data)
             return True
         copy = output.add_stream_from_template(stream)
         copy_track_tags(stream, copy)
@@ -123,18 +124,13 @@ class Extras:
         return True
 
     def _add_cover(self, stream: Stream, output: OutputContainer) -> bool:
-        with open_container(self._path) as container:
-            cover = next(container.demux(container.streams[stream.index]))
-        if "matroska" in output.format.name:
-            tags = stream.metadata
-            output.add_attachment(tags.get("filename", "cover"), tags.get("mimetype", "image/jpeg"), bytes(cover))
-            return True
-        if output.format.name != "mp4" or "use_metadata_tags" in output.options.get("movflags", ""):
+        """Add a cover as Matroska has it. MP4 in fragments would get a broken video track besides, from FFmpeg."""
+        if "matroska" not in output.format.name:
             return False
-        copy = output.add_stream_from_template(stream)
-        copy.disposition = Disposition.attached_pic
-        cover.stream, cover.pts, cover.dts = copy, 0, 0
-        self._covers.append(cover)
+        with open_container(self._path) as container:
+            cover = bytes(next(container.demux(container.streams[stream.index])))
+        tags, mime_type = stream.metadata, _MIME_TYPES.get(str(_codec(stream)), _ANY_TYPE)
+        output.add_attachment(tags.get("filename", "cover"), tags.get("mimetype", mime_type), cover)
         return True
 
     def _read_packets(self) -> Iterator[Packet[Any]]:
@@ -176,9 +172,12 @@ def _name(stream: Stream) -> str:
     kind = "cover" if _is_cover(stream) else {"subtitle": "subtitles"}.get(stream.type, f"{stream.type} track")
     if isinstance(stream, AttachmentStream):
         return f"attachment {stream.name}"
-    codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
-    facts = [fact for fact in (codec, stream.language) if fact and fact != "und"]
+    facts = [fact for fact in (_codec(stream), stream.language) if fact and fact != "und"]
     return f"{kind} ({', '.join(facts)})" if facts else kind
+
+
+def _codec(stream: Stream) -> str | None:
+    return stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
 
 
 def _start_s(packet: Packet[Any]) -> float:

@@ -1,0 +1,35 @@
+"""docs/files.md says what a run keeps of real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.video import main
+from tests.rig import image_traits, video_traits
+from tests.rig.files_page import format_table, read_table, write_table
+from tests.rig.traits import Result
+
+
+@pytest.mark.parametrize("kind", ["videos", "images"])
+def test_the_page_says_what_is_measured(
+    kind: str, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    rig = {"videos": video_traits, "images": image_traits}[kind]
+    sources = rig.make_sources(tmp_path)
+
+    def restore(name: str, suffix: str) -> Result:
+        out = tmp_path / f"{name}_out{suffix}"
+        if not out.exists():
+            command = ["--source", str(sources[name]), "--out", str(out), "--engine", str(invert), "--guard", "off"]
+            capsys.readouterr()
+            assert main([*command, "--provider", "cpu", "--threads", "1"]) == 0
+            printed[name, suffix] = capsys.readouterr().err.splitlines()
+        return Result(sources[name], out, printed[name, suffix])
+
+    printed: dict[tuple[str, str], list[str]] = {}
+    table = format_table(rig.TRAITS, rig.SUFFIXES, restore)
+    if request.config.getoption("--write-files"):
+        write_table(kind, table)
+    assert read_table(kind) == table, "docs/files.md is not what was measured: pytest --write-files"

@@ -123,6 +123,14 @@ def require_supported_size(spec: EngineSpec, batch: Pixels) -> None:
         )
 
 
+def require_same_shape(spec: EngineSpec, batch: Pixels, result: Pixels) -> Pixels:
+    """Return the result of a batch; raises EngineError if its shape or type is not that of the batch."""
+    if (result.shape, result.dtype) != (batch.shape, batch.dtype):
+        shapes = [f"{array.dtype}{list(array.shape)}" for array in (result, batch)]
+        raise EngineError(f"engine returned {shapes[0]} for {shapes[1]}", spec.name, hint="export it again")
+    return result
+
+
 def closed_error(spec: EngineSpec) -> EngineError:
     """Return the error for a call on an engine that is closed."""
     return EngineError("engine has been closed", spec.name, hint="open it again")

@@ -155,7 +155,8 @@ def _load_session(
 def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     """Return the spec from the metadata of a model; a fixed height or width in the graph replaces its range."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or not all(_is_frames(node) for node in inputs + outputs):
+    is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
+    if not is_pair or _differ_in_size(inputs[0], outputs[0]):
         signature = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
         raise EngineError(
             f"expected one input and one output of {_CONTRACT}, got {signature}",
@@ -173,6 +174,12 @@ def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     if isinstance(width, int):
         spec = dataclasses.replace(spec, width=(width, width))
     return spec
+
+
+def _differ_in_size(one: ort.NodeArg, other: ort.NodeArg) -> bool:
+    """Return whether two tensors state different sizes; a name in place of a size may be any."""
+    sizes = zip(one.shape, other.shape, strict=True)
+    return any(isinstance(size, int) and isinstance(its, int) and size != its for size, its in sizes)
 
 
 def _is_frames(node: ort.NodeArg) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.base import Engine
+from runtime.engines.base import Engine, require_same_shape
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
@@ -115,7 +115,7 @@ class TiledEngine:
 
     def _collect_from_engine(self, batch: Pixels) -> Pixels:
         try:
-            return self._engine.collect()
+            return require_same_shape(self._engine_spec, batch, self._engine.collect())
         except OutOfMemoryError as error:
             # Only CPU engines raise this in `collect`, and they may `infer` while other batches are submitted.
             self._use_smaller_tiles(batch, error)
@@ -154,7 +154,9 @@ class TiledEngine:
         for top in rows.starts:
             for left in columns.starts:
                 part = np.s_[:, top : top + rows.side, left : left + columns.side]
-                blended[part] += weights * self._engine.infer(np.ascontiguousarray(padded[part]))
+                tile = np.ascontiguousarray(padded[part])
+                restored = require_same_shape(self._engine_spec, tile, self._engine.infer(tile))
+                blended[part] += weights * restored
                 weight_sum[part[1:]] += weights
         result: Pixels = np.rint(blended / weight_sum).astype(np.uint8)
         return result[:, :height, :width]

@@ -10,13 +10,16 @@ from threading import Event, Lock, Thread
 
 import numpy as np
 
-from runtime.engines.base import Engine
+from runtime.engines.base import Engine, require_same_shape
 from runtime.frame import Pixels
 from runtime.sidecar import sidecar_path
 from runtime.spec import EngineSpec
 
 POLL_S = 0.5
 """Seconds between two looks at the file; a new file is opened when two looks in a row find it the same."""
+_MAX_SHAPES = 8
+"""Number of shapes that a new engine is tried on: one for each stream, or a few of a folder of images."""
+_Shape = tuple[int, ...]
 _FileState = tuple[tuple[int, int, int], ...]
 """Inode, time of modification in ns, and size in bytes of an engine file and of its sidecar."""
 
@@ -24,9 +27,10 @@ _FileState = tuple[tuple[int, int, int], ...]
 class WatchedEngine:
     """An engine that opens `path` again when the file or its sidecar is replaced, while the old engine works on.
 
-    The new engine first restores an empty frame of the last shape, so that the first real frame is not slower than
-    others. Then it takes over at the next `submit`. If it cannot be opened or fails on that frame, the old engine
-    stays and `say` gets a warning. `open_engine` opens the file; `close` closes the old and the new engine.
+    The new engine first restores an empty frame of each of the last shapes, so that the first real frame is not slower
+    than others. Then it takes over at the next `submit`; a shape that comes only then is tried at that moment. If it
+    cannot be opened, fails on such a frame, or returns another shape, the old engine stays and `say` gets a warning.
+    `open_engine` opens the file; `close` closes the old and the new engine.
     """
 
     def __init__(self, path: Path, open_engine: Callable[[], Engine], *, say: Callable[[str], None]) -> None:
@@ -34,9 +38,12 @@ class WatchedEngine:
         self._handled_state = _read_state(path)
         self._engine = open_engine()
         self._next: Engine | None = None
+        self._tried: list[_Shape] = []
+        """Shapes on which the next engine has been tried."""
         self._replaced: list[Engine] = []
         """Old engines, which the watching thread closes."""
-        self._shape: tuple[int, ...] = ()
+        self._shapes: dict[_Shape, None] = {}
+        """Shapes of the last batches, the newest at the end."""
         self._ready: deque[Pixels] = deque()
         """Results that were collected from the old engine when the new one took over."""
         self._submitted = 0
@@ -67,8 +74,11 @@ class WatchedEngine:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
-        self._switch_engine()
-        self._shape = batch.shape
+        self._switch_engine(batch.shape)
+        self._shapes.pop(batch.shape, None)
+        self._shapes[batch.shape] = None
+        if len(self._shapes) > _MAX_SHAPES:
+            del self._shapes[next(iter(self._shapes))]
         self._engine.submit(batch)
         self._submitted += 1
 
@@ -85,11 +95,15 @@ class WatchedEngine:
             if engine is not None:
                 engine.close()
 
-    def _switch_engine(self) -> None:
+    def _switch_engine(self, shape: _Shape) -> None:
         """Change to the new engine, if there is one, after all results of the old one are collected."""
         with self._next_lock:
             new_engine, self._next = self._next, None
+            is_tried = shape in self._tried
         if new_engine is None:
+            return
+        if not is_tried and not self._try(new_engine, [shape]):
+            self._replaced.append(new_engine)
             return
         while self._submitted:
             self._submitted -= 1
@@ -111,27 +125,36 @@ class WatchedEngine:
             self._handled_state = state
             try:
                 new_engine = self._open_engine()
-            except Exception as error:  # noqa: BLE001 - the old engine stays, whatever is wrong with the new one
-                self._say(f"warning: the new engine is not used: {error}")
+            except Exception as error:  # noqa: BLE001 - as in `_try`
+                self._say(f"warning: the new engine is not used: {' '.join(str(error).split())}")
                 continue
             self._offer(new_engine)
 
     def _offer(self, new_engine: Engine) -> None:
         """Warm up a new engine, and let it take over at the next `submit`."""
-        try:
-            if self._shape:
-                for _ in range(new_engine.slots):
-                    new_engine.submit(np.zeros(self._shape, np.uint8))
-                for _ in range(new_engine.slots):
-                    new_engine.collect()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._say(f"warning: the new engine is not used: {error}")
+        shapes = list(self._shapes)
+        if not self._try(new_engine, shapes):
             new_engine.close()
             return
         with self._next_lock:
             unused, self._next = self._next, new_engine
+            self._tried = shapes
         if unused is not None:
             unused.close()
+
+    def _try(self, new_engine: Engine, shapes: list[_Shape]) -> bool:
+        """Return whether a new engine restores empty frames of these shapes; `say` gets a warning if it does not."""
+        try:
+            for shape in shapes:
+                batch = np.zeros(shape, np.uint8)
+                for _ in range(new_engine.slots):
+                    new_engine.submit(batch)
+                for _ in range(new_engine.slots):
+                    require_same_shape(new_engine.spec, batch, new_engine.collect())
+        except Exception as error:  # noqa: BLE001 - the old engine stays, whatever is wrong with the new one
+            self._say(f"warning: the new engine is not used: {' '.join(str(error).split())}")
+            return False
+        return True
 
 
 def _read_state(path: Path) -> _FileState:

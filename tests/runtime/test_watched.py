@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,6 +16,7 @@ from runtime.engines import Engine, open_backend
 from runtime.engines import watched as module
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.watched import WatchedEngine
+from runtime.errors import EngineError
 from runtime.sources import open_source
 from runtime.video import main
 from tests.conftest import make_image, write_clip, write_engine
@@ -106,6 +108,97 @@ def test_new_engine_that_fails_on_the_current_shape_is_not_used(path: Path, tmp_
         assert np.array_equal(result, 255 - frame)
     assert "engine failed on a frame of 32x24" in messages[0]
     engine.close()
+
+
+def write_cropping_engine(path: Path, rows: int = 8, shape: tuple[object, ...] = ("n", "h", "w", 3)) -> Path:
+    """Write an engine that returns the first rows of a frame only; its description does not say so."""
+    values = {"starts": [0], "ends": [rows], "axes": [1]}
+    constants = [
+        helper.make_node("Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [1], value))
+        for name, value in values.items()
+    ]
+    return write_engine(path, nodes=[*constants, helper.make_node("Slice", ["x0", *values], ["y"])], shape=shape)
+
+
+def test_an_engine_that_returns_another_shape_is_an_error_of_the_engine(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = write_cropping_engine(tmp_path / "crop.onnx")
+    for options in ([], ["--guard=off"], ["--tile=64x64"]):
+        arguments = ["--engine", engine, "--source", clip, "--out", tmp_path / "o.mp4", "--provider", "cpu", "-y"]
+        assert main([*map(str, arguments), *options]) == 4
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+        assert "returned uint8[1, 8, 64, 3] for uint8[1, " in line
+        assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_graph_that_states_another_output_size_is_not_opened(tmp_path: Path) -> None:
+    path = write_cropping_engine(tmp_path / "fixed.onnx", shape=(1, 48, 64, 3))
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 8
+    onnx.save(model, path)
+    with pytest.raises(EngineError, match="expected one input and one output of"):
+        open_backend(path, provider="cpu")
+
+
+@pytest.mark.parametrize("rows", [8, 24], ids=["every shape", "one of two shapes"])
+@pytest.mark.parametrize("when", ["before the first frame", "while frames flow"])
+def test_new_engine_with_another_output_shape_is_not_used(path: Path, tmp_path: Path, rows: int, when: str) -> None:
+    """The frames of two streams have 24 and 32 rows; 24 rows are right for one of them."""
+    messages: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=messages.append)
+    frames = [make_image(40, height)[None] for height in (32, 24)]
+
+    def offer() -> None:
+        replace(path, write_cropping_engine(tmp_path / "crop.onnx", rows))
+
+    if when == "before the first frame":
+        offer()
+        wait_until(lambda: bool(messages) or engine._next is not None)
+    for index in range(40):
+        if when == "while frames flow" and index == 2:
+            offer()
+            wait_until(lambda: bool(messages))
+        assert np.array_equal(engine.infer(frames[index % 2]), 255 - frames[index % 2])
+    (message,) = messages
+    assert message.startswith("warning: the new engine is not used: engine returned uint8[1, ")
+    assert "\n" not in message
+    engine.close()
+
+
+@pytest.mark.parametrize("guard", ["on", "off"])
+def test_a_bad_engine_ends_no_stream(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    count, names = 60, ("a", "b")
+    for index, name in enumerate(names):
+        write_clip(tmp_path / f"{name}.mp4", size=(64, 48 + 16 * index), pts=[512 * n for n in range(count)])
+    said: list[str] = []
+    submitted = 0
+    original = WatchedEngine.submit
+
+    def submit(self: WatchedEngine, batch: np.ndarray) -> None:
+        nonlocal submitted
+        submitted += 1
+        if submitted == 20:
+            say = self._say
+            self._say = lambda text: (said.append(text), say(text))
+            replace(path, write_cropping_engine(tmp_path / "crop.onnx"))
+        if submitted == 40:
+            wait_until(lambda: bool(said))
+        original(self, batch)
+
+    monkeypatch.setattr(WatchedEngine, "submit", submit)
+    arguments = ["--engine", path, "--watch-engine", "--provider", "cpu", f"--guard={guard}"]
+    for name in names:
+        arguments += ["--source", tmp_path / f"{name}.mp4", "--out", tmp_path / f"{name}_out.mp4"]
+    assert main(list(map(str, arguments))) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("warning: the new engine is not used: engine returned uint8[1, 8, 64, 3]") == 1
+    assert "engine replaced" not in shown
+    for name in names:
+        source, out = (list(open_source(str(tmp_path / file))) for file in (f"{name}.mp4", f"{name}_out.mp4"))
+        assert [frame.pixels.shape for frame in out] == [frame.pixels.shape for frame in source]
 
 
 def test_submitted_batches_are_finished_by_the_old_engine(

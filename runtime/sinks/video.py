@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from contextlib import suppress
 from fractions import Fraction
 from itertools import islice
@@ -21,25 +20,13 @@ from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
+from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes
 from runtime.sinks.extras import Extras
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 
-# mbtree is off because x264 does not always produce the same bits twice with it, as seen on small frames.
-_ENCODER = {"crf": "18", "preset": "superfast", "x264-params": "mbtree=0"}
-_FRAGMENT_SECONDS = 1
-"""Duration of a fragment: a killed run loses what it wrote since the last complete fragment."""
-_MAX_GOP_FRAMES = 250
-"""Largest number of frames in a fragment: some containers state frame rates that no camera has."""
-_CHUNK_GOPS = 5
-"""Number of fragments after which a new encoder starts; the bits of a chunk do not depend on earlier chunks, so that a
-resumed run writes the same file as an undisturbed one."""
-_ENCODER_FRAMES = 64
-"""Approximate number of frames that x264 holds: look-ahead, references and threads."""
-_REORDERED_FRAMES = 2
-"""Number of frames by which x264 delays decoding: its B-frames refer to one B-frame between them (B-pyramid)."""
 _MAX_SIDE_PX = 16_384
 """Largest width and height that x264 encodes, in pixels."""
 
@@ -58,13 +45,10 @@ class VideoSink:
     def __init__(self, path: Path, source: SourceInfo, *, job: str = "") -> None:
         self._path = path
         self._job = job
-        self._encoder: av.VideoCodecContext | None = None
-        self._in_chunk = 0
-        """Number of frames in the current chunk."""
         self._delay_ticks = 0
         """Ticks that are added to every time, so that the first is not negative: players hide such frames."""
-        self._decoding_times: deque[Fraction] = deque()
-        """Decoding times of the next packets in seconds, see `_present`."""
+        self._encoder = ChunkEncoder(source)
+        self._decoding_times = DecodingTimes(source.frame_rate)
         self._source = source
         self._warnings: list[str] = []
         self._scaled = 0
@@ -119,14 +103,14 @@ class VideoSink:
             packets = read_whole_packets(unfinished)
             copied = 0
             shift: int | None = None
-            while copied + self._chunk_frames <= frames:
-                chunk = list(islice(packets, self._chunk_frames))
+            while copied + self._encoder.chunk_frames <= frames:
+                chunk = list(islice(packets, self._encoder.chunk_frames))
                 if shift is None:  # Matroska moves its first packet to time zero
                     shift = round(start / time_base) - min(_pts(packet) for packet in chunk)
                 for packet in chunk:
                     packet.pts = _pts(packet) + shift
                 for pts in sorted(_pts(packet) for packet in chunk):
-                    self._present(pts * time_base)
+                    self._decoding_times.add(pts * time_base)
                 for packet in chunk:
                     packet.dts = packet.pts  # the filter wants a number; `_mux` sets the true one
                     self._mux(to_annex_b.filter(packet))
@@ -165,7 +149,7 @@ class VideoSink:
             raise error
         if isinstance(error, ExternalError):  # x264 reports every failure in this way
             width, height = self._stream.width, self._stream.height
-            require_memory(_ENCODER_FRAMES, width=width, height=height)
+            require_memory(ENCODER_FRAMES, width=width, height=height)
             return OutputError(
                 f"frames of {width}x{height} cannot be encoded as H.264", self._path, hint="give a folder as --out"
             )
@@ -212,12 +196,10 @@ class VideoSink:
         if extras:
             options["movflags"] = options.get("movflags", "") + extras.movflags(self._path.suffix.lower())
         container = av.open(str(self._file.partial), "w", options=options)
-        self._stream = container.add_stream("libx264", rate=self._source.frame_rate, options=dict(_ENCODER))
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p" if is_even else "yuv444p"
-        self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
+        self._stream = container.add_stream("libx264", rate=self._source.frame_rate)
         self._stream.time_base = self._source.time_base
-        self._configure(self._stream.codec_context)  # only describes the stream: each chunk has its own encoder
+        self._encoder.configure(self._stream.codec_context, width, height)  # only describes the stream
+        self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
         audio = AudioCopy(self._source.audio, container, delay=delay) if self._source.audio else None
         try:
             if extras:
@@ -242,58 +224,15 @@ class VideoSink:
             self._scaled += 1
         yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt), colour=self._source.format.colour)
         yuv.pts, yuv.time_base = frame.pts + self._delay_ticks, frame.time_base
-        self._present(yuv.pts * frame.time_base)
-        if self._encoder is None:
-            self._encoder = self._open_encoder()
+        self._decoding_times.add(yuv.pts * frame.time_base)
         self._mux(self._encoder.encode(yuv))
-        self._in_chunk += 1
-        if self._in_chunk == self._chunk_frames:
-            self._end_chunk()
-
-    def _open_encoder(self) -> av.VideoCodecContext:
-        encoder = av.CodecContext.create("libx264", "w")
-        encoder.options = dict(_ENCODER)
-        encoder.width, encoder.height = self._stream.width, self._stream.height
-        encoder.pix_fmt, encoder.framerate = self._stream.pix_fmt, self._source.frame_rate
-        encoder.flags |= av.codec.context.Flags.global_header
-        self._configure(encoder)
-        return encoder
-
-    def _configure(self, encoder: av.VideoCodecContext) -> None:
-        encoder.time_base = self._source.time_base
-        encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
-        encoder.gop_size = self._gop_frames
-        self._source.format.colour.tag(encoder)
-
-    @property
-    def _gop_frames(self) -> int:
-        return max(1, min(_MAX_GOP_FRAMES, round(_FRAGMENT_SECONDS * self._source.frame_rate)))
-
-    @property
-    def _chunk_frames(self) -> int:
-        return _CHUNK_GOPS * self._gop_frames
-
-    def _end_chunk(self) -> None:
-        if self._encoder is not None:
-            self._mux(self._encoder.encode(None))
-            self._encoder, self._in_chunk = None, 0
-
-    def _present(self, seconds: Fraction) -> None:
-        """Take the presentation time of the next frame: it is the decoding time of the packet that comes two later.
-
-        So decoding times increase and are never after the presentation, at any frame rate and across chunks.
-        """
-        if not self._decoding_times:  # the first frame: earlier times continue at the nominal rate
-            early = range(_REORDERED_FRAMES, 0, -1)
-            self._decoding_times.extend(seconds - frames / self._source.frame_rate for frames in early)
-        self._decoding_times.append(seconds)
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
         """Write packets in decoding order, and the sound up to each of them."""
         assert self._container is not None
         for packet in packets:
             assert packet.time_base
-            seconds = self._decoding_times.popleft()
+            seconds = self._decoding_times.next()
             packet.stream, packet.dts = self._stream, math.floor(seconds / packet.time_base)
             self._copy_until(float(seconds))
             self._container.mux(packet)
@@ -303,7 +242,7 @@ class VideoSink:
             return
         try:
             if not self._has_failed:  # frames after a missing one would be written otherwise
-                self._end_chunk()
+                self._mux(self._encoder.end_chunk())
             if with_rest_of_sound:
                 self._copy_until(None)
         finally:
@@ -327,7 +266,7 @@ def _pts(packet: Packet[Any]) -> int:
 def _container_options(path: Path, source: SourceInfo) -> dict[str, str]:
     # A packet waits for the sound that belongs before it: 10 s by default, in vain once the sound has ended, and a kill
     # would lose it. `_mux` writes sound in time, so that a short wait suffices.
-    options = {"max_interleave_delta": str(_FRAGMENT_SECONDS * av.time_base), "flush_packets": "1"}
+    options = {"max_interleave_delta": str(FRAGMENT_S * av.time_base), "flush_packets": "1"}
     if path.suffix.lower() == ".mkv":
         return options  # Matroska plays up to its last cluster in any case
     return options | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from threading import Lock, Thread
 from time import perf_counter
 
@@ -157,6 +157,8 @@ class Pipeline:
             self.kept = self._sink.close(complete=complete)
         except Exception as error:  # noqa: BLE001 - raised below, unless another error came first
             self._fail(error)
+            with suppress(Exception):
+                self.kept = self._sink.close(complete=False)
         self.seconds = perf_counter() - self._start
         self._error = self._error or self._source.damage
         if self._error is not None:

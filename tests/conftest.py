@@ -135,6 +135,15 @@ def write_clip(
     return [stamp * time_base for stamp in pts]
 
 
+def zero_packet(path: Path, index: int) -> None:
+    """Overwrite a packet of a video with zeros."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        target = [packet for packet in container.demux(video=0) if packet.size][index]
+    content[target.pos : target.pos + target.size] = bytes(target.size)
+    path.write_bytes(content)
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Ten frames of 64x48 at 25 fps, with a second of silence."""

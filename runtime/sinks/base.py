@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Protocol
 
 from runtime.frame import Frame
@@ -41,8 +42,8 @@ class Sink(Protocol):
         nothing appears under the final name. An output of separate files (images, segments) keeps the files that
         are complete. An output without frames leaves no file.
 
-        A second call is safe; what it returns has no meaning. Raises OutputError if a complete output cannot be
-        finished.
+        A second call changes nothing and returns the place again. Raises OutputError if a complete output cannot be
+        finished; the second call then returns the place of what was written before.
         """
         ...
 
@@ -77,6 +78,13 @@ class Tee:
             sink.write(frame)
 
     def close(self, *, complete: bool) -> str | None:
-        """Close each sink and return their places, joined by commas."""
-        places = [sink.close(complete=complete) for sink in self._sinks]
+        """Close each sink and return their places, joined by commas; raises an error after the last sink."""
+        places: list[str | None] = []
+
+        def close(sink: Sink) -> None:
+            places.append(sink.close(complete=complete))
+
+        with ExitStack() as stack:  # closes every sink, also after an error
+            for sink in reversed(self._sinks):
+                stack.callback(close, sink)
         return ", ".join(place for place in places if place) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from fractions import Fraction
 from typing import Any
@@ -69,6 +70,31 @@ class ChunkEncoder:
         packets = self._encoder.encode(None)
         self._encoder, self._in_chunk = None, 0
         return packets
+
+
+class FrameTimes:
+    """Presentation times of frames, each in a millisecond of its own where the container stores only milliseconds.
+
+    Frames of a camera may arrive within one, and players then show only one of them.
+    """
+
+    def __init__(self, *, has_milliseconds: bool) -> None:
+        self._has_milliseconds = has_milliseconds
+        self._last_ms = -math.inf
+        self.moved = 0
+        """Number of frames that were moved to a later millisecond."""
+
+    def place(self, pts: int, time_base: Fraction) -> int:
+        """Return the time stamp of the next frame in ticks of `time_base`."""
+        if not self._has_milliseconds:
+            return pts
+        ms: float = round(1000 * pts * time_base)
+        if ms <= self._last_ms:
+            ms = self._last_ms + 1
+            pts = round(Fraction(ms) / 1000 / time_base)
+            self.moved += 1
+        self._last_ms = ms
+        return pts
 
 
 class DecodingTimes:

@@ -54,11 +54,11 @@ class PipeSink:
         )
         self._send(b"FRAME\n" + yuv.to_ndarray().tobytes())
 
-    def close(self, *, complete: bool) -> str:
-        """Add the warning about scaled frames and return `standard output`, which stays open."""
+    def close(self, *, complete: bool) -> str | None:
+        """Add the warning about scaled frames and return `standard output`, which stays open; None without frames."""
         if self._scaled:
             self.warnings = [f"{self._scaled} frames changed size and were scaled to the first"]
-        return _PLACE
+        return _PLACE if self._size else None
 
     @property
     def _is_even(self) -> bool:

@@ -20,7 +20,7 @@ from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
 from runtime.sinks.audio import AudioCopy
-from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes
+from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
 from runtime.sinks.extras import Extras
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
@@ -48,6 +48,7 @@ class VideoSink:
         self._delay_ticks = 0
         """Ticks that are added to every time, so that the first is not negative: players hide such frames."""
         self._encoder = ChunkEncoder(source)
+        self._times = FrameTimes(has_milliseconds=path.suffix.lower() == ".mkv")
         self._decoding_times = DecodingTimes(source.frame_rate)
         self._source = source
         self._warnings: list[str] = []
@@ -58,14 +59,17 @@ class VideoSink:
         self._file = PendingFile(path)
         self._before = path.with_name(f"{path.stem}.before{path.suffix}")
         """The unfinished file of an earlier run, while its chunks are copied."""
+        self._kept: Path | None = None
+        """The file that is left after `close`."""
         self._is_closed = self._has_started = self._has_failed = False
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about the size, sound that was left out, and frames that were scaled."""
+        """Sentences about the size, sound that was left out, and frames that were scaled or moved."""
         scaled = [f"{self._scaled} frames changed size and were scaled to the first"] if self._scaled else []
+        moved = [f"{self._times.moved} frames were moved to a later millisecond"] if self._times.moved else []
         copies = [copy for copy in (self._audio, self._extras) if copy]
-        return self._warnings + [warning for copy in copies for warning in copy.warnings] + scaled
+        return self._warnings + [warning for copy in copies for warning in copy.warnings] + scaled + moved
 
     def resume(self, start: Fraction) -> int:
         """Take over an unfinished file of the same job and return the number of source frames that it holds.
@@ -110,7 +114,7 @@ class VideoSink:
                 for packet in chunk:
                     packet.pts = _pts(packet) + shift
                 for pts in sorted(_pts(packet) for packet in chunk):
-                    self._decoding_times.add(pts * time_base)
+                    self._decoding_times.add(self._times.place(pts, time_base) * time_base)
                 for packet in chunk:
                     packet.dts = packet.pts  # the filter wants a number; `_mux` sets the true one
                     self._mux(to_annex_b.filter(packet))
@@ -129,19 +133,21 @@ class VideoSink:
             raise self._output_error(error) from error
 
     def close(self, *, complete: bool) -> str | None:
-        """Finish the file, publish it if `complete`, and return its path; None without frames and at a second call."""
-        if self._is_closed:
-            return None
-        self._is_closed = True
+        """Finish the file, publish it if `complete`, and return its path; None without frames."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close(complete=complete)
+        return str(self._kept) if self._kept else None
+
+    def _close(self, *, complete: bool) -> None:
         try:
             self._finish(with_rest_of_sound=complete)
         except (FFmpegError, OSError) as error:
-            kept = self._close_unfinished()
+            self._kept = self._close_unfinished()
             if complete:
                 raise self._output_error(error) from error
         else:
-            kept = self._publish() if complete else self._close_unfinished()
-        return str(kept) if kept else None
+            self._kept = self._publish() if complete else self._close_unfinished()
 
     def _output_error(self, error: FFmpegError | OSError) -> OutputError:
         """Return the OutputError for a failure; raises another error if a lack of memory caused it."""
@@ -156,7 +162,11 @@ class VideoSink:
         return output_error(self._path, error)
 
     def _publish(self) -> Path | None:
-        kept = self._file.close(complete=True)
+        try:
+            kept = self._file.close(complete=True)
+        except OutputError:
+            self._kept = self._file.partial if self._file.partial.exists() else None
+            raise
         self._remove_traces()
         return kept
 
@@ -223,7 +233,8 @@ class VideoSink:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             self._scaled += 1
         yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt), colour=self._source.format.colour)
-        yuv.pts, yuv.time_base = frame.pts + self._delay_ticks, frame.time_base
+        yuv.pts = self._times.place(frame.pts + self._delay_ticks, frame.time_base)
+        yuv.time_base = frame.time_base
         self._decoding_times.add(yuv.pts * frame.time_base)
         self._mux(self._encoder.encode(yuv))
 

@@ -99,3 +99,8 @@ class Source(Protocol):
         The close method of a live source may be called from any thread, and ends an iteration that waits.
         """
         ...
+
+
+def damage_warnings(packets: int) -> list[str]:
+    """Return a sentence about packets that could not be decoded, if there are any."""
+    return [f"{packets} damaged packets could not be decoded and were skipped"] if packets else []

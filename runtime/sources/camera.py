@@ -28,6 +28,8 @@ class CameraFeed:
     tests replace it. Raises SourceLostError if the camera does not open.
     """
 
+    damaged_packets = 0
+
     def __init__(
         self,
         device: int | str,
@@ -89,6 +91,8 @@ class PipedFeed:
     `source` is the pipeline up to raw video of `size` in pixels. Raises SourceLostError if `gst-launch-1.0` is not
     installed.
     """
+
+    damaged_packets = 0
 
     def __init__(self, source: str, *, size: Size, frame_rate: Fraction) -> None:
         self.frame_rate, self.format, self._size = frame_rate, PLAIN, size

@@ -14,7 +14,7 @@ from typing import Protocol
 from runtime.errors import DeblurError, SourceLostError
 from runtime.frame import Frame, Pixels
 from runtime.redaction import redact
-from runtime.sources.base import SourceInfo
+from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.stream_format import PLAIN, StreamFormat
 
 TIME_BASE = Fraction(1, 90_000)
@@ -37,6 +37,8 @@ class Feed(Protocol):
     """Nominal frames per second."""
     format: StreamFormat
     """Form in which the frames are stored."""
+    damaged_packets: int
+    """Number of packets so far that could not be decoded; 0 for a source without packets."""
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame as it arrives, which returns the pixels uint8[H, W, 3] BGR.
@@ -86,6 +88,8 @@ class LiveSource:
         self._start: float | None = None
         self._dropped_before = 0
         """Number of frames that earlier connections dropped."""
+        self._damaged_before = 0
+        """Number of packets of earlier connections that could not be decoded."""
         self._connection = _Connection(open_feed)
         first = self._connection.take_newest(watch.open_s)
         if first is None:
@@ -119,9 +123,10 @@ class LiveSource:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence about reduced samples, and one for each reason of lost connections."""
+        """Sentences about reduced samples and damaged packets, and one for each reason of lost connections."""
+        damaged = damage_warnings(self._damaged_before + self._connection.damaged_packets)
         lost = [f"reconnections to the source: {count} ({reason})" for reason, count in list(self._reasons.items())]
-        return self.info.format.warnings + lost
+        return self.info.format.warnings + damaged + lost
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the source is closed or lost for good."""
@@ -185,6 +190,7 @@ class LiveSource:
         wait_s = min(self._watch.first_wait_s * 2 ** (failures - 1), self._watch.longest_wait_s)
         self._closed.wait(wait_s)
         self._dropped_before += self._connection.dropped
+        self._damaged_before += self._connection.damaged_packets
         self._connection = _Connection(self._open_feed)
 
 
@@ -212,11 +218,17 @@ class _Connection:
         self.error: DeblurError | None = None
         self.dropped = 0
         self._open_feed = open_feed
+        self._feed: Feed | None = None
         self._newest: _Arrival | None = None
         self._is_abandoned = self._has_ended = False
         self._changed = Condition()
         self.thread = Thread(target=self._run, name="live-source", daemon=True)
         self.thread.start()
+
+    @property
+    def damaged_packets(self) -> int:
+        """Number of packets so far that could not be decoded."""
+        return self._feed.damaged_packets if self._feed else 0
 
     def take_newest(self, timeout_s: float) -> _Arrival | None:
         """Return the newest frame, waiting for one; None at the end of the connection and after the timeout."""
@@ -234,7 +246,7 @@ class _Connection:
     def _run(self) -> None:
         reason = "end of stream"
         try:
-            feed = self._open_feed()
+            self._feed = feed = self._open_feed()
             try:
                 self.frame_rate, self.format = feed.frame_rate, feed.format
                 for pixels in feed:

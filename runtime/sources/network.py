@@ -61,6 +61,7 @@ class NetworkFeed:
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
         self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
         self.format = StreamFormat.read(self._stream)
+        self.damaged_packets = 0
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each decoded frame, which returns its pixels."""
@@ -72,12 +73,13 @@ class NetworkFeed:
         self._container.close()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Yield the frames of the stream; damaged packets are skipped."""
+        """Yield the frames of the stream; damaged packets are skipped and counted."""
         for packet in self._container.demux(self._stream):
             try:
                 frames = packet.decode()
             except FFmpegError:
-                continue  # a damaged packet
+                self.damaged_packets += 1
+                continue
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame

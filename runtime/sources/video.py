@@ -20,7 +20,7 @@ from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
-from runtime.sources.base import SourceInfo
+from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.timeline import Timeline
@@ -127,8 +127,7 @@ class VideoSource:
             sentences.append(
                 f"the clock jumped {self._timeline.jumps} times; what follows a jump was moved to its place"
             )
-        if self._damaged_packets:
-            sentences.append(f"{self._damaged_packets} damaged packets could not be decoded and were skipped")
+        sentences += damage_warnings(self._damaged_packets)
         if self._out_of_order:
             sentences.append(f"{self._out_of_order} frames had time stamps that did not increase; moved by a tick")
         return sentences

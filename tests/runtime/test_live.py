@@ -23,9 +23,10 @@ from runtime.pipeline import Pipeline
 from runtime.sources import LiveOptions, Watch, open_source
 from runtime.sources.camera import CameraFeed, PipedFeed
 from runtime.sources.live import LiveSource
+from runtime.sources.network import NetworkFeed
 from runtime.spec import EngineSpec
 from runtime.stream_format import PLAIN
-from tests.conftest import Survived
+from tests.conftest import Survived, write_clip, zero_packet
 from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
 from tests.runtime.conftest import UNGUARDED
 from tests.runtime.test_pipeline import Kept
@@ -40,7 +41,7 @@ class ScriptedFeed:
     """
 
     def __init__(self, items: list[int | str], log: list[str], *, fps: float = 1000, waits: bool = False) -> None:
-        self.frame_rate, self.format = Fraction(fps), PLAIN
+        self.frame_rate, self.format, self.damaged_packets = Fraction(fps), PLAIN, 0
         self._items, self._log, self._waits = items, log, waits
         log.append("open")
 
@@ -50,6 +51,8 @@ class ScriptedFeed:
             if item == "stall":
                 self._log.append("stall")
                 threading.Event().wait(5)
+            elif item == "damage":
+                self.damaged_packets += 1
             elif item == "break":
                 raise OSError("cable\npulled")
             else:
@@ -97,6 +100,23 @@ def test_a_lost_connection_is_opened_again(fault: str, reason: str) -> None:
     assert source.warnings == [f"reconnections to the source: 1 ({reason})"]
     source.close()
     assert log.count("open") == 2
+
+
+def test_damaged_packets_are_counted_over_all_connections() -> None:
+    source, _ = scripted_source([1, "damage", 2, "damage", "break"], ["damage", 3, 4], waits=True)
+    assert [frame.pixels[0, 0, 0] for frame in islice(source, 4)] == [1, 2, 3, 4]
+    assert source.warnings[0] == "3 damaged packets could not be decoded and were skipped"
+    source.close()
+
+
+def test_a_damaged_packet_of_a_stream_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "in.avi"
+    write_clip(path, codec="mpeg4", size=(320, 240), pts=list(range(40)), time_base=Fraction(1, 25))
+    zero_packet(path, 20)
+    feed = NetworkFeed(str(path))
+    assert sum(1 for _ in feed) >= 35
+    assert feed.damaged_packets == 1
+    feed.close()
 
 
 def test_a_limit_on_failures_in_a_row_ends_the_source() -> None:
@@ -161,7 +181,7 @@ class Steady:
     """A feed of numbered frames at `fps` for some seconds, then silence."""
 
     def __init__(self, fps: float, seconds: float) -> None:
-        self.frame_rate, self.format = Fraction(fps).limit_denominator(), PLAIN
+        self.frame_rate, self.format, self.damaged_packets = Fraction(fps).limit_denominator(), PLAIN, 0
         self.delivered = 0
         self._fps, self._seconds = fps, seconds
 

@@ -616,7 +616,7 @@ def test_silent_clients_are_disconnected(stack, monkeypatch) -> None:
 
 def test_dropped_frames_of_a_live_source_are_counted(stack, invert) -> None:
     class Feed:
-        frame_rate, format = Fraction(50), PLAIN
+        frame_rate, format, damaged_packets = Fraction(50), PLAIN, 0
 
         def __iter__(self) -> Iterator[Callable[[], Pixels]]:
             for index in range(100_000):

@@ -23,7 +23,7 @@ import pytest
 
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import ROOT, Survived, make_image, write_clip
+from tests.conftest import ROOT, Survived, make_image, write_clip, zero_packet
 from tests.rig import handles_signal, wait_until
 from tests.runtime.test_sources import bad_files
 
@@ -54,11 +54,7 @@ def test_a_file_that_is_no_input(
 def test_damage_in_the_middle_is_in_the_report(invert: Path, tmp_path: Path, survived: Survived) -> None:
     path, stats = tmp_path / "in.avi", tmp_path / "s.json"
     write_clip(path, codec="mpeg4", size=(320, 240), pts=list(range(40)), time_base=Fraction(1, 25))
-    content = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        target = [packet for packet in container.demux(video=0) if packet.size][20]
-    content[target.pos : target.pos + target.size] = bytes(target.size)
-    path.write_bytes(content)
+    zero_packet(path, 20)
     assert main(arguments(invert, path, tmp_path / "out.mp4", "--stats", stats)) == 0
     values = json.loads(stats.read_text())
     assert "1 damaged packets could not be decoded and were skipped" in values["warnings"]

@@ -160,16 +160,16 @@ def test_an_unfinished_output_is_under_another_name_and_plays(case: Case, tmp_pa
 def test_close_twice_is_safe(case: Case, complete: bool, tmp_path: Path) -> None:
     sink = case.open(tmp_path)
     write_frames(case, sink)
-    sink.close(complete=complete)
+    place = sink.close(complete=complete)
     before = files_in(tmp_path)
-    sink.close(complete=True)
-    sink.close(complete=False)
+    assert sink.close(complete=True) == place
+    assert sink.close(complete=False) == place
     assert files_in(tmp_path) == before
 
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_no_file_is_left_without_frames(case: Case, complete: bool, tmp_path: Path) -> None:
-    case.open(tmp_path).close(complete=complete)
+    assert case.open(tmp_path).close(complete=complete) is None
     assert files_in(tmp_path) == set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from runtime.sinks import WindowSink, existing_output, open_sink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
+from runtime.video import main
 from tests.conftest import Survived, make_image, write_clip
 
 RATE = Fraction(25)
@@ -43,7 +45,7 @@ def read_times(path: Path) -> list[Fraction]:
     ("time_base", "pts"),
     [
         (Fraction(1, 12_800), [512 * index for index in range(30)]),
-        (Fraction(1, 90_000), [17, 3003, 7000, 7001, 20_000]),
+        (Fraction(1, 90_000), [17, 3003, 7000, 7100, 20_000]),
         (Fraction(1001, 30_000), list(range(5, 40))),
         (Fraction(1, 1000), [0, 33, 67, 100, 1000, 1001]),
     ],
@@ -224,3 +226,30 @@ def test_a_window_that_is_closed_calls_on_quit() -> None:
     cv2.destroyAllWindows()
     cv2.waitKey(1)
     window.close(complete=True)
+
+
+def test_frames_of_matroska_have_a_millisecond_each(tmp_path: Path) -> None:
+    """Frames of a camera may arrive within a millisecond; Matroska stores no finer times."""
+    source = source_info(time_base=Fraction(1, 90_000))
+    sink = VideoSink(tmp_path / "a.mkv", source)
+    for pts in (0, 30, 60, 9000, 9001, 9090, 18_000):
+        sink.write(Frame(pixels=make_image(64, 48, seed=pts), pts=pts, time_base=source.time_base, captured_at=0))
+    assert sink.close(complete=True)
+    times_ms = [round(1000 * frame.pts_seconds) for frame in open_source(str(tmp_path / "a.mkv"))]
+    assert times_ms == [0, 1, 2, 100, 101, 102, 200]
+    assert sink.warnings == ["4 frames were moved to a later millisecond"]
+
+
+def test_an_unfinished_file_is_reported_if_finishing_it_fails(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], invert: Path
+) -> None:
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".mkv":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    out = tmp_path / "a.mkv"
+    assert main(["--engine", str(invert), "--source", str(clip), "--out", str(out)]) == 6
+    shown = capsys.readouterr().err
+    assert f"output  {tmp_path / 'a.partial.mkv'}" in shown
+    assert sum(1 for _ in open_source(str(tmp_path / "a.partial.mkv"))) == 10

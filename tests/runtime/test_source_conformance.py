@@ -82,7 +82,7 @@ def write_in_background(pipe: int | Path, content: bytes) -> None:
 class EndlessFeed:
     """A frame every 5 ms, or after `until` frames none and no end."""
 
-    frame_rate, format = Fraction(200), PLAIN
+    frame_rate, format, damaged_packets = Fraction(200), PLAIN, 0
 
     def __init__(self, until: float = float("inf")) -> None:
         self._until = until

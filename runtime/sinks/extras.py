@@ -138,7 +138,7 @@ class Extras:
         if not self._copies:
             return
         copied = [self._input.streams[index] for index in self._copies]
-        packets = read_packets(self._input, [] if self._timeline.may_jump else copied)  # all if it may jump: see Timeline
+        packets = read_packets(self._input, [] if self._timeline.may_jump else copied)  # all: see Timeline
         while True:
             try:
                 packet = next(packets, None)

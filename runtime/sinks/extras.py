@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from runtime.sources.packets import read_packets
 from runtime.sources.timeline import Timeline, move
 from runtime.sources.video import open_container
 from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
@@ -137,7 +138,7 @@ class Extras:
         if not self._copies:
             return
         copied = [self._input.streams[index] for index in self._copies]
-        packets = self._input.demux(*[] if self._timeline.may_jump else copied)  # all if it may jump: see Timeline
+        packets = read_packets(self._input, [] if self._timeline.may_jump else copied)  # all: see Timeline
         while True:
             try:
                 packet = next(packets, None)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 
 MAX_DAMAGED_PACKETS = 1000
 """Number of packets in a row that may fail to be read or decoded before the file is given up."""
 
 
-def read_packets(container: InputContainer) -> Iterator[Packet[Any]]:
-    """Yield all packets in the order of the file, and an empty packet for each stream at the end.
+def read_packets(container: InputContainer, streams: Sequence[Stream] = ()) -> Iterator[Packet[Any]]:
+    """Yield the packets of streams, all by default, in the order of the file, and an empty one for each at the end.
 
     Raises PyAV's own errors. FFmpeg asks to be called again (EAGAIN) where some kinds of damage are; PyAV takes that
     for an error, and fails with IndexError at the end if a stream has appeared after the beginning.
@@ -21,7 +22,7 @@ def read_packets(container: InputContainer) -> Iterator[Packet[Any]]:
     asked_again = 0
     while True:
         try:
-            for packet in container.demux():
+            for packet in container.demux(*streams):
                 asked_again = 0
                 yield packet
         except BlockingIOError:

@@ -27,6 +27,8 @@ Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
 """Names of the engines that come with the package."""
+BUNDLED_HELP = f"bundled engine {BUNDLED_NAMES[0]} (default), {' or '.join(BUNDLED_NAMES[1:])}"
+"""Start of the help text of `--engine`."""
 _MODELS = Path(__file__).parent.parent / "models"
 BUNDLED = _MODELS / f"{BUNDLED_NAMES[0]}_int8_cpu.onnx"
 """Default engine."""
@@ -193,6 +195,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
 
 __all__ = [
     "BUNDLED",
+    "BUNDLED_HELP",
     "BUNDLED_NAMES",
     "DEFAULT_SIZE",
     "MODES",

@@ -13,6 +13,7 @@ from runtime.engines.base import SynchronousEngine, closed_error, first_line, in
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels
+from runtime.libraries import install_hint
 
 _MAX_COMPILED_SHAPES = 4
 
@@ -36,7 +37,7 @@ class OpenVinoEngine(SynchronousEngine):
             import openvino  # noqa: PLC0415 - an optional package
         except ImportError as error:
             raise EngineError(
-                "OpenVINO is not installed", path, hint="pip install 'deblur-toolkit[openvino]', or use --provider cpu"
+                "OpenVINO is not installed", path, hint=f"{install_hint('openvino')}, or use provider cpu"
             ) from error
         self.spec = inspect(path)
         self.backend = f"OpenVINO {openvino.__version__.split('-')[0]} CPU"

@@ -23,6 +23,7 @@ from runtime.frame import Size
 from runtime.install.bundle import unpack
 from runtime.install.gate import require_no_worse, require_same_quality
 from runtime.install.versions import Versions
+from runtime.parser import CommandParser
 from runtime.sidecar import Flavour
 
 SIGNERS = "allowed_signers"
@@ -53,7 +54,7 @@ class InstallOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.install", description=__doc__)
+    parser = CommandParser("runtime.install", description=__doc__)
     actions = parser.add_argument_group("actions, exactly one")
     actions.add_argument(
         "bundle", type=Path, nargs="?", metavar="BUNDLE", help=f"bundle that python -m {BUNDLE_WRITER} wrote"

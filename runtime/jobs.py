@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.files import output_error, partial_name
+from runtime.json_text import read_json
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
 from runtime.sinks import NULL, STDOUT, existing_output, unfinished_output
@@ -91,10 +91,10 @@ def _is_statistics(path: Path) -> bool:
     """Whether a file is empty or was written by `--stats`; raises OutputError if it cannot be read."""
     try:
         size = path.stat().st_size
-        values = json.loads(path.read_bytes()) if 0 < size <= _MAX_STATISTICS_BYTES else None
+        values = read_json(path) if 0 < size <= _MAX_STATISTICS_BYTES else None
     except OSError as error:
         raise output_error(path, error) from error
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
     return size == 0 or (isinstance(values, dict) and {"schema", "engine", "backend"} <= values.keys())
 

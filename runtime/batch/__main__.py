@@ -186,7 +186,7 @@ def _run_here(
             pipeline.stop()
 
     def open_with(provider: Provider) -> TiledEngine:
-        engine = open_engine(options.run.engine, provider=provider, mode="throughput")
+        engine = open_engine(options.run.engine, provider=provider, mode="throughput", say=say)
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         return engine
 

@@ -255,5 +255,5 @@ def _check(result: tuple[Any, ...], *, size: int = 0) -> Any:
 
 def _out_of_memory(size: int) -> OutOfMemoryError:
     return OutOfMemoryError(
-        f"not enough GPU memory for {size >> 20} MiB more", hint="use smaller frames, --tile, or --mode latency"
+        f"not enough GPU memory for {size >> 20} MiB more", hint="use smaller frames, tiles, or mode latency"
     )

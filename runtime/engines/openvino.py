@@ -55,7 +55,7 @@ class OpenVinoEngine(SynchronousEngine):
             self._model: Any = self._core.read_model(path)
         except Exception as error:  # RuntimeError and others
             raise EngineError(
-                f"not an engine that OpenVINO can load ({first_line(error)})", path, hint="use --provider cpu"
+                f"not an engine that OpenVINO can load ({first_line(error)})", path, hint="use provider cpu"
             ) from error
 
     def infer(self, batch: Pixels) -> Pixels:
@@ -65,7 +65,7 @@ class OpenVinoEngine(SynchronousEngine):
         try:
             result = self._compile(batch.shape).infer([batch], share_inputs=True)[0]
         except Exception as error:  # RuntimeError and others
-            raise inference_error(error, self.spec, batch, hint="use --provider cpu") from error
+            raise inference_error(error, self.spec, batch, hint="use provider cpu") from error
         return np.asarray(result, np.uint8)
 
     def close(self) -> None:

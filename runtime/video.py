@@ -22,6 +22,7 @@ from runtime.session import run
 from runtime.sinks import NULL
 from runtime.sources import LiveOptions, RawFrames, Watch
 
+_MAX_FPS = 100_000
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
 )
@@ -250,7 +251,7 @@ def _parse_raw(text: str) -> RawFrames:
         fps = Fraction(rate)
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
-    if fps <= 0:
+    if not 0 < fps <= _MAX_FPS:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT@FPS such as 1280x720@30, got {text!r}")
     return RawFrames(parse_size(size), fps)
 

@@ -6,6 +6,7 @@ The previous version is kept for --rollback. If anything is wrong, the board kee
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def install(options: InstallOptions) -> None:
     kept_signers = options.folder / SIGNERS
     with versions.lock(), versions.create_staging_folder() as staging:
         signers = options.signers or (kept_signers if kept_signers.exists() else None)
-        if signers and not signers.is_file():
+        if signers and not os.path.isfile(signers):  # noqa: PTH113 - False for names that are too long
             raise UsageError("signers file not found", signers, hint="check the path")
         manifest, signer = unpack(options.bundle, staging, signers=signers)
         origin = f"signed by {signer}" if signer else "signature not checked"

@@ -103,7 +103,10 @@ def _is_statistics(path: Path) -> bool:
 
 def is_finished(outputs: list[str]) -> bool:
     """Whether all outputs of a job exist, and none of them has an unfinished file of a later run beside it."""
-    return bool(outputs) and all(os.path.isfile(output) and not unfinished_output(output) for output in outputs)
+    return bool(outputs) and all(
+        os.path.isfile(output) and not unfinished_output(output)  # noqa: PTH113 - False for names that are too long
+        for output in outputs
+    )
 
 
 def require_replaceable(outputs: list[str], options: RunOptions, *, is_resumable: bool) -> None:

@@ -195,12 +195,10 @@ class VideoSource:
                     continue
                 whole_packets += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
-            except (FFmpegError, IndexError) as error:
+            except FFmpegError as error:
                 if is_out_of_memory(error) and not isinstance(error, BlockingIOError):
                     raise
                 self._require_memory()
-                if isinstance(error, IndexError):  # PyAV, at a packet of a stream that begins later in the file
-                    packets = self._container.demux()
                 self._damaged_packets += 1
                 damaged_in_a_row += 1
                 continue

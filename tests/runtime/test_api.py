@@ -111,7 +111,17 @@ def test_an_fp16_engine_on_a_cpu_is_said_to_be_slow(tmp_path: Path) -> None:
 
 def test_messages_of_the_interface_name_no_option_of_a_command() -> None:
     """A hint may hold a whole command, `python -m ...` or `ffmpeg ...`; an option alone means nothing in a program."""
-    commands = ("video.py", "__main__.py", "session.py", "report.py", "cli.py", "worker.py", "cluster.py", "gate.py")
+    commands = (
+        "video.py",
+        "__main__.py",
+        "session.py",
+        "jobs.py",
+        "report.py",
+        "cli.py",
+        "worker.py",
+        "cluster.py",
+        "gate.py",
+    )
     found = []
     for path in sorted((ROOT / "runtime").rglob("*.py")):
         if path.name in commands or path.parent.name in {"batch", "install", "monitor", "web"}:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +22,6 @@ import numpy as np
 import pytest
 
 from runtime.sources import open_source
-from runtime.sources.video import open_container
 from runtime.video import main
 from tests.conftest import ROOT, Survived, make_image, write_clip
 from tests.rig import handles_signal, wait_until
@@ -211,28 +209,3 @@ def test_a_pipe_without_data(kind: str, invert: Path, tmp_path: Path, survived: 
     assert "interrupted" in shown
     assert "Traceback" not in shown
     survived("the run ends at once", code=130)
-
-
-def test_a_packet_of_a_stream_that_pyav_does_not_know_is_skipped(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A damaged MPEG-TS may announce another stream in its middle; PyAV then raises IndexError."""
-
-    class Container:
-        demuxers = 0
-
-        def __init__(self, path: Path, raw: None = None) -> None:
-            self._container = open_container(path, raw)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._container, name)
-
-        def demux(self) -> Iterator[object]:
-            self.demuxers += 1
-            for count, packet in enumerate(self._container.demux()):
-                if count == 3 and self.demuxers == 1:
-                    raise IndexError("list index out of range")
-                yield packet
-
-    monkeypatch.setattr("runtime.sources.video.open_container", Container)
-    source = open_source(str(clip))
-    assert len(list(source)) >= 9
-    assert source.warnings == ["1 damaged packets could not be decoded and were skipped"]

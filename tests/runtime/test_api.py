@@ -116,6 +116,7 @@ def test_messages_of_the_interface_name_no_option_of_a_command() -> None:
         "__main__.py",
         "session.py",
         "jobs.py",
+        "resume.py",
         "report.py",
         "cli.py",
         "worker.py",

@@ -1,1 +1,3 @@
 """Measurements of the cost and the quality of engines."""
+
+import runtime.libraries  # noqa: F401 - OpenCV before PyAV, and one line where a library is missing

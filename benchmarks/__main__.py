@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import NamedTuple
+
+from runtime.parser import CommandParser, program_name
 
 
 class Command(NamedTuple):
@@ -36,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `deblur-bench`, which knows only the name of the command."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
-        prog=typed_name(),
+    parser = CommandParser(
+        "benchmarks",
         description="Start one of the benchmark commands.",
         epilog="\n".join(["commands:", *lines, "", "`NAME --help` prints the options of a command."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,20 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def typed_name() -> str:
-    """Return the name that the user typed: the console script, or `python -m benchmarks`."""
-    script = Path(sys.argv[0]).stem
-    return script if script.startswith("deblur") else "python -m benchmarks"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Start the command named by the first argument with the arguments after it, and return its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     name = build_parser().parse_args(words[:1]).name
     command = COMMANDS[name]
-    program = f"{typed_name()} {name}"
+    program = f"{program_name('benchmarks')} {name}"
     if not command.has_options:
-        argparse.ArgumentParser(prog=program, description=command.summary).parse_args(words[1:])
+        CommandParser("", prog=program, description=command.summary).parse_args(words[1:])
     # The commands read sys.argv themselves; not all of them take a list of arguments.
     sys.argv = [program, *words[1:]]
     return import_module(command.module).main() or 0

@@ -23,6 +23,8 @@ from benchmarks.quality import table as quality_table
 from runtime.cli import run_cli
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error
+from runtime.libraries import install_hint
+from runtime.parser import CommandParser
 
 Document = Mapping[str, Any]
 SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
@@ -71,7 +73,7 @@ def render_html(documents: Sequence[Document]) -> str:
     try:
         from markdown import markdown  # noqa: PLC0415 - an optional package
     except ImportError as error:
-        raise UsageError("a page needs the package markdown", hint="pip install 'deblur-toolkit[bench]'") from error
+        raise UsageError("a page needs the package markdown", hint=install_hint("markdown")) from error
     by_device: dict[str, list[Document]] = {}
     for document in documents:
         by_device.setdefault(document["machine"]["device"], []).append(document)
@@ -165,7 +167,7 @@ def read_documents(paths: Sequence[Path]) -> list[Document]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.report`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.report", description=__doc__.splitlines()[0])
     parser.add_argument(
         "results",
         nargs="*",

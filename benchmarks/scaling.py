@@ -35,6 +35,7 @@ from runtime.arguments import parse_size
 from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, Engine
 from runtime.frame import Pixels, Size
+from runtime.parser import CommandParser
 
 SIZES: tuple[Size, ...] = ((320, 180), (640, 360), (960, 540), (1280, 720), (1920, 1080))
 QUESTIONS = ("resolution", "threads", "streams")
@@ -192,7 +193,7 @@ def _streams_row(point: Mapping[str, Any]) -> list[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.scaling`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.scaling", description=__doc__.splitlines()[0])
     powers_of_two = sorted({2**power for power in range(8) if 2**power <= count_cores()} | {count_cores()})
     group = parser.add_argument_group("engine and frames")
     group.add_argument(

@@ -33,7 +33,7 @@ _HEAD = """# Command line
 
 Made from the parsers by `python docs/generate_cli.py`. A command that fails prints one line on standard error, which
 says what is wrong and what to do. Exit codes: 0 done, 1 a bug, 2 usage, 3 source, 4 engine or model, 5 source lost,
-6 output, 7 memory, 8 impossible numbers, 130 interrupted, 143 terminated.
+6 output, 7 memory, 8 impossible numbers, 130 interrupted, 143 terminated. Every command has `--help` and `--version`.
 """
 
 
@@ -57,7 +57,7 @@ def _render_command(module: str) -> str:
     description = (parser.description or "").partition(":")[2].strip() or parser.description or ""
     lines = [f"## {module}", "", f"`python -m {module}`{script}: {description}", ""]
     for group in parser._action_groups:  # noqa: SLF001 - argparse has no public way to list its groups
-        actions = [action for action in group._group_actions if action.dest != "help"]  # noqa: SLF001
+        actions = [action for action in group._group_actions if action.dest not in ("help", "version")]  # noqa: SLF001
         if not actions:
             continue
         if group.title not in ("options", "positional arguments"):

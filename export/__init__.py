@@ -1,1 +1,3 @@
 """Export of trained generators to verified engines."""
+
+import runtime.libraries  # noqa: F401 - OpenCV before PyAV, and one line where a library is missing

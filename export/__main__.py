@@ -32,6 +32,7 @@ from runtime.engines.cuda import probe
 from runtime.engines.nvidia import import_tensorrt
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error
+from runtime.parser import CommandParser
 from runtime.spec import Precision
 
 _STEPS = ".steps"
@@ -64,8 +65,8 @@ class ExportOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
+    parser = CommandParser(
+        "export",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

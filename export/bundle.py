@@ -19,6 +19,7 @@ from runtime.image_files import is_image
 from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest
 from runtime.install.gate import measure_psnr_db
 from runtime.install.signature import sign
+from runtime.parser import CommandParser
 
 _PATTERNS = ("*.onnx", "*.cache", "report.*", "*.png")
 """Files of an export that go into a bundle; plans do not, because each GPU needs its own and builds it."""
@@ -27,7 +28,7 @@ _COMPRESSION_LEVEL = 19
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.bundle", description=__doc__)
+    parser = CommandParser("export.bundle", description=__doc__)
     add = parser.add_argument
     add("engines", type=Path, metavar="ENGINES", help="folder that python -m export wrote")
     add("--out", type=Path, required=True, metavar="FILE", help="bundle, such as deblur-1.2.0.tar.zst")

@@ -18,6 +18,8 @@ from runtime.engines.onnx import inspect
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error, write_whole
 from runtime.frame import Size
+from runtime.libraries import install_hint
+from runtime.parser import CommandParser
 from runtime.sidecar import read_sidecar
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -58,7 +60,7 @@ class _EngineFacts:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.triton", description=__doc__)
+    parser = CommandParser("export.triton", description=__doc__)
     files = parser.add_argument_group("input and output").add_argument
     files("engines", type=Path, metavar="ENGINES", help="folder of .onnx and .plan files, or one such file")
     files("--out", type=Path, required=True, metavar="REPOSITORY", help="model repository; its other models stay")
@@ -187,7 +189,7 @@ def write_repository(engines: Path, repository: Path, serving: ServingConfig) ->
     try:
         import tritonclient.grpc  # noqa: F401, PLC0415
     except ImportError as error:
-        raise UsageError("tritonclient is not installed", hint="pip install 'deblur-toolkit[fleet]'") from error
+        raise UsageError("tritonclient is not installed", hint=install_hint("tritonclient")) from error
     paths = [engines] if engines.is_file() else [*sorted(engines.glob("*.onnx")), *sorted(engines.glob("*.plan"))]
     if not paths:
         raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")

@@ -16,9 +16,15 @@ Every error that is not a bug is a `DeblurError` with an exit code and one line 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from runtime.libraries import explain_import_error, report_import_errors
+
+report_import_errors()
 # Both wheels bring a libxcb of their own. If PyAV's is loaded first, OpenCV's first window hangs for ever
 # (PyAV issue 1050), so OpenCV is loaded before any module of this package can import PyAV.
-import cv2  # noqa: F401
+try:
+    import cv2  # noqa: F401
+except ImportError as error:
+    raise ImportError(str(explain_import_error(error) or error), name=error.name) from error
 
 if TYPE_CHECKING:
     from runtime.engines import open_engine

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from runtime.errors import DeblurError, OutOfMemoryError, is_out_of_memory
 from runtime.interrupt import Interruption
+from runtime.libraries import explain_import_error
 from runtime.redaction import redact
 
 
@@ -41,6 +42,7 @@ def describe_error(error: Exception) -> tuple[str, int]:
     """Return one line for the user, and the exit code, for an exception of any kind."""
     if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
         error = OutOfMemoryError("not enough memory", hint="use smaller frames, or a machine with more")
+    error = explain_import_error(error) or error
     if isinstance(error, DeblurError):
         return str(error), error.exit_code
     reason = redact(" ".join(str(error).split())) or "no reason given"

@@ -49,7 +49,7 @@ class UnfitPlanError(EngineError):
 
     def __init__(self, what: str, path: Path, *, rebuild: list[str]) -> None:
         self.rebuild = rebuild
-        super().__init__(what, path, hint=f"build it here with --rebuild, or python {shlex.join(rebuild)}")
+        super().__init__(what, path, hint=f"build it here with the option rebuild, or python {shlex.join(rebuild)}")
 
 
 class SourceLostError(DeblurError):
@@ -74,6 +74,16 @@ class NumbersError(DeblurError):
     """NaN or impossible values where they must not be replaced (`--strict`, training)."""
 
     exit_code = 8
+
+
+MAX_SECONDS = 10**7
+"""Longest time that an option may ask for, in seconds: four months. The system calls do not take every number."""
+
+
+def require_in_range(what: str, value: float | None, low: float, high: float) -> None:
+    """Raise UsageError unless a number is None or from `low` to `high`; NaN is not."""
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"{what}: {value:g}", hint=f"give a number from {low:g} to {high:.10g}")
 
 
 def _unpickle(kind: type[DeblurError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> DeblurError:

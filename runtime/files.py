@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,8 @@ class PendingFile:
 
     def __init__(self, final: Path) -> None:
         self.final = final
+        if os.path.isdir(final):  # noqa: PTH112 - False for names that are too long, which fail below
+            raise OutputError("output is a folder", final, hint="give the name of a file")
         self.partial = partial_name(final)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ def _open_locked(partial: Path, final: Path) -> int:
     except BlockingIOError as error:
         os.close(lock)
         raise OutputError(
-            "another run is writing this output", final, hint="wait for it, or give another --out"
+            "another run is writing this output", final, hint="wait for it, or give another output"
         ) from error
     return lock
 
@@ -128,4 +131,18 @@ def sha256(path: Path) -> str:
 def output_error(path: Path, error: Exception) -> OutputError:
     """Return an OutputError for a path, with the reason that the operating system or library gives."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return OutputError(f"cannot write output ({reason})", path, hint="free space, or give a writable place")
+    hint = _HINTS.get(getattr(error, "errno", None), "free space, or give a writable place")
+    return OutputError(f"cannot write output ({reason})", path, hint=hint)
+
+
+_HINTS: dict[int | None, str] = {
+    errno.ENOSPC: "free space, or give another place",
+    errno.EDQUOT: "free space, or give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: "give a writable place",
+    errno.EPERM: "give a writable place",
+    errno.EROFS: "give a writable place",
+    errno.ENOTDIR: "give a folder that can be made",
+    errno.EEXIST: "give a folder that can be made",
+}
+"""What to do, by the reason of the operating system."""

@@ -48,7 +48,9 @@ class OutputGuard:
         if not reason:
             return restored
         if self._strict:
-            raise NumbersError(f"engine gave an impossible frame ({reason})", hint="leave out --strict")
+            raise NumbersError(
+                f"engine gave an impossible frame ({reason})", hint="check the engine, or do not be strict"
+            )
         self.rejected += 1
         self.first_reason = self.first_reason or reason
         return blurred

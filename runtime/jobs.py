@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.files import output_error, partial_name
+from runtime.json_text import read_json
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
 from runtime.sinks import NULL, STDOUT, existing_output, unfinished_output
@@ -39,7 +39,7 @@ def pair_sources(options: RunOptions) -> Iterator[tuple[str, list[str]]]:
 
 def require_distinct_files(options: RunOptions, engine: Path) -> None:
     """Raise UsageError if a file that the run writes would replace another file of the run; opens nothing."""
-    sources = {_real(source) for source in options.sources if Path(source).exists()}
+    sources = {_real(source) for source in options.sources if os.path.exists(source)}  # noqa: PTH110 - False for too long names
     written: set[str] = set()
     for output in options.outputs:
         files = set(_files_of(output))
@@ -63,6 +63,8 @@ def _files_of(output: str) -> Iterable[str]:
     if output == STDOUT or output.startswith("@") or is_url(output):
         return (output,)
     path = Path(output)
+    if not path.name:  # `.` and `/` are folders
+        return (_real(path),)
     partial = partial_name(path)
     before = path.with_name(f"{path.stem}.before{path.suffix}")
     return map(_real, (path, partial, before, partial.with_name(f"{partial.name}.json")))
@@ -77,7 +79,7 @@ def _require_place_of_statistics(stats: Path, options: RunOptions, taken: set[st
     hint = "give another --stats"
     if _real(stats) in taken:
         raise UsageError("statistics would replace a source, an output or the engine", stats, hint=hint)
-    if not stats.exists():
+    if not os.path.exists(stats):  # noqa: PTH110
         return
     if not stats.is_file():
         raise UsageError("statistics need a regular file", stats, hint=hint)
@@ -91,17 +93,20 @@ def _is_statistics(path: Path) -> bool:
     """Whether a file is empty or was written by `--stats`; raises OutputError if it cannot be read."""
     try:
         size = path.stat().st_size
-        values = json.loads(path.read_bytes()) if 0 < size <= _MAX_STATISTICS_BYTES else None
+        values = read_json(path) if 0 < size <= _MAX_STATISTICS_BYTES else None
     except OSError as error:
         raise output_error(path, error) from error
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
     return size == 0 or (isinstance(values, dict) and {"schema", "engine", "backend"} <= values.keys())
 
 
 def is_finished(outputs: list[str]) -> bool:
     """Whether all outputs of a job exist, and none of them has an unfinished file of a later run beside it."""
-    return bool(outputs) and all(Path(output).is_file() and not unfinished_output(output) for output in outputs)
+    return bool(outputs) and all(
+        os.path.isfile(output) and not unfinished_output(output)  # noqa: PTH113 - False for names that are too long
+        for output in outputs
+    )
 
 
 def require_replaceable(outputs: list[str], options: RunOptions, *, is_resumable: bool) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import get_args
 
 from runtime.address import Address
-from runtime.engines import BUNDLED, MODES, PROVIDERS, Mode, Provider
+from runtime.engines import BUNDLED, MODES, Mode, Provider, require_settings
 from runtime.engines.tiled import OVERLAP_PX, require_tile
-from runtime.errors import UsageError
+from runtime.errors import MAX_SECONDS, UsageError, require_in_range
 from runtime.frame import Size
 from runtime.sinks.pipe import PipeFormat
 from runtime.sources import Deinterlace, LiveOptions, RawFrames
@@ -87,22 +87,18 @@ class RunOptions:
     """Print the traceback of an error."""
 
     def __post_init__(self) -> None:
-        if self.provider not in PROVIDERS:
-            raise UsageError(f"unknown provider {self.provider!r}", hint=f"use one of {', '.join(PROVIDERS)}")
-        if self.mode not in (None, *MODES):
-            raise UsageError(f"unknown mode {self.mode!r}", hint=f"use one of {', '.join(MODES)}")
+        require_settings(self.provider, self.threads, self.mode or MODES[0])
         if self.pipe not in get_args(PipeFormat):
             raise UsageError(f"unknown pipe format {self.pipe!r}", hint="use y4m or raw")
         if self.deinterlace not in get_args(Deinterlace):
             raise UsageError(f"unknown deinterlacing {self.deinterlace!r}", hint="use auto or off")
-        if self.threads < 0:
-            raise UsageError(f"{self.threads} threads", hint="give a positive number, or 0 for every core")
-        if not 0 <= self.skip_blur_score <= 1:
-            raise UsageError(f"blur score {self.skip_blur_score} is outside 0 to 1", hint="give --skip-sharp auto")
+        require_in_range("blur score below which a frame is sharp", self.skip_blur_score, 0, 1)
+        require_in_range("seconds of a segment", self.segment_s, 0, MAX_SECONDS)
+        require_in_range("milliseconds of latency", self.max_latency_ms, 0, 1000 * MAX_SECONDS)
         if self.serve is None and (self.serve_token or self.serve_cert or self.serve_key):
-            raise UsageError("--serve-token, --serve-cert or --serve-key without a page", hint="give --serve")
-        if self.segment_s < 0:
-            raise UsageError(f"segments of {self.segment_s:g} s", hint="give a positive --segment-s")
+            raise UsageError("token, certificate or key of a page that is not served", hint="give its address (serve)")
         require_tile(self.tile, self.overlap_px)
-        if not self.sources:
-            raise UsageError("no source", hint="give a --source")
+        if not self.sources or "" in self.sources:
+            raise UsageError("no source", hint="give the name of a source")
+        if "" in self.outputs:
+            raise UsageError("output has no name", hint="give the name of a file or a folder")

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from runtime.commands import PLAN_BUILDER
 from runtime.errors import UnfitPlanError
+from runtime.json_text import parse_json, require_field_types
 from runtime.spec import EngineSpec
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -56,6 +57,7 @@ class Sidecar:
     def __post_init__(self) -> None:
         if self.flavour not in get_args(Flavour):
             raise ValueError(f"flavour must be one of {get_args(Flavour)}, got {self.flavour!r}")
+        require_field_types(self)
         if not self.onnx or Path(self.onnx).name != self.onnx:
             raise ValueError(f"onnx must be the name of a file in the folder of the plan, got {self.onnx!r}")
 
@@ -87,7 +89,7 @@ class Sidecar:
     @classmethod
     def from_json(cls, text: str) -> Sidecar:
         """Return the sidecar in the content of its file; raises ValueError. Fields of later versions are ignored."""
-        values: Any = json.loads(text)
+        values: Any = parse_json(text)
         if not isinstance(values, dict) or not isinstance(values.get("engine"), dict):
             raise ValueError("expected a JSON object with an engine in it")  # noqa: TRY004 - a bad value
         known = {field.name for field in dataclasses.fields(cls)}

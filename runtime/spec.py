@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from runtime.json_text import parse_json, require_field_types
+
 Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
 """Numeric precision of an engine; `int8` is for NVIDIA GPUs, `int8_cpu` for CPUs."""
 
@@ -58,6 +60,7 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
+        require_field_types(self)
         for name in ("height", "width"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
@@ -81,7 +84,7 @@ class EngineSpec:
 
         Raises ValueError if the text is not a JSON object of these fields or a value is out of range.
         """
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError(f"expected a JSON object, got {type(values).__name__}")  # noqa: TRY004 - a bad value, as documented
         known = {field.name for field in dataclasses.fields(cls)}

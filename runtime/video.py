@@ -13,14 +13,16 @@ from runtime.address import Address
 from runtime.arguments import parse_size
 from runtime.blur_score import SHARP_BLUR_SCORE
 from runtime.cli import run_cli
-from runtime.engines import BUNDLED_NAMES, MODES, PROVIDERS
+from runtime.engines import BUNDLED_HELP, BUNDLED_NAMES, MODES, PROVIDERS
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
 from runtime.options import RunOptions
+from runtime.parser import CommandParser
 from runtime.session import run
 from runtime.sinks import NULL
 from runtime.sources import LiveOptions, RawFrames, Watch
 
+_MAX_FPS = 100_000
 _EPILOG = (
     "exit codes: 0 done, 2 usage, 3 source, 4 engine, 5 source lost, 6 output, 7 memory, 8 numbers, 130/143 interrupted"
 )
@@ -28,7 +30,7 @@ _EPILOG = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m runtime.video`."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.video", description=__doc__, epilog=_EPILOG)
+    parser = CommandParser("runtime.video", description=__doc__, epilog=_EPILOG)
     _add_input_options(parser.add_argument_group("input"))
     _add_output_options(parser.add_argument_group("output"))
     _add_engine_options(parser.add_argument_group("engine"))
@@ -39,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_input_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "-i",
         "--source",
         action="append",
         metavar="S",
@@ -62,6 +65,7 @@ def _add_input_options(group: argparse._ArgumentGroup) -> None:
 def _add_output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
+        "-o",
         "--out",
         action="append",
         metavar="O",
@@ -97,8 +101,7 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         "--engine",
         default=BUNDLED_NAMES[0],
         metavar="E",
-        help=f"bundled engine ({', '.join(BUNDLED_NAMES)}; default: {BUNDLED_NAMES[0]}), engine file, folder of "
-        "engines (the fastest is used), or triton://HOST:PORT/MODEL",
+        help=f"{BUNDLED_HELP}, engine file, folder of engines (the fastest is used), or triton://HOST:PORT/MODEL",
     )
     add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
     add("--mode", choices=MODES, help="one frame at a time (default: live sources) or several (default: files)")
@@ -248,7 +251,7 @@ def _parse_raw(text: str) -> RawFrames:
         fps = Fraction(rate)
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
-    if fps <= 0:
+    if not 0 < fps <= _MAX_FPS:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT@FPS such as 1280x720@30, got {text!r}")
     return RawFrames(parse_size(size), fps)
 

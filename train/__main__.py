@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from runtime.interrupt import Interruption
+from runtime.parser import CommandParser
 from train.checkpoint import has_state
 from train.command import run_command
 from train.config import Recipe, apply_overrides
@@ -21,7 +22,7 @@ from train.training.loop import LAUNCH, get_launch_id, train
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m train`."""
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser = CommandParser("train", description=__doc__)
     group = parser.add_argument_group("input and output")
     group.add_argument(
         "--data",

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.parser import CommandParser
 from train.command import run_command
 from train.data.blur import Image, linear_from_srgb, srgb_from_linear
 from train.data.pairs import write_pairs
@@ -96,7 +97,7 @@ def write_exposures(clip: Path, *, out: Path, config: ExposureConfig) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m train.exposures`."""
-    parser = argparse.ArgumentParser(prog="python -m train.exposures", description=__doc__)
+    parser = CommandParser("train.exposures", description=__doc__)
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="CLIP", help="sharp clip of 120 frames per second or more")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the pairs, in blur/ and sharp/")

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from runtime.parser import CommandParser
 from train.checkpoint import load_recipe
 from train.command import run_command
 from train.config import DataConfig
@@ -46,7 +47,7 @@ def choose_blur(checkpoint: Path | None) -> BlurConfig:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m train.synthetic`."""
-    parser = argparse.ArgumentParser(prog="python -m train.synthetic", description=__doc__)
+    parser = CommandParser("train.synthetic", description=__doc__)
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="PHOTOS", help="folder of sharp photographs")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the pairs, in blur/ and sharp/")

@@ -7,7 +7,6 @@ which contains the photographs.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,6 +20,7 @@ from skimage import data
 
 from benchmarks.assets import CLIPS
 from runtime.frame import Frame, Pixels
+from runtime.parser import CommandParser
 from runtime.sinks.video import VideoSink
 from runtime.sources.base import SourceInfo
 from train.data.blur import Linear, linear_from_srgb, srgb_from_linear
@@ -136,7 +136,7 @@ def _to_codes(values: NDArray[np.floating]) -> Pixels:
 
 def main() -> None:
     """Run the command line of `python -m benchmarks.demo_clip`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_clip", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.demo_clip", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, default=CLIPS, metavar="DIR", help="folder for the two clips (default: benchmarks/clips)"
     )

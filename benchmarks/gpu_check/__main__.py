@@ -35,6 +35,8 @@ from runtime.engines.nvidia import import_tensorrt
 from runtime.engines.onnx import inspect
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
+from runtime.libraries import install_hint
+from runtime.parser import CommandParser
 from runtime.sidecar import Flavour, sidecar_path
 from runtime.sources import open_source
 
@@ -83,7 +85,7 @@ def detect_flavour() -> Flavour:
         with contextlib.suppress(EngineError):
             import_tensorrt(flavour)
             return flavour
-    raise EngineError("neither tensorrt nor tensorrt-rtx can be imported", hint="pip install 'deblur-toolkit[rtx]'")
+    raise EngineError("neither tensorrt nor tensorrt-rtx can be imported", hint=install_hint("tensorrt_rtx", "cuda"))
 
 
 def check_engine(
@@ -194,7 +196,7 @@ def check_all(engines: Path, out: Path, *, duration_s: float) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.gpu_check`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.gpu_check", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add(
         "--engines",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from benchmarks.harness.system_info import describe_machine
 from runtime.errors import InputError, OutputError, UsageError
 from runtime.files import output_error, write_json
+from runtime.libraries import install_hint
 
 SCHEMA = 1
 """Version of the result files; it grows when a field changes its meaning or is removed."""
@@ -110,6 +111,6 @@ def _load_validator() -> Any:
     try:
         from jsonschema import Draft202012Validator  # noqa: PLC0415 - needed only to write or read files
     except ImportError as error:
-        hint = "pip install 'deblur-toolkit[bench]', or leave out --json"
+        hint = f"{install_hint('jsonschema')}, or leave out --json"
         raise UsageError("result files need jsonschema, which is not installed", hint=hint) from error
     return Draft202012Validator(json.loads(Path(__file__).with_name("schema.json").read_text()))

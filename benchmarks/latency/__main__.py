@@ -37,6 +37,7 @@ from runtime.arguments import parse_size
 from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, MODES, Engine
 from runtime.engines.timing import PAUSE_S
+from runtime.parser import CommandParser
 
 MAX_DRIFT = 0.1
 """Relative change from the first to the last quarter of a run above which a note is written."""
@@ -123,7 +124,7 @@ def _write_notes(names: Sequence[str], warm_ups: Sequence[WarmUp], results: Sequ
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.latency`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.latency", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("engines")
     group.add_argument(
         "--engine",

@@ -45,6 +45,7 @@ from runtime.cli import run_cli, say
 from runtime.engines.base import first_line
 from runtime.engines.timing import PAUSE_S
 from runtime.frame import Pixels, Size
+from runtime.parser import CommandParser
 from train.models import GENERATORS
 
 CHECKED_FRAMES = 4
@@ -192,7 +193,7 @@ def limit_torch_threads(count: int) -> Iterator[None]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.peers`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.peers", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--generator", choices=GENERATORS, default="two_stage_cnn", help="network (default: two_stage_cnn)")
     add(

@@ -34,6 +34,7 @@ from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.timing import PAUSE_S
 from runtime.files import output_error
 from runtime.frame import Pixels, Size
+from runtime.parser import CommandParser
 
 
 @dataclass
@@ -147,7 +148,7 @@ def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.quality`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.quality", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("input (a clip or pairs)")
     group.add_argument("--blurred", metavar="CLIP", help="blurred clip: a video or a folder of its frames")
     group.add_argument("--sharp", metavar="CLIP", help="ground truth of the blurred clip")

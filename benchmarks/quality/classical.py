@@ -9,7 +9,6 @@ look like a Gaussian.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,6 +26,8 @@ from runtime.cli import run_cli
 from runtime.engines.base import SynchronousEngine
 from runtime.errors import UsageError
 from runtime.frame import Pixels
+from runtime.libraries import install_hint
+from runtime.parser import CommandParser
 from runtime.spec import EngineSpec
 
 _MARGIN_PX = 16
@@ -100,7 +101,7 @@ class ClassicalEngine(SynchronousEngine):
         """Wrap a method; raise UsageError if it needs scikit-image and that is not installed."""
         super().__init__()
         if not isinstance(method, UnsharpMask) and find_spec("skimage") is None:
-            raise UsageError("scikit-image is not installed", hint="pip install 'deblur-toolkit[bench]'")
+            raise UsageError("scikit-image is not installed", hint=install_hint("skimage"))
         self.spec = EngineSpec(name=name)
         self.backend = "OpenCV" if isinstance(method, UnsharpMask) else "scikit-image"
         self.provider = "cpu"
@@ -144,7 +145,7 @@ def _restore_channels(frame: Pixels, restore: Callable[[NDArray[np.float32]], ND
 
 def main(arguments: list[str] | None = None) -> int:
     """Search the settings of all methods again and print them; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.classical", description=__doc__.splitlines()[0])
+    parser = CommandParser("benchmarks.classical", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--pairs",
         type=Path,

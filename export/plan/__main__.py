@@ -17,6 +17,7 @@ from runtime.cli import run_cli
 from runtime.engines.onnx import inspect
 from runtime.errors import UsageError
 from runtime.files import output_error, partial_name
+from runtime.parser import CommandParser
 from runtime.sidecar import Sidecar, sidecar_path
 from runtime.sources import open_source
 
@@ -60,7 +61,7 @@ def build(options: BuildOptions) -> Sidecar:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.plan", description=__doc__)
+    parser = CommandParser("export.plan", description=__doc__)
     files = parser.add_argument_group("input and output").add_argument
     files("onnx", type=Path, help="ONNX engine that python -m export wrote")
     files("--out", type=Path, required=True, metavar="X.plan", help="plan file; its sidecar is X.plan.json")

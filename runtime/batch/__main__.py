@@ -18,6 +18,7 @@ from runtime.batch.journal import Journal
 from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import describe_error, run_cli, say
 from runtime.engines import (
+    BUNDLED_HELP,
     BUNDLED_NAMES,
     PROVIDERS,
     Provider,
@@ -30,6 +31,7 @@ from runtime.errors import InputError, UsageError
 from runtime.files import output_error, sha256
 from runtime.interrupt import Interruption
 from runtime.options import RunOptions
+from runtime.parser import CommandParser
 from runtime.pipeline import Pipeline
 from runtime.report import format_duration
 from runtime.resume import EngineFile
@@ -52,9 +54,10 @@ class BatchOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m runtime.batch`."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.batch", description=__doc__)
+    parser = CommandParser("runtime.batch", description=__doc__)
     group = parser.add_argument_group("files")
     group.add_argument(
+        "-i",
         "--source",
         action="append",
         required=True,
@@ -62,7 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="quoted pattern such as 'DIR/**/*.mp4', folder (its videos and images), or file; repeat it for more",
     )
     group.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the outputs, with the tree of the sources"
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the outputs, with the tree of the sources",
     )
     group.add_argument("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run wrote")
     group = parser.add_argument_group("engine")
@@ -70,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--engine",
         default=BUNDLED_NAMES[0],
         metavar="E",
-        help=f"bundled engine ({', '.join(BUNDLED_NAMES)}; default: {BUNDLED_NAMES[0]}) or engine file",
+        help=f"{BUNDLED_HELP}, or engine file",
     )
     group.add_argument(
         "--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)"
@@ -178,7 +186,7 @@ def _run_here(
             pipeline.stop()
 
     def open_with(provider: Provider) -> TiledEngine:
-        engine = open_engine(options.run.engine, provider=provider, mode="throughput")
+        engine = open_engine(options.run.engine, provider=provider, mode="throughput", say=say)
         say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
         return engine
 

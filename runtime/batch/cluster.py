@@ -19,6 +19,7 @@ from runtime.batch.files import Task
 from runtime.batch.work import Outcome, restore_file
 from runtime.engines import Provider, TiledEngine, open_engine
 from runtime.errors import DeblurError, EngineError, UsageError
+from runtime.libraries import install_hint
 from runtime.options import RunOptions
 from runtime.resume import EngineFile
 from runtime.sidecar import sidecar_path
@@ -97,7 +98,7 @@ class Cluster:
         try:
             import ray  # noqa: PLC0415 - optional dependency
         except ImportError as error:
-            raise UsageError("Ray is not installed", hint="pip install 'deblur-toolkit[fleet]'") from error
+            raise UsageError("Ray is not installed", hint=install_hint("ray")) from error
         self._ray: Any = ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         where = {"include_dashboard": False} if address == "local" else {"address": address}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from runtime.errors import InputError, UsageError
 from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
+from runtime.patterns import find_files
 from runtime.sinks import video
 from runtime.video_files import is_video
 
@@ -57,13 +59,12 @@ def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None]
 def _find_files(pattern: str, say: Callable[[str], None]) -> list[tuple[Path, Path]]:
     """Return the files of a pattern, folder or name, each with the folder that its output path is relative to."""
     path = Path(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - False for names that are too long
         return [(file, path) for file in _find_media(path, say)]
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return [(path, path.parent)]
     root = Path(*_parts_before_wildcard(path))
-    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute ones
-    return [(Path(name), root) for name in names if Path(name).is_file()]
+    return [(file, root) for file in find_files(pattern)]
 
 
 def _parts_before_wildcard(path: Path) -> list[str]:

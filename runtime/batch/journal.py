@@ -12,6 +12,7 @@ from typing import Any
 
 from runtime.batch.files import Task
 from runtime.files import output_error, partial_name, sha256, sync_folder
+from runtime.json_text import parse_json, require_field_types
 
 JOURNAL = "batch.jsonl"
 _STARTED = "started"
@@ -48,6 +49,9 @@ class FinishedFile:
     damage: str = ""
     """Error of a source that is cut off, whose output holds the frames up to there; empty for a whole one."""
 
+    def __post_init__(self) -> None:
+        require_field_types(self)
+
 
 class Journal:
     """Finished files of a folder, one JSON line each; written by one process, a line at a time.
@@ -76,7 +80,7 @@ class Journal:
         names = [field.name for field in dataclasses.fields(FinishedFile)]
         try:
             self._finished[out] = FinishedFile(**{name: entry[name] for name in names if name in entry})
-        except TypeError:  # facts are missing
+        except (TypeError, ValueError):  # facts are missing or of another type
             return
         self._started.discard(out)
 
@@ -159,8 +163,8 @@ def _read_entries(content: bytes) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects about outputs; lines that hold anything else are left out."""
     for line in content.split(b"\n"):
         try:
-            entry = json.loads(line.decode(errors="replace"))
-        except (ValueError, RecursionError):
+            entry = parse_json(line.decode(errors="replace"))
+        except ValueError:
             continue
         if isinstance(entry, dict) and isinstance(entry.get("out"), str):
             yield entry

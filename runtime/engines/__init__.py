@@ -19,7 +19,7 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
-from runtime.errors import EngineError, UnfitPlanError
+from runtime.errors import EngineError, UnfitPlanError, UsageError, require_in_range
 from runtime.frame import Size
 from runtime.metrics import psnr_db
 
@@ -27,9 +27,13 @@ Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
 """Names of the engines that come with the package."""
+BUNDLED_HELP = f"bundled engine {BUNDLED_NAMES[0]} (default), {' or '.join(BUNDLED_NAMES[1:])}"
+"""Start of the help text of `--engine`."""
 _MODELS = Path(__file__).parent.parent / "models"
 BUNDLED = _MODELS / f"{BUNDLED_NAMES[0]}_int8_cpu.onnx"
 """Default engine."""
+MAX_THREADS = 256
+"""Largest number of threads that may be asked for where there are fewer cores; a library may take minutes for more."""
 DEFAULT_SIZE: Size = (640, 360)
 """Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
 _SUFFIXES = (".onnx", ".plan")
@@ -49,14 +53,30 @@ def resolve_engine(engine: str | Path) -> Path:
     return _MODELS / f"{engine}_int8_cpu.onnx" if is_bundled else path
 
 
-def require_engine(path: Path) -> None:
-    """Raise EngineError if there is no engine at a path; opens nothing."""
-    if is_triton(path) or path.is_dir():
-        return
+def require_settings(provider: str, threads: int, mode: str) -> None:
+    """Raise UsageError for a provider or mode that does not exist, and for an impossible number of threads."""
+    if provider not in PROVIDERS:
+        raise UsageError(f"unknown provider {provider!r}", hint=f"use one of {', '.join(PROVIDERS)}")
+    if mode not in MODES:
+        raise UsageError(f"unknown mode {mode!r}", hint=f"use one of {', '.join(MODES)}")
+    require_in_range("number of threads (0 for every core)", threads, 0, max(MAX_THREADS, available_cores()))
+
+
+def require_engine(engine: str | Path) -> None:
+    """Raise EngineError if there is no engine of this bundled name or path; opens nothing."""
+    path = resolve_engine(engine)
     bundled = f"{', '.join(BUNDLED_NAMES[:-1])} or {BUNDLED_NAMES[-1]}"
-    hint = f"check the path, or use a bundled engine: --engine {bundled}"
-    if not path.exists():
-        raise EngineError("no such engine", path, hint=hint)
+    hint = f"check the path, or use a bundled engine: {bundled}"
+    if is_triton(path):
+        return
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EngineError("no such engine", path, hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot be read ({getattr(error, 'strerror', error)})", path, hint=hint) from error
+    if path.is_dir():
+        return
     if not path.is_file():
         raise EngineError("engine is not a file", path, hint=hint)
     if path.suffix.lower() not in _SUFFIXES:
@@ -97,9 +117,10 @@ def open_engine(
     Raises:
         EngineError: the engine is missing, damaged, or not for this machine; the message says what to do.
         OutOfMemoryError: the engine does not fit into memory.
-        UsageError: the tile is too small.
+        UsageError: the tile is too small, or the provider, the mode or the number of threads is impossible.
     """
     path = resolve_engine(engine)
+    require_engine(path)
 
     def open_one(file: Path) -> Engine:
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
@@ -109,11 +130,13 @@ def open_engine(
         say(f"chosen  {reason}")
     else:
         backend = open_one(path)
+        if backend.spec.precision == "fp16" and backend.provider in {"cpu", "openvino"}:
+            say("warning: an FP16 engine is several times slower on a CPU than an INT8 engine for CPUs (NAME_int8_cpu)")
     return TiledEngine(backend, path=path, tile=tile, overlap_px=overlap_px, say=say)
 
 
 def open_backend(
-    path: Path,
+    engine: str | Path,
     *,
     provider: Provider = "auto",
     threads: int = 0,
@@ -124,6 +147,8 @@ def open_backend(
 
     Arguments and errors are those of `open_engine`.
     """
+    path = resolve_engine(engine)
+    require_settings(provider, threads, mode)
     require_engine(path)
     if is_triton(path):
         return TritonEngine(path)
@@ -193,6 +218,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
 
 __all__ = [
     "BUNDLED",
+    "BUNDLED_HELP",
     "BUNDLED_NAMES",
     "DEFAULT_SIZE",
     "MODES",
@@ -204,5 +230,6 @@ __all__ = [
     "open_backend",
     "open_engine",
     "require_engine",
+    "require_settings",
     "resolve_engine",
 ]

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal, Protocol, get_args
 
+import numpy as np
+
 from runtime.errors import DeblurError, EngineError, OutOfMemoryError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
@@ -43,7 +45,8 @@ class Engine(Protocol):
     different threads at the same time. `close` is the exception: after a run has failed, it may come while another
     thread is still inside a call, and it must not release memory that this call uses.
 
-    Errors: `infer`, `submit` and `collect` raise EngineError if H or W is outside the range of `spec`, if the engine
+    Errors: `infer` and `submit` raise ValueError for an array that is not uint8[N, H, W, 3]. `infer`, `submit` and
+    `collect` raise EngineError if H or W is outside the range of `spec`, if the engine
     is closed, or if the library fails, and OutOfMemoryError if host or device memory does not suffice. An error of
     a submitted batch is raised by its `submit`, after which the batch must not be collected, or by its `collect`. The
     engine stays usable for the next batch.
@@ -111,8 +114,19 @@ class SynchronousEngine:
         return self._results.popleft()
 
 
+def require_batch(batch: Pixels) -> None:
+    """Raise ValueError unless an array is a batch of frames: uint8[N, H, W, 3]."""
+    if not isinstance(batch, np.ndarray):
+        raise ValueError(f"expected uint8[N, H, W, 3] in BGR order, got {type(batch).__name__}")  # noqa: TRY004 - as below
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3 or not batch.size:
+        is_frame = batch.ndim == 3 and batch.shape[-1] == 3
+        hint = "; a batch of one frame is frame[np.newaxis]" if is_frame else ""
+        raise ValueError(f"expected uint8[N, H, W, 3] in BGR order, got {batch.dtype}{list(batch.shape)}{hint}")
+
+
 def require_supported_size(spec: EngineSpec, batch: Pixels) -> None:
-    """Raise EngineError if the frames of a batch are outside the size range of the engine."""
+    """Raise ValueError for an array that is no batch, EngineError for frames outside the size range of the engine."""
+    require_batch(batch)
     height, width = batch.shape[1:3]
     if not spec.accepts(width=width, height=height):
         low, high = zip(spec.width, spec.height, strict=True)

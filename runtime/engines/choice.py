@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
 from runtime.frame import Pixels, Size
+from runtime.json_text import read_json
 from runtime.spec import EngineSpec
 
 SUFFIXES = (".onnx", ".plan")
@@ -107,7 +107,7 @@ def _cache_path() -> Path:
 def _read_cache(path: Path) -> dict[str, str]:
     """Return the cached choices: cache key to file name; empty if the cache is missing or damaged."""
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

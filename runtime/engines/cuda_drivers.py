@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.engines.cuda import Buffer, Cuda, Device, probe
 from runtime.errors import EngineError, OutOfMemoryError
+from runtime.libraries import install_hint
 
 _OUT_OF_MEMORY = 2
 """CUDA_ERROR_OUT_OF_MEMORY of the driver's cuda.h."""
@@ -33,7 +34,7 @@ def open_cuda(index: int = 0) -> Cuda:
         except ImportError:
             continue
         return implementation(driver, device, index)
-    raise EngineError("neither PyCUDA nor cuda-bindings is installed", hint="pip install cuda-bindings, or pycuda")
+    raise EngineError("neither PyCUDA nor cuda-bindings is installed", hint=install_hint("cuda"))
 
 
 class PyCuda:
@@ -254,5 +255,5 @@ def _check(result: tuple[Any, ...], *, size: int = 0) -> Any:
 
 def _out_of_memory(size: int) -> OutOfMemoryError:
     return OutOfMemoryError(
-        f"not enough GPU memory for {size >> 20} MiB more", hint="use smaller frames, --tile, or --mode latency"
+        f"not enough GPU memory for {size >> 20} MiB more", hint="use smaller frames, tiles, or mode latency"
     )

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from runtime.errors import EngineError
+from runtime.libraries import install_hint
 from runtime.sidecar import Flavour
 
 
@@ -17,8 +18,8 @@ def import_tensorrt(flavour: Flavour) -> Any:
         module.Builder  # noqa: B018 - the package on PyPI is empty without NVIDIA's index
     except (ImportError, AttributeError, OSError) as error:
         hint = {
-            "tensorrt": "on a Jetson it comes with JetPack; elsewhere pip install 'deblur-toolkit[tensorrt]'",
-            "tensorrt-rtx": "pip install 'deblur-toolkit[rtx]'",
+            "tensorrt": f"on a Jetson it comes with JetPack; elsewhere {install_hint('tensorrt', 'pycuda')}",
+            "tensorrt-rtx": install_hint("tensorrt_rtx", "cuda"),
         }[flavour]
         raise EngineError(f"{flavour} cannot be imported ({error})", hint=hint) from error
     return module

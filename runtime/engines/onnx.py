@@ -39,7 +39,7 @@ class OnnxEngine(SynchronousEngine):
             raise EngineError(
                 f"provider {provider} is not in this build of ONNX Runtime",
                 path,
-                hint=f"use --provider {' or '.join(available)}",
+                hint=f"use provider {' or '.join(available)}",
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -50,7 +50,7 @@ class OnnxEngine(SynchronousEngine):
             raise EngineError(
                 f"ONNX Runtime could not start {provider}",
                 path,
-                hint="install the libraries that it needs, or use --provider cpu",
+                hint="install the libraries that it needs, or use provider cpu",
             )
         self.provider: OrtProvider = provider
         self.spec = _read_session_spec(session, path)

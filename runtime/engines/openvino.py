@@ -13,6 +13,7 @@ from runtime.engines.base import SynchronousEngine, closed_error, first_line, in
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels
+from runtime.libraries import install_hint
 
 _MAX_COMPILED_SHAPES = 4
 
@@ -36,7 +37,7 @@ class OpenVinoEngine(SynchronousEngine):
             import openvino  # noqa: PLC0415 - an optional package
         except ImportError as error:
             raise EngineError(
-                "OpenVINO is not installed", path, hint="pip install 'deblur-toolkit[openvino]', or use --provider cpu"
+                "OpenVINO is not installed", path, hint=f"{install_hint('openvino')}, or use provider cpu"
             ) from error
         self.spec = inspect(path)
         self.backend = f"OpenVINO {openvino.__version__.split('-')[0]} CPU"
@@ -54,7 +55,7 @@ class OpenVinoEngine(SynchronousEngine):
             self._model: Any = self._core.read_model(path)
         except Exception as error:  # RuntimeError and others
             raise EngineError(
-                f"not an engine that OpenVINO can load ({first_line(error)})", path, hint="use --provider cpu"
+                f"not an engine that OpenVINO can load ({first_line(error)})", path, hint="use provider cpu"
             ) from error
 
     def infer(self, batch: Pixels) -> Pixels:
@@ -64,7 +65,7 @@ class OpenVinoEngine(SynchronousEngine):
         try:
             result = self._compile(batch.shape).infer([batch], share_inputs=True)[0]
         except Exception as error:  # RuntimeError and others
-            raise inference_error(error, self.spec, batch, hint="use --provider cpu") from error
+            raise inference_error(error, self.spec, batch, hint="use provider cpu") from error
         return np.asarray(result, np.uint8)
 
     def close(self) -> None:

@@ -167,7 +167,7 @@ class TensorRtEngine:
             raise OutOfMemoryError(
                 f"not enough GPU memory for a context ({self._log.reason()})",
                 self.spec.name,
-                hint="use --mode latency, or build the plan for smaller frames",
+                hint="use mode latency, or build the plan for smaller frames",
             )
         return context
 

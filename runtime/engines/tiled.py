@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.base import Engine, require_same_shape
+from runtime.engines.base import Engine, require_batch, require_same_shape
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
@@ -65,6 +65,11 @@ class TiledEngine:
 
         Raises ValueError for another shape or dtype, and what `Engine.infer` raises.
         """
+        if not isinstance(frames, np.ndarray):
+            raise ValueError(  # noqa: TRY004 - as below
+                f"expected uint8[H, W, 3] in BGR order, got {type(frames).__name__}; cv2.imread gives None for a file "
+                "that it cannot read"
+            )
         if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
             raise ValueError(
                 f"expected uint8[H, W, 3] or uint8[N, H, W, 3] in BGR order, got {frames.dtype}{list(frames.shape)}"
@@ -92,6 +97,7 @@ class TiledEngine:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
+        require_batch(batch)
         height, width = batch.shape[1:3]
         if self._fits_whole(width, height):
             try:
@@ -168,7 +174,7 @@ def require_tile(tile: Size | None, overlap_px: int) -> None:
         raise UsageError(
             f"tiles must be at least {MIN_TILE_PX} pixels wide and high, and twice the overlap, "
             f"got {tile} and {overlap_px}",
-            hint="give a larger --tile or a smaller --overlap",
+            hint="use larger tiles or a smaller overlap",
         )
 
 

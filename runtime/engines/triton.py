@@ -13,6 +13,7 @@ from runtime.commands import TRITON_EXPORTER
 from runtime.engines.base import closed_error, first_line, require_supported_size
 from runtime.errors import EngineError
 from runtime.frame import Pixels
+from runtime.libraries import install_hint
 from runtime.spec import METADATA_KEY, EngineSpec
 
 SCHEME = "triton:"
@@ -43,9 +44,7 @@ class TritonEngine:
         try:
             import tritonclient.grpc as triton  # noqa: PLC0415 - an optional package
         except ImportError as error:
-            raise EngineError(
-                "tritonclient is not installed", _url(path), hint="pip install 'deblur-toolkit[fleet]'"
-            ) from error
+            raise EngineError("tritonclient is not installed", _url(path), hint=install_hint("tritonclient")) from error
         if len(path.parts) not in {3, 4}:
             raise EngineError("not the address of a model", _url(path), hint="give triton://HOST:PORT/MODEL[/VERSION]")
         self._triton: Any = triton

@@ -6,6 +6,7 @@ The previous version is kept for --rollback. If anything is wrong, the board kee
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from runtime.frame import Size
 from runtime.install.bundle import unpack
 from runtime.install.gate import require_no_worse, require_same_quality
 from runtime.install.versions import Versions
+from runtime.parser import CommandParser
 from runtime.sidecar import Flavour
 
 SIGNERS = "allowed_signers"
@@ -53,7 +55,7 @@ class InstallOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.install", description=__doc__)
+    parser = CommandParser("runtime.install", description=__doc__)
     actions = parser.add_argument_group("actions, exactly one")
     actions.add_argument(
         "bundle", type=Path, nargs="?", metavar="BUNDLE", help=f"bundle that python -m {BUNDLE_WRITER} wrote"
@@ -142,7 +144,7 @@ def install(options: InstallOptions) -> None:
     kept_signers = options.folder / SIGNERS
     with versions.lock(), versions.create_staging_folder() as staging:
         signers = options.signers or (kept_signers if kept_signers.exists() else None)
-        if signers and not signers.is_file():
+        if signers and not os.path.isfile(signers):  # noqa: PTH113 - False for names that are too long
             raise UsageError("signers file not found", signers, hint="check the path")
         manifest, signer = unpack(options.bundle, staging, signers=signers)
         origin = f"signed by {signer}" if signer else "signature not checked"

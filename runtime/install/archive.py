@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from runtime.errors import InputError, UsageError
+from runtime.libraries import install_hint
 
 _BLOCK_BYTES = 512
 _CHUNK_BYTES = 1 << 20
@@ -89,7 +90,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     try:
         import zstandard  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
-        raise UsageError("zstandard is not installed", hint="pip install 'deblur-toolkit[bundle]'") from error
+        raise UsageError("zstandard is not installed", hint=install_hint("zstandard")) from error
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     try:
         with path.open("rb") as compressed, decompressor.stream_reader(compressed) as stream:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from runtime.files import output_error
 from runtime.install.archive import Archive, Member, damaged_error, open_archive
 from runtime.install.signature import SIGNATURE, verify
+from runtime.json_text import parse_json, require_field_types
 
 MANIFEST = "manifest.json"
 BLURRED, SHARP = "gate/blur", "gate/sharp"
@@ -40,9 +41,7 @@ class Manifest:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        for values, kind in ((self.files, str), (self.gate_psnr_db, float | int)):
-            if not isinstance(values, dict) or not all(isinstance(value, kind) for value in values.values()):
-                raise ValueError("files or gate_psnr_db is not an object with values of its type")
+        require_field_types(self)
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema} is unknown, expected {SCHEMA}")
         if not all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", text) for text in (self.name, self.version)):
@@ -61,7 +60,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Return the manifest that `to_json` wrote; raises ValueError."""
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError("expected a JSON object")  # noqa: TRY004 - a bad value
         try:

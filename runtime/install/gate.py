@@ -6,10 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-
 from runtime.engines import Provider, open_engine
-from runtime.errors import EngineError
+from runtime.errors import EngineError, InputError
 from runtime.image_files import read_image
 from runtime.install.bundle import BLURRED, SHARP, Manifest
 from runtime.metrics import IDENTICAL_DB, psnr_db
@@ -19,16 +17,34 @@ TOLERANCE_DB = 0.1
 MAX_LOSS_DB = 0.05
 """Largest loss in PSNR of the best new engine against the best engine of the current version."""
 
+_HINT = "make the bundle again; nothing was changed"
+
 
 def measure_psnr_db(engine: Path, bundle_folder: Path, provider: Provider) -> float:
-    """Return the mean PSNR in dB of an engine on the test images of a bundle; raises EngineError if it does not run."""
+    """Return the mean PSNR in dB of an engine on the test images of a bundle.
+
+    Raises EngineError if the engine does not run, InputError if test images are missing or damaged.
+    """
     with open_engine(engine, provider=provider) as restore:
         scores = []
-        for path in sorted((bundle_folder / BLURRED).iterdir()):
-            restored = restore.infer(read_image(path)[np.newaxis])[0]
-            sharp = read_image(bundle_folder / SHARP / path.name)
-            scores.append(min(psnr_db(restored, sharp), IDENTICAL_DB))
+        for path in _list_images(bundle_folder):
+            blurred, sharp = read_image(path), read_image(bundle_folder / SHARP / path.name)
+            if blurred.shape != sharp.shape:
+                raise InputError("test images of a pair differ in size", path.name, hint=_HINT)
+            scores.append(min(psnr_db(restore(blurred), sharp), IDENTICAL_DB))
     return mean(scores)
+
+
+def _list_images(bundle_folder: Path) -> list[Path]:
+    """Return the blurred test images of a bundle; raises InputError if there is none, or if one has no partner."""
+    blurred, sharp = bundle_folder / BLURRED, bundle_folder / SHARP
+    paths = sorted(blurred.glob("*"))
+    if not paths:
+        raise InputError(f"bundle has no test images in {BLURRED}", hint=_HINT)
+    for path in paths:
+        if not (sharp / path.name).is_file():
+            raise InputError(f"bundle has no sharp partner of the test image in {SHARP}", path.name, hint=_HINT)
+    return paths
 
 
 def require_same_quality(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from runtime.errors import UsageError
-from runtime.files import partial_name
+from runtime.files import output_error, partial_name
 from runtime.image_files import IMAGE_SUFFIXES
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
@@ -50,14 +51,14 @@ def open_sink(
 def _open_file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
     suffix = path.suffix.lower()
     if _is_source(path, source):
-        raise UsageError("output is the source", path, hint="give another --out")
+        raise UsageError("output is the source", path, hint="give another output")
     if suffix in video.SUFFIXES and segment_s:
         return SegmentSink(path, source, seconds=segment_s)
     if suffix in video.SUFFIXES:
         return VideoSink(path, source, job=job)
     if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
-            raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video as --out")
+            raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video")
         return ImageSink(path, single=True)
     if not suffix or path.is_dir():
         return ImageSink(path, single=False)
@@ -71,25 +72,33 @@ def existing_output(text: str) -> Path | None:
     """Return what an output of this name would replace, or None.
 
     That is a file, an unfinished file of the same name, or a folder that is not empty. Servers, standard output and
-    `null` replace nothing.
+    `null` replace nothing. Raises OutputError if the system refuses to say it.
     """
     path = Path(text)
     if text in {NULL, STDOUT} or text.startswith("@") or is_url(text):
         return None
-    if path.is_dir():
-        return path if any(path.iterdir()) else None
-    return path if path.exists() else unfinished_output(text)
+    try:
+        if path.is_dir():
+            return path if any(path.iterdir()) else None
+        return path if path.exists() else unfinished_output(text)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def unfinished_output(text: str) -> Path | None:
     """Return the unfinished file of an output, or None; an empty one is nothing to keep."""
+    if not Path(text).name:
+        return None
     partial = partial_name(Path(text))
-    return partial if partial.is_file() and partial.stat().st_size else None
+    # False for names that are too long
+    return partial if os.path.isfile(partial) and partial.stat().st_size else None  # noqa: PTH113
 
 
 def _is_source(path: Path, source: SourceInfo) -> bool:
     """Return whether an output would replace a file of the source, or write into its folder of images."""
-    places = {path.resolve(), partial_name(path).resolve()}
+    places = {path.resolve()}
+    if path.name:  # `.` and `/` are folders
+        places.add(partial_name(path).resolve())
     return any(file.resolve() in places or file.resolve().parent == path.resolve() for file in source.files)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from threading import Event, Thread
 from time import perf_counter
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -39,6 +40,10 @@ class PublishSink:
 
     def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
         scheme = find_scheme(url)
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise UsageError(f"not an address ({error})", url, hint="check the address") from error
         if scheme not in _FORMATS:
             raise UsageError(f"cannot publish by {scheme}", url, hint=f"use {', '.join(_FORMATS)}")
         self._url, self._format = url, _FORMATS[scheme]

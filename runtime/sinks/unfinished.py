@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from runtime.files import write_json
+from runtime.json_text import read_json
 
 
 def count_whole_frames(path: Path, *, limit: int | None = None) -> int:
@@ -37,7 +37,7 @@ def write_job(partial: Path, job: str) -> None:
 def read_job(partial: Path) -> str:
     """Return the job that an unfinished file belongs to; empty if that is not known."""
     try:
-        return str(json.loads(job_file(partial).read_bytes())["job"])
+        return str(read_json(job_file(partial))["job"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

@@ -12,6 +12,7 @@ from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
 
 _TITLE = "deblur (q quits)"
+_HINT = "show no window, and write to a file"
 _QUIT_KEYS = {ord("q"), 27}
 """`q` and Esc."""
 
@@ -26,11 +27,11 @@ class WindowSink:
         self.warnings: list[str] = []
         self.on_quit: Callable[[], None] = lambda: None
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError("no screen to show frames on", hint="leave out --show and give --out FILE")
+            raise UsageError("no screen to show frames on", hint=_HINT)
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
-            raise UsageError("OpenCV cannot open a window here", hint="leave out --show and give --out FILE") from error
+            raise UsageError("OpenCV cannot open a window here", hint=_HINT) from error
         self._has_size = False
 
     def write(self, frame: Frame) -> None:
@@ -43,7 +44,7 @@ class WindowSink:
             key = cv2.waitKey(1) & 0xFF
             is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error as error:
-            raise OutputError("window cannot be drawn", hint="leave out --show and give --out FILE") from error
+            raise OutputError("window cannot be drawn", hint=_HINT) from error
         if key in _QUIT_KEYS or is_closed:
             self.on_quit()
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.errors import InputError
+from runtime.errors import InputError, require_in_range
 from runtime.frame import Size
 from runtime.image_files import is_image
+from runtime.patterns import find_files
 from runtime.redaction import redact_address
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
@@ -37,6 +38,9 @@ class LiveOptions:
     watch: Watch = field(default_factory=Watch)
     """Time limits after which a source is opened again, and the number of attempts."""
 
+    def __post_init__(self) -> None:
+        require_in_range("frame rate of the camera", self.camera_fps, 0.01, 10_000)
+
 
 def open_source(
     text: str,
@@ -58,20 +62,20 @@ def open_source(
     live = live or LiveOptions()
     text = resolve_secrets(text)
     interlacing = Interlacing(deinterlace, say)
+    exists = not is_url(text) and _exists(Path(text))
     if open_feed := _feed_opener(text, live, interlacing):
         return LiveSource(redact_address(text) if is_url(text) else f"camera {text}", open_feed, live.watch)
     path = Path(text)
     if path == STDIN:
         return VideoSource(path, raw, interlacing=interlacing)
-    if path.is_dir():
+    if exists and path.is_dir():
         return _image_source(list(path.iterdir()), path)
-    if path.exists():
+    if exists:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a video or an image")
         return ImageSource([path], name=text) if is_image(path) else VideoSource(path, interlacing=interlacing)
     if glob.has_magic(text):
-        files = [Path(file) for file in glob.glob(text, recursive=True)]  # noqa: PTH207 - Path.glob refuses absolute ones
-        return _image_source(files, path)
+        return _image_source(find_files(text), path)
     if is_mistyped_address(text):
         raise InputError("neither a file nor a known address", text, hint=f"use {', '.join(SCHEMES)} and ://")
     raise InputError("no such file", path, hint="check the path")
@@ -84,11 +88,23 @@ def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing) -> Call
         return lambda: NetworkFeed(text, transport=live.transport, timeout_s=live.watch.open_s, interlacing=interlacing)
     if csi := re.fullmatch(r"csi://(\d+)", text):
         return lambda: open_csi_feed(int(csi[1]), size=size, fps=fps)
-    if text.isdecimal() and not Path(text).exists():
+    if re.fullmatch(r"[0-9]{1,4}", text) and not Path(text).exists():
         return lambda: CameraFeed(int(text), size=size, fps=fps)
     if Path(text).is_char_device():
         return lambda: CameraFeed(text, size=size, fps=fps)
     return None
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists; raises InputError if the system refuses to say it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read ({reason})", path, hint="check the path and its permissions") from error
+    return True
 
 
 def _image_source(files: list[Path], place: Path) -> ImageSource:

@@ -11,7 +11,7 @@ from threading import Condition, Event, Thread
 from time import perf_counter
 from typing import Protocol
 
-from runtime.errors import DeblurError, SourceLostError
+from runtime.errors import MAX_SECONDS, DeblurError, SourceLostError, require_in_range
 from runtime.frame import Frame, Pixels
 from runtime.redaction import redact
 from runtime.sources.base import SourceInfo, damage_warnings
@@ -68,6 +68,12 @@ class Watch:
     """Seconds to wait before the first attempt to reconnect; the wait doubles with each further attempt in a row."""
     longest_wait_s: float = 30.0
     """Longest wait between two attempts to reconnect, in seconds."""
+
+    def __post_init__(self) -> None:
+        require_in_range("seconds to wait for the first frame", self.open_s, 0.01, MAX_SECONDS)
+        require_in_range("seconds without a frame", self.timeout_s, 0.01, MAX_SECONDS)
+        require_in_range("seconds of identical frames", self.frozen_s, 0, MAX_SECONDS)
+        require_in_range("number of reconnections", self.max_reconnects, 0, 10**9)
 
 
 class LiveSource:
@@ -185,7 +191,7 @@ class LiveSource:
             raise SourceLostError(
                 f"source was lost and did not come back in {limit} tries ({reason})",
                 self.info.name,
-                hint="check its power and network, or raise --max-reconnects",
+                hint="check its power and network, or allow more reconnections",
             )
         wait_s = min(self._watch.first_wait_s * 2 ** (failures - 1), self._watch.longest_wait_s)
         self._closed.wait(wait_s)

@@ -82,8 +82,9 @@ class VideoSource:
         self._out_of_order = 0
         self._interlacing = interlacing or Interlacing()
         self._format: StreamFormat | None = None
+        self._has_packets = False
+        self._is_pipe = path == STDIN or path.is_fifo()
         self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
-        is_pipe = path == STDIN or path.is_fifo()
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
@@ -91,9 +92,9 @@ class VideoSource:
             format=self._format or PLAIN,
             size=self._first.size,
             frame_count=self._expected_frames(),
-            audio=path if self._container.streams.audio and not is_pipe else None,
-            extras=path if has_more_than_frames_and_sound(self._container) and not is_pipe else None,
-            files=() if is_pipe else (path,),
+            audio=path if self._container.streams.audio and not self._is_pipe else None,
+            extras=path if has_more_than_frames_and_sound(self._container) and not self._is_pipe else None,
+            files=() if self._is_pipe else (path,),
         )
 
     def _open(self, raw: RawFrames | None) -> Frame:
@@ -115,8 +116,9 @@ class VideoSource:
             self._container.close()
             raise
         if first is None:
+            is_index_late = bool(self._is_pipe and self._stream.index_entries and not self._has_packets)
             self._container.close()
-            raise _undecodable_error(self._path)
+            raise _late_index_error(self._path) if is_index_late else _undecodable_error(self._path)
         return first
 
     @property
@@ -185,6 +187,7 @@ class VideoSource:
                     self.damage = self._find_cut_off(whole_packets, end_s)
                     return
                 self._timeline.place(packet)
+                self._has_packets = True
                 if packet.pts is not None and packet.time_base:
                     end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is not self._stream:
@@ -255,6 +258,14 @@ def _rotate(pixels: Pixels, rotation: int) -> Pixels:
     """Rotate by the display matrix: `rotation` in degrees, counter-clockwise."""
     code = _ROTATIONS.get(rotation % 360)
     return pixels if code is None else np.asarray(cv2.rotate(pixels, code), np.uint8)
+
+
+def _late_index_error(path: Path) -> InputError:
+    return InputError(
+        "index of the video is at its end, and a pipe cannot go back to the frames",
+        path,
+        hint="give the file by its name, or move the index first: ffmpeg -i IN -c copy -movflags +faststart OUT",
+    )
 
 
 def _undecodable_error(path: Path, reason: str | None = None) -> InputError:

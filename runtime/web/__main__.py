@@ -15,6 +15,8 @@ from runtime.address import Address
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED_NAMES, PROVIDERS, Provider, resolve_engine
 from runtime.errors import EngineError, UsageError
+from runtime.libraries import install_hint
+from runtime.parser import CommandParser
 from runtime.web.settings import Settings
 
 PAGE = Path(__file__).with_name("page.py")
@@ -23,7 +25,7 @@ _DEFAULT = Address("127.0.0.1", 8501)
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.web", description=__doc__)
+    parser = CommandParser("runtime.web", description=__doc__)
     add = parser.add_argument
     add(
         "--engine",
@@ -31,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="E",
         help="bundled engine or engine file that a visitor can choose; repeat it for several engines "
-        f"(default: {', '.join(BUNDLED_NAMES)})",
+        f"(default: all of {', '.join(BUNDLED_NAMES)})",
     )
     add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
     add(
@@ -55,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(address: Address, engines: list[Path], provider: Provider) -> NoReturn:
     """Replace this process with Streamlit; raises UsageError or EngineError before that."""
     if find_spec("streamlit") is None:
-        raise UsageError("Streamlit is not installed", hint="pip install 'deblur-toolkit[web]'")
+        raise UsageError("Streamlit is not installed", hint=install_hint("streamlit", "PIL"))
     for path in engines:
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - False for names that are too long
             raise EngineError("no such engine", path, hint=f"give a file, or one of {', '.join(BUNDLED_NAMES)}")
     _require_free(address)
     paths = tuple(str(path.resolve()) for path in engines)

@@ -6,7 +6,6 @@ the lines. It is started by the job queue, not by people, so it reports errors a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -22,6 +21,7 @@ from typing import TextIO
 from runtime.engines import DEFAULT_SIZE, PROVIDERS, Engine, Provider, open_engine
 from runtime.engines.timing import trial_frame
 from runtime.errors import DeblurError, is_out_of_memory
+from runtime.parser import CommandParser
 from runtime.web.job import restore_upload
 from runtime.web.messages import Job, Message
 from runtime.web.settings import Limits
@@ -39,7 +39,7 @@ def describe_error(error: Exception) -> Message:
 
 def main(arguments: list[str] | None = None) -> int:
     """Load the engines and run jobs until standard input ends; return an exit code if an engine cannot be opened."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.web.worker", description=__doc__)
+    parser = CommandParser("runtime.web.worker", description=__doc__)
     parser.add_argument("--engine", action="append", required=True, help="engine file; repeat it for several engines")
     parser.add_argument("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine")
     parser.add_argument(

@@ -37,7 +37,7 @@ def test_every_command_has_a_module(name: str) -> None:
 def test_every_command_prints_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
-    assert "usage: " in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"usage: deblur-bench {name} ")
 
 
 def test_a_command_gets_the_arguments_after_its_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +50,7 @@ def test_a_command_gets_the_arguments_after_its_name(capsys: pytest.CaptureFixtu
 def test_a_command_without_options_accepts_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([name, "--no-such-option"])
-    assert f"usage: deblur-bench {name}" in capsys.readouterr().err
+    assert f"see deblur-bench {name} --help" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"]])

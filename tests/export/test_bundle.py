@@ -591,3 +591,29 @@ def test_the_unit_for_systemd(board: Path, tmp_path: Path, capsys: pytest.Captur
             capture_output=True,
         )
         assert b"deblur.service" not in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [(("gate/",), "no test images in gate/blur"), (("gate/sharp/",), "no sharp partner"), (("gate/blur/",), "no test")],
+    ids=str,
+)
+def test_a_bundle_without_its_gate_is_an_input_error(
+    gone: tuple[str, ...], words: str, board: Path, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads(dict(members(first))["manifest.json"])
+    manifest["version"] = "2"
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.startswith(gone)}
+    kept = [(name, data) for name, data in members(first) if name in manifest["files"]]
+    path = pack_members(tmp_path / "gone.tar.zst", [("manifest.json", json.dumps(manifest).encode()), *kept])
+    assert install(path, board) == 3
+    assert words in capsys.readouterr().err
+    assert version(board) == "1.0.0"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 900 + "]" * 900, '{"files": []}'], ids=["deep", "flat", "list"])
+def test_a_manifest_of_odd_json_is_an_input_error(
+    text: str, board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install(pack_members(tmp_path / "odd.tar.zst", [("manifest.json", text.encode())]), board) == 3
+    assert "bundle is damaged (manifest.json: " in capsys.readouterr().err

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import runtime
 from runtime import EngineError, Pipeline, RunOptions, UsageError, open_engine, open_sink, open_source, restore
+from runtime.engines import open_backend, require_engine
+from runtime.spec import METADATA_KEY, EngineSpec
 from runtime.video import main, parse
-from tests.conftest import ROOT, make_image
+from tests.conftest import ROOT, make_image, write_engine
 from tests.runtime.conftest import UNGUARDED
 
 
@@ -52,6 +58,86 @@ def test_wrong_arrays_are_value_errors_that_say_what_is_expected(wrong: np.ndarr
         engine(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.zeros((512, 512, 3), np.uint8), r"got uint8\[512, 512, 3\]; a batch of one frame is frame\[np.newaxis\]"),
+        (np.zeros((1, 3, 64, 64), np.uint8), r"got uint8\[1, 3, 64, 64\]$"),
+        (np.zeros((1, 64, 64, 3), np.float32), r"got float32\[1, 64, 64, 3\]$"),
+        (np.zeros((0, 64, 64, 3), np.uint8), r"got uint8\[0, 64, 64, 3\]$"),
+        (None, "got NoneType$"),
+    ],
+    ids=["frame", "nchw", "float", "empty", "none"],
+)
+def test_engines_refuse_what_is_no_batch(wrong: np.ndarray, words: str, invert: Path) -> None:
+    for engine in (open_engine(invert, provider="cpu"), open_backend(invert, provider="cpu")):
+        for call in (engine.infer, engine.submit):
+            with pytest.raises(ValueError, match=rf"^expected uint8\[N, H, W, 3\] in BGR order, {words}"):
+                call(wrong)
+        engine.close()
+
+
+def test_an_image_that_opencv_could_not_read_is_a_value_error(invert: Path) -> None:
+    with pytest.raises(ValueError, match=r"got NoneType; cv2\.imread gives None"):
+        restore(None, engine=invert)
+
+
+@pytest.mark.parametrize("open_by_name", [open_engine, open_backend, require_engine])
+def test_bundled_names_work_wherever_an_engine_is_named(open_by_name: Callable[[str], object]) -> None:
+    engine = open_by_name("edge-m")
+    if engine is not None:
+        engine.close()
+    with pytest.raises(EngineError, match="no such engine: edge-x; "):
+        open_by_name("edge-x")
+
+
+@pytest.mark.parametrize("wrong", [{"provider": "gpu"}, {"mode": "fast"}, {"threads": -1}, {"threads": 10**6}], ids=str)
+def test_wrong_arguments_of_an_engine_are_usage_errors(wrong: dict[str, object], invert: Path) -> None:
+    for open_it in (open_engine, open_backend):
+        with pytest.raises(UsageError):
+            open_it(invert, **wrong)
+
+
+def test_an_fp16_engine_on_a_cpu_is_said_to_be_slow(tmp_path: Path) -> None:
+    for precision, count in (("fp16", 1), ("int8_cpu", 0)):
+        path = write_engine(tmp_path / f"{precision}.onnx")
+        model = onnx.load(path)
+        model.metadata_props.add(key=METADATA_KEY, value=EngineSpec(name="a", precision=precision).to_json())
+        onnx.save(model, path)
+        lines: list[str] = []
+        open_engine(path, provider="cpu", say=lines.append).close()
+        assert len([line for line in lines if "FP16" in line and "slower" in line]) == count
+
+
+def test_messages_of_the_interface_name_no_option_of_a_command() -> None:
+    """A hint may hold a whole command, `python -m ...` or `ffmpeg ...`; an option alone means nothing in a program."""
+    commands = (
+        "video.py",
+        "__main__.py",
+        "session.py",
+        "jobs.py",
+        "resume.py",
+        "report.py",
+        "cli.py",
+        "worker.py",
+        "cluster.py",
+        "gate.py",
+    )
+    found = []
+    for path in sorted((ROOT / "runtime").rglob("*.py")):
+        if path.name in commands or path.parent.name in {"batch", "install", "monitor", "web"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and str(getattr(node.func, "id", "")).endswith("Error"):
+                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+                found += [
+                    f"{path.name}:{node.lineno} {text}"
+                    for text in texts
+                    if isinstance(text, str) and re.search(r"(^| )--[a-z]", text) and "python -m" not in text
+                ]
+    assert found == []
+
+
 def test_restore_takes_an_engine_or_its_name(invert: Path) -> None:
     frame = make_image(61, 47)
     assert np.array_equal(restore(frame, engine=invert), 255 - frame)
@@ -61,8 +147,6 @@ def test_restore_takes_an_engine_or_its_name(invert: Path) -> None:
 
 
 def test_frames_outside_the_range_are_tiled(tmp_path: Path) -> None:
-    from tests.conftest import write_engine
-
     small = write_engine(tmp_path / "small.onnx", shape=("n", 64, 64, 3))
     frame = make_image(150, 90)
     with open_engine(small, provider="cpu") as engine:

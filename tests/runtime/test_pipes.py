@@ -100,3 +100,23 @@ def test_raw_frames_in(clip: Path, invert: Path, tmp_path: Path) -> None:
     assert [frame.pts_seconds for frame in open_source(str(tmp_path / "a.mp4"))] == pytest.approx(
         [index * 1001 / 30000 for index in range(9)], abs=1e-4
     )
+
+
+def test_an_mp4_with_its_index_at_the_end_cannot_be_piped(clip: Path, invert: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late.mp4"
+    write_clip(late, size=(320, 240), pts=[512 * index for index in range(60)], options={"movflags": "-faststart"})
+    assert late.read_bytes().index(b"moov") > late.read_bytes().index(b"mdat")
+    run_late = run("--engine", invert, "--source", "-", "--out", "null", stdin=late.read_bytes())
+    assert run_late.returncode == 3
+    assert run_late.stderr.decode() == (
+        "error: index of the video is at its end, and a pipe cannot go back to the frames: -; give the file by its "
+        "name, or move the index first: ffmpeg -i IN -c copy -movflags +faststart OUT\n"
+    )
+    early = tmp_path / "early.mp4"
+    write_clip(early, size=(320, 240), pts=[512 * index for index in range(60)], options={"movflags": "faststart"})
+    assert run("--engine", invert, "--source", "-", "--out", "null", stdin=early.read_bytes()).returncode == 0
+    content = early.read_bytes()
+    damaged = content[: content.index(b"mdat") + 4].ljust(len(content), b"\0")
+    run_damaged = run("--engine", invert, "--source", "-", "--out", "null", stdin=damaged)
+    assert run_damaged.returncode == 3
+    assert b"not a video that can be decoded" in run_damaged.stderr

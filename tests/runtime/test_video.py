@@ -88,7 +88,7 @@ def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:
         (["--engine", "{tmp}/none.onnx", "--source", "{clip}", "--out", "null"], 4, "no such engine"),
         (["--engine", "{tmp}/junk.mp4", "--source", "{clip}", "--out", "null"], 4, "unknown kind of engine"),
         (["--engine", "{tmp}", "--source", "{clip}", "--out", "null"], 4, "has no .onnx and no .plan file"),
-        (["--provider", "tensorrt", "--source", "{clip}", "--out", "null"], 4, "use --provider cpu"),
+        (["--provider", "tensorrt", "--source", "{clip}", "--out", "null"], 4, "use provider cpu"),
         (["--source", "{clip}", "--out", "{tmp}/zero.mp4"], 2, "output exists"),
         (["--source", "{clip}", "--out", "{tmp}/zero.mp4", "-n"], 2, "output exists"),
         (["--source", "{clip}", "--out", "{clip}", "-y"], 2, "output is the source"),

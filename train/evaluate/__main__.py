@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from runtime.errors import UsageError
+from runtime.parser import CommandParser
 from train.checkpoint import load_generator, load_recipe, weights_path
 from train.command import run_command
 from train.config import Recipe
@@ -44,7 +45,7 @@ class EvaluateOptions:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m train.evaluate`."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
+    parser = CommandParser("train.evaluate", description=__doc__)
     group = parser.add_argument_group("input")
     group.add_argument(
         "--checkpoint",

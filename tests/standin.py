@@ -163,6 +163,11 @@ class Context:
         self.shape = shape
         return not self.trt.refuse_shapes
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        assert name == self.session.get_outputs()[0].name
+        zeros = np.zeros(self.shape, np.uint8)
+        return self.session.run(None, {self.session.get_inputs()[0].name: zeros})[0].shape
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return True
@@ -191,6 +196,7 @@ class StandInTensorRt:
     __version__ = VERSION
     ILogger = Logger
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
+    DataType = SimpleNamespace(UINT8="tensor(uint8)", FLOAT="tensor(float)")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
     def __init__(self, cuda: HostCuda) -> None:
@@ -212,10 +218,12 @@ class StandInTensorRt:
             log.log(Logger.Severity.ERROR, f"magic tag does not match\n{error}")  # noqa: G004 - not of the module logging
             return None
         names = [session.get_inputs()[0].name, session.get_outputs()[0].name]
+        types = [session.get_inputs()[0].type, session.get_outputs()[0].type]
         return SimpleNamespace(
             num_io_tensors=2,
             get_tensor_name=names.__getitem__,
             get_tensor_mode=names.index,
+            get_tensor_dtype=dict(zip(names, types, strict=True)).__getitem__,
             device_memory_size_v2=1 << 20,
             create_runtime_config=self._config,
             create_execution_context=lambda config=None: Context(self, session),
@@ -255,7 +263,7 @@ def write_plan(onnx: Path, folder: Path, *, batch: int = 4, **changes: Any) -> P
     plan = folder / f"{onnx.stem}.plan"
     plan.write_bytes(content)
     fields = {
-        "engine": inspect(onnx),
+        "engine": changes.get("engine") or inspect(onnx),
         "batch": (1, batch),
         "flavour": "tensorrt-rtx",
         "version": VERSION,

@@ -228,10 +228,13 @@ def _require_loaded(path: Path, sidecar: Sidecar, engine: Any, log: Any) -> None
 
 
 def _tensor_names(trt: Any, engine: Any) -> tuple[str, str]:
-    """Return the names of the input and the output; raises EngineError if there are several."""
+    """Return the names of the input and the output; raises EngineError if there are several, or they are not uint8."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if name not in inputs]
     if len(inputs) != 1 or len(outputs) != 1:
         raise EngineError(f"expected one input and one output, got {names}", hint="build it from an exported engine")
+    types = [engine.get_tensor_dtype(name) for name in (*inputs, *outputs)]
+    if any(kind != trt.DataType.UINT8 for kind in types):
+        raise EngineError(f"expected uint8 frames, got {types}", hint="build it from an exported engine")
     return inputs[0], outputs[0]

@@ -97,6 +97,11 @@ class TensorRtSlot:
             raise EngineError(
                 f"plan refuses frames of shape {shape} ({self._log.reason()})", hint="build a plan for this shape"
             )
+        result_shape = tuple(self._context.get_tensor_shape(self._tensor_names[1]))
+        if result_shape != shape:  # it would be written beyond the buffer, or read as something else
+            raise EngineError(
+                f"plan returns {list(result_shape)} for {list(shape)}", hint="build it from another engine"
+            )
         self._queue()
         self._cuda.wait(self._stream)
         self.graph = self._cuda.capture(self._stream, self._queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ def sign(manifest: Path, key: Path) -> Path:
     """Sign a manifest with an SSH key and return the path of the signature next to it; raises UsageError."""
     process = _run_ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(manifest)])
     if process.returncode:
-        lines = process.stderr.decode().strip().splitlines()
+        lines = os.fsdecode(process.stderr).strip().splitlines()
         raise UsageError(f"cannot sign ({lines[-1] if lines else 'no reason given'})", key, hint="give an SSH key")
     return manifest.with_name(SIGNATURE)
 
@@ -36,7 +37,7 @@ def verify(content: bytes, signature: bytes | None, signers: Path, bundle: Path)
         file.write_bytes(signature)
         files = ["-f", str(signers), "-s", str(file)]
         search = _run_ssh_keygen(["-Y", "find-principals", *files])
-        signer = search.stdout.decode().split("\n")[0]
+        signer = os.fsdecode(search.stdout).split("\n")[0]
         command = ["-Y", "verify", *files, "-I", signer, "-n", NAMESPACE]
         if search.returncode or not signer or _run_ssh_keygen(command, content).returncode:
             raise InputError(f"bundle is not signed by anyone in {signers.name}", bundle, hint=hint)

@@ -78,7 +78,7 @@ def load_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=lambda: "-")  # or OpenSSL asks for it on the terminal
     except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or "not PEM"
+        reason = error.reason or "not PEM" if isinstance(error, ssl.SSLError) else error.strerror
         hint = "give --serve-cert and the --serve-key that belongs to it as PEM files, the key without a password"
         raise UsageError(f"certificate cannot be used ({reason})", certificate, hint=hint) from error
     return context

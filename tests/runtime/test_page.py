@@ -41,6 +41,10 @@ def read_colour(browser: selenium.Chrome, x: float, y: float = 0.5) -> np.ndarra
     return np.array(browser.execute_script(script, x, y)[:3])
 
 
+def is_loaded(browser: selenium.Chrome) -> bool:
+    return browser.execute_script("return document.readyState") == "complete"
+
+
 def count_drawn_frames(browser: selenium.Chrome) -> int:
     return int(browser.execute_script('return document.getElementById("frame").dataset.frame || 0'))
 
@@ -129,11 +133,11 @@ def test_page_with_a_token_asks_for_it_once(browser: selenium.Chrome) -> None:
         stack.callback(BackgroundRun(server, source, InvertingEngine()).stop)
         source.send_frame()
         browser.get(server.url)
-        for token in ("wrong", "a-token-of-the-tests"):
+        for token, place in (("wrong", f"{server.url}login"), ("a-token-of-the-tests", server.url)):
             browser.find_element(By.ID, "token").send_keys(token)
             browser.find_element(By.TAG_NAME, "button").click()
+            wait_until(lambda place=place: browser.current_url == place and is_loaded(browser))
         wait_until(lambda: count_drawn_frames(browser) == 1)
-        assert browser.current_url == server.url
         browser.get(server.url)
         wait_until(lambda: count_drawn_frames(browser) == 1)
         assert read_text(browser, "name") == "front door"

@@ -18,6 +18,7 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.watched import WatchedEngine
 from runtime.errors import EngineError
 from runtime.sources import open_source
+from runtime.spec import EngineSpec
 from runtime.video import main
 from tests.conftest import make_image, write_clip, write_engine
 from tests.rig import wait_until
@@ -199,6 +200,29 @@ def test_a_bad_engine_ends_no_stream(
     for name in names:
         source, out = (list(open_source(str(tmp_path / file))) for file in (f"{name}.mp4", f"{name}_out.mp4"))
         assert [frame.pixels.shape for frame in out] == [frame.pixels.shape for frame in source]
+
+
+@pytest.mark.parametrize("kind", ["shape", "type"])
+def test_new_plan_with_another_shape_or_type_is_not_used(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    stand_ins = install_stand_in(monkeypatch)
+    plan = write_plan(path, tmp_path)
+    messages: list[str] = []
+    engine = WatchedEngine(plan, lambda: TensorRtEngine(plan), say=messages.append)
+    frame = make_image(32, 24)[None]
+    assert np.array_equal(engine.infer(frame), 255 - frame)
+    (tmp_path / "new").mkdir()
+    bad = tmp_path / "new" / "engine.onnx"
+    write_cropping_engine(bad) if kind == "shape" else write_engine(bad, kind=TensorProto.FLOAT)
+    fresh = write_plan(bad, tmp_path / "new", engine=EngineSpec(name="engine"))
+    replace(plan.with_name(plan.name + ".json"), fresh.with_name(fresh.name + ".json"))
+    replace(plan, fresh)
+    expected = "plan returns [1, 8, 32, 3] for [1, 24, 32, 3]" if kind == "shape" else "expected uint8 frames, got "
+    for result in until(lambda: any(expected in message for message in messages), engine, frame):
+        assert np.array_equal(result, 255 - frame)
+    engine.close()
+    assert all(cuda.closed for cuda, _ in stand_ins)
 
 
 def test_submitted_batches_are_finished_by_the_old_engine(

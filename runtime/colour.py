@@ -91,10 +91,13 @@ def video_frame_from_bgr(pixels: Pixels, *, pixel_format: str, colour: ColourTag
 
     The frame has all tags of `colour`; primaries and transfer function are those of the pixels, which do not change.
     """
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24").reformat(
+    matrix = _swscale_matrix(colour.matrix)
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="bgr24")
+    rgb.colorspace = matrix  # PyAV 17 knows no name for BT.2020, and takes the matrix of this frame instead
+    frame = rgb.reformat(
         format=pixel_format,
         src_color_range=ColorRange.JPEG,
-        dst_colorspace=_swscale_matrix(colour.matrix),
+        dst_colorspace=matrix,
         dst_color_range=colour.range,
         interpolation=_FROM_RGB,
     )

@@ -19,9 +19,8 @@ from runtime.colour import video_frame_from_bgr
 from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
-from runtime.sinks.audio import AudioCopy
+from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
-from runtime.sinks.extras import Extras
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
 
@@ -54,8 +53,7 @@ class VideoSink:
         self._warnings: list[str] = []
         self._scaled = 0
         self._container: av.container.OutputContainer | None = None
-        self._audio: AudioCopy | None = None
-        self._extras: Extras | None = None
+        self._copies: Copies | None = None
         self._file = PendingFile(path)
         self._before = path.with_name(f"{path.stem}.before{path.suffix}")
         """The unfinished file of an earlier run, while its chunks are copied."""
@@ -68,8 +66,7 @@ class VideoSink:
         """Sentences about the size, sound that was left out, and frames that were scaled or moved."""
         scaled = [f"{self._scaled} frames changed size and were scaled to the first"] if self._scaled else []
         moved = [f"{self._times.moved} frames were moved to a later millisecond"] if self._times.moved else []
-        copies = [copy for copy in (self._audio, self._extras) if copy]
-        return self._warnings + [warning for copy in copies for warning in copy.warnings] + scaled + moved
+        return self._warnings + (self._copies.warnings if self._copies else []) + scaled + moved
 
     def resume(self, start: Fraction) -> int:
         """Take over an unfinished file of the same job and return the number of source frames that it holds.
@@ -200,28 +197,21 @@ class VideoSink:
         self._has_started = True
         if read_job(self._file.partial) != self._job:  # this run replaces what another job left
             self._remove_traces()
-        options = _container_options(self._path, self._source)
-        delay = self._delay_ticks * self._source.time_base
-        extras = Extras(self._source.extras, delay=delay) if self._source.extras else None
-        if extras:
-            options["movflags"] = options.get("movflags", "") + extras.movflags(self._path.suffix.lower())
+        copies = Copies(self._source, delay=self._delay_ticks * self._source.time_base)
+        options = copies.extend_options(_container_options(self._path, self._source), self._path.suffix.lower())
         container = av.open(str(self._file.partial), "w", options=options)
         self._stream = container.add_stream("libx264", rate=self._source.frame_rate)
         self._stream.time_base = self._source.time_base
         self._encoder.configure(self._stream.codec_context, width, height)  # only describes the stream
         self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
-        audio = AudioCopy(self._source.audio, container, delay=delay) if self._source.audio else None
         try:
-            if extras:
-                extras.describe(container, self._stream)
+            copies.describe(container, self._stream)
             container.start_encoding()
         except BaseException:  # FFmpeg crashes if anything is written after a header that failed
-            for copy in (audio, extras):
-                if copy:
-                    copy.close()
+            copies.close()
             container.close()
             raise
-        self._container, self._audio, self._extras = container, audio, extras
+        self._container, self._copies = container, copies
         if self._job:
             write_job(self._file.partial, self._job)
 
@@ -245,7 +235,8 @@ class VideoSink:
             assert packet.time_base
             seconds = self._decoding_times.next()
             packet.stream, packet.dts = self._stream, math.floor(seconds / packet.time_base)
-            self._copy_until(float(seconds))
+            if self._copies:
+                self._copies.copy_until(float(seconds))
             self._container.mux(packet)
 
     def _finish(self, *, with_rest_of_sound: bool) -> None:
@@ -254,19 +245,12 @@ class VideoSink:
         try:
             if not self._has_failed:  # frames after a missing one would be written otherwise
                 self._mux(self._encoder.end_chunk())
-            if with_rest_of_sound:
-                self._copy_until(None)
+            if with_rest_of_sound and self._copies:
+                self._copies.copy_until(None)
         finally:
-            for copy in (self._audio, self._extras):
-                if copy:
-                    copy.close()
+            if self._copies:
+                self._copies.close()
             self._container.close()
-
-    def _copy_until(self, seconds: float | None) -> None:
-        """Write the sound and the further tracks up to a time in seconds; None writes all that is left."""
-        for copy in (self._audio, self._extras):
-            if copy:
-                copy.copy_until(seconds)
 
 
 def _pts(packet: Packet[Any]) -> int:

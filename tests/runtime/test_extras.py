@@ -175,6 +175,14 @@ def test_a_resumed_job_has_the_same_extras(suffix: str, rich: dict[str, Path], t
     assert chapters_of(tmp_path / f"resumed{suffix}") == chapters_of(tmp_path / f"whole{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_pyav_complains_about_no_option(
+    suffix: str, rich: dict[str, Path], invert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(rich[".mkv"], tmp_path / f"out{suffix}", invert) == 0
+    assert caplog.messages == []
+
+
 def test_segments_say_what_they_leave_out(
     rich: dict[str, Path], invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

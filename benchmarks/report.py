@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scaling
+from benchmarks.harness.markdown import join_lines
 from benchmarks.harness.results import RESULTS, read_results
 from benchmarks.latency import table as latency_table
 from benchmarks.peers import table as peers_table
@@ -34,6 +35,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "scaling": ("Scaling", scaling.format_tables),
 }
 """Heading and formatter of each kind of result file, in the order of the page."""
+_MAX_LABEL = 60
+"""Largest number of characters of a label; a longer one would leave no room for the plot."""
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
@@ -51,7 +54,8 @@ def render_markdown(documents: Sequence[Document]) -> str:
     for kind, (heading, format_tables) in SECTIONS.items():
         for document in documents:
             if document["kind"] == kind:
-                origin = f"Device {document['machine']['device']}, {document['made_at']}: `{document['command']}`"
+                command = join_lines(document["command"])
+                origin = f"Device {document['machine']['device']}, {document['made_at']}: `{command}`"
                 parts += [f"## {heading}", origin, format_tables(document["results"])]
     return "\n\n".join(parts) + "\n"
 
@@ -65,13 +69,13 @@ def _describe_machine(machine: Mapping[str, Any]) -> str:
     if machine["jetson"]:
         facts.append(f"Jetson {machine['jetson']['release']}, power mode {machine['jetson']['power_mode']}")
     facts += [machine["os"], f"kernel {machine['kernel']}", f"Python {machine['python']}", packages]
-    return f"**{machine['device']}**: {'; '.join(facts)}."
+    return join_lines(f"**{machine['device']}**: {'; '.join(facts)}.")
 
 
 def render_html(documents: Sequence[Document]) -> str:
     """Return the Markdown and the plots as one HTML file; raise UsageError if the package markdown is missing."""
     try:
-        from markdown import markdown  # noqa: PLC0415 - an optional package
+        from benchmarks.harness.plain_markdown import convert_to_html  # noqa: PLC0415 - needs an optional package
     except ImportError as error:
         raise UsageError("a page needs the package markdown", hint=install_hint("markdown")) from error
     by_device: dict[str, list[Document]] = {}
@@ -83,7 +87,7 @@ def render_html(documents: Sequence[Document]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Benchmarks</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(head.removeprefix('# '))}</h1>{plots}{markdown(tables, extensions=['tables'])}"
+        f"<h1>{html.escape(head.removeprefix('# '))}</h1>{plots}{convert_to_html(tables)}"
         "</body></html>\n"
     )
 
@@ -104,7 +108,7 @@ def plot_pareto(documents: Sequence[Document]) -> str:
         return ""
     figure, axes = _create_figure(5)
     for (milliseconds, psnr_db, name), marker in zip(points, itertools.cycle("osD^vPX*<>"), strict=False):
-        axes.plot(milliseconds, psnr_db, marker, markersize=8, label=name)
+        axes.plot(milliseconds, psnr_db, marker, markersize=8, label=_format_label(name))
     axes.axhline(qualities[0]["blurred"]["psnr_db"], color="#b45309", linewidth=1, label="blurred input")
     title = f"Quality and time, {documents[0]['machine']['device']}"
     axes.set(xscale="log", xlabel="median time (ms/frame)", ylabel="PSNR (dB)", title=title)
@@ -131,12 +135,19 @@ def plot_latency(documents: Sequence[Document]) -> str:
         axes.hlines(row, host["min_ms"], host["max_ms"], color="#9aa4ae", linewidth=1)
         axes.hlines(row, host["min_ms"], host["p90_ms"] or host["max_ms"], color="#1668c7", linewidth=5)
         axes.plot(host["p50_ms"], row, "|", color="#000", markersize=14)
-    axes.set_yticks(range(len(engines)), [name for name, _ in engines], fontsize=9)
+    axes.set_yticks(range(len(engines)), [_format_label(name) for name, _ in engines], fontsize=9)
     title = f"Latency, {documents[0]['machine']['device']}"
     label = "host latency (ms/frame): thin line from minimum to maximum, bar up to p90, mark at the median"
     axes.set(xscale="log", xlabel=label, title=title)
     axes.invert_yaxis()
     return _to_svg(figure)
+
+
+def _format_label(name: str) -> str:
+    """Return a name on one short line for a plot, without formulas (`$`) and without the first `_` that hides it."""
+    label = join_lines(name).removeprefix("_")
+    short = label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 3]}..."
+    return short.replace("$", r"\$")
 
 
 def _create_figure(height_in: float) -> tuple[Any, Any]:

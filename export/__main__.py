@@ -14,20 +14,22 @@ from typing import get_args
 
 from calib_data import CALIBRATION, HELD_OUT
 from export.config import ExportConfig, Method
+from export.former import FormerExport, read_former_export
 from export.plan.options import add_plan_options, read_plan_config
 from export.publish import (
+    PARETO,
     REPORT_JSON,
     REPORT_MARKDOWN,
+    STEPS,
     compute_inputs_digest,
     compute_tools_digest,
+    find_config,
     find_weights,
-    is_unchanged,
+    prepare_folder,
     publish,
-    read_report,
-    refuse_regression,
 )
 from export.step_cache import StepCache
-from runtime.cli import run_cli
+from runtime.cli import run_cli, say
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import import_tensorrt
 from runtime.errors import InputError, UsageError
@@ -35,7 +37,6 @@ from runtime.files import output_error
 from runtime.parser import CommandParser
 from runtime.spec import Precision
 
-_STEPS = ".steps"
 _TIMING_CACHE = ".timing.cache"
 _PRECISIONS: tuple[Precision, ...] = tuple(name for name in get_args(Precision) if name != "unknown")
 _EPILOG = """\
@@ -45,6 +46,8 @@ steps of the chain, described in docs/export.md:
   to_bgr_order             weights of RGB networks reordered for BGR frames
   convert_to_fp16          half precision
   calibrate_ranges         range of every tensor on the calibration frames
+  choose_calibration_method
+                           method that agrees best with the float network
   measure_layer_losses     loss of each layer when only that layer is quantised
   quantize_within_budget   quantize_int8 with as many layers as the budget allows
   replace_depth_to_space   pixel shuffles as moves of whole rows, for int8_cpu
@@ -60,6 +63,8 @@ class ExportOptions:
 
     checkpoint: Path
     out: Path
+    overwrite: bool
+    """Replace files in `out` that no export wrote."""
     config: ExportConfig
 
 
@@ -74,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("input and output").add_argument
     files("checkpoint", type=Path, metavar="RUN", help="folder that python -m train wrote")
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
+    files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")
     files("--name", default="deblur", help="name of the engines, as in NAME_fp32.onnx (default: deblur)")
     add = parser.add_argument_group("precision and calibration").add_argument
     precisions = ",".join(_PRECISIONS)
@@ -89,7 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--calib-method",
         choices=("auto", *get_args(Method)),
         default="auto",
-        help="calibration method; auto tries all and uses the one that loses least (default: auto)",
+        help="calibration method; auto tries all and uses the one that agrees best with the float network "
+        "(default: auto)",
     )
     add = parser.add_argument_group("measurement").add_argument
     add(
@@ -143,49 +150,56 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
         plan=plan,
         timing_cache=namespace.out / _TIMING_CACHE,
     )
-    return ExportOptions(namespace.checkpoint, namespace.out, config)
+    return ExportOptions(namespace.checkpoint, namespace.out, namespace.overwrite, config)
 
 
-def export(options: ExportOptions) -> str:
-    """Make, verify and publish engines; return the text of `report.md`.
+def export(options: ExportOptions, former: FormerExport) -> str:
+    """Make, verify and publish engines in place of those of `former`; return the text of `report.md`.
 
     Nothing is published if a check fails. Raises EngineError or InputError.
     """
     # Importing torch takes seconds, which an export with unchanged inputs does not need.
     from export.chain import Chain  # noqa: PLC0415
-    from export.report import PARETO, build_report, draw_pareto, format_markdown  # noqa: PLC0415
+    from export.report import build_report, draw_pareto, format_markdown  # noqa: PLC0415
 
     out, config = options.out, options.config
-    before = read_report(out)
-    cache = StepCache(out / _STEPS, base=compute_tools_digest())
-    chain = Chain(options.checkpoint, config, cache)
+    cache = StepCache(out / STEPS, base=compute_tools_digest())
+    chain = Chain(options.checkpoint, config, cache, former=former)
+    not_compared = "" if config.force else former.explain_missing_comparison(chain.pairs_sha256)
+    if not_compared:
+        say(f"note: a worse model is not refused: {not_compared}: {out}")
     inputs_sha256 = compute_inputs_digest(options.checkpoint, config)
     result = chain.run()
-    report = build_report(result, inputs_sha256=inputs_sha256, pairs_sha256=chain.pairs_sha256)
-    if not config.force:
-        refuse_regression(report, before, out)
+    report = build_report(
+        result, inputs_sha256=inputs_sha256, pairs_sha256=chain.pairs_sha256, not_compared=not_compared
+    )
     cache.remove_unused()
-    text = format_markdown(result, cpu=platform.processor() or platform.machine())
+    cpu = platform.processor() or platform.machine()
+    text = format_markdown(result, cpu=cpu, not_compared=not_compared)
     engines = result.list_files()
     with tempfile.TemporaryDirectory() as folder:
         pareto = Path(folder) / PARETO
         draw_pareto(result, pareto)
         files = engines | {PARETO: pareto.read_bytes(), REPORT_MARKDOWN: text.encode()}
     files[REPORT_JSON] = f"{json.dumps(report, indent=1)}\n".encode()
-    publish(out, files, obsolete=before.get("files", {}).keys() - engines.keys())
+    publish(out, files, obsolete=former.files.keys() - engines.keys())
     return text
 
 
 def run(options: ExportOptions) -> int:
     """Export unless the output is up to date, and print the report; raises DeblurError."""
+    checkpoint = options.checkpoint
+    former = read_former_export(options.out)
     try:
-        if find_weights(options.checkpoint).exists() and is_unchanged(
-            options.out, compute_inputs_digest(options.checkpoint, options.config)
+        if (
+            find_weights(checkpoint).exists()
+            and find_config(checkpoint).exists()
+            and former.is_unchanged(compute_inputs_digest(checkpoint, options.config))
         ):
             print(f"nothing has changed: {options.out}")
             return 0
-        options.out.mkdir(parents=True, exist_ok=True)
-        print(export(options))
+        prepare_folder(options.out, options.config, overwrite=options.overwrite)
+        print(export(options, former))
     except OSError as error:
         raise output_error(options.out, error) from error
     return 0

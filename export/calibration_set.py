@@ -1,4 +1,4 @@
-"""Calibration frames of an export, as images and as inputs of the core."""
+"""Calibration frames of an export, as images and as inputs of the core, and the frames that compare the methods."""
 
 from __future__ import annotations
 
@@ -14,23 +14,53 @@ from export.step_cache import compute_digest
 from runtime.frame import Pixels
 
 CALIBRATION_FRAMES = 16
+COMPARISON_FRAMES = 16
+"""Largest number of frames that calibration methods are compared on."""
+MIN_COMPARISON_FRAMES = 4
+"""With fewer frames left, the methods are compared on all frames, those of the calibration too."""
 
 
 class CalibrationSet:
-    """Frames selected for calibration; they are read at the first use. Raises what `read_frames` raises."""
+    """Frames selected for calibration, and others to compare methods on, from one folder or video.
+
+    They are read at the first use. Raises what `read_frames` raises.
+    """
 
     def __init__(self, path: Path, network: Network, core: onnx.ModelProto) -> None:
         self._path, self._network, self._core = path, network, core
 
-    @cached_property
+    @property
     def frames(self) -> list[Pixels]:
-        """Selected frames, uint8[H, W, 3] BGR."""
-        return select_frames(read_frames(self._path), CALIBRATION_FRAMES)
+        """Frames selected for calibration, uint8[H, W, 3] BGR."""
+        return self._parts[0]
+
+    @property
+    def comparison_frames(self) -> list[Pixels]:
+        """Frames to compare calibration methods on, uint8[H, W, 3] BGR: not those that the export reports on."""
+        return self._parts[1]
+
+    @cached_property
+    def _parts(self) -> tuple[list[Pixels], list[Pixels]]:
+        frames = read_frames(self._path)
+        selected = select_frames(frames, CALIBRATION_FRAMES)
+        others = [frame for frame in frames if not any(frame is one for one in selected)]
+        enough = others if len(others) >= MIN_COMPARISON_FRAMES else frames
+        return selected, select_frames(enough, COMPARISON_FRAMES)
 
     @cached_property
     def sha256(self) -> str:
-        return compute_digest(*(frame.tobytes() for frame in self.frames))
+        """Digest of the calibration frames."""
+        return _compute_frames_digest(self.frames)
+
+    @cached_property
+    def comparison_sha256(self) -> str:
+        """Digest of the frames to compare methods on."""
+        return _compute_frames_digest(self.comparison_frames)
 
     def compute_inputs(self) -> list[Nchw]:
         """Return the frames as the core receives them, float32[1, C, H, W] each."""
         return compute_core_inputs(self._network.wrap(self._core), self._core.graph.input[0].name, self.frames)
+
+
+def _compute_frames_digest(frames: list[Pixels]) -> str:
+    return compute_digest(*(frame.tobytes() for frame in frames))

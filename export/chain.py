@@ -11,6 +11,7 @@ import torch
 from export.calibration_set import CalibrationSet
 from export.config import ExportConfig
 from export.evaluator import Evaluator
+from export.former import FormerExport
 from export.graph.channel_order import to_bgr_order
 from export.graph.fuse import fuse_convolutions
 from export.graph.macs import count_macs_per_pixel
@@ -47,17 +48,25 @@ _SEPARATOR = b"\0"
 class Chain:
     """One export: its inputs, its steps, and their results."""
 
-    def __init__(self, checkpoint: Path, config: ExportConfig, cache: StepCache) -> None:
-        """Load network and pairs; raises EngineError or InputError if they cannot be read or used."""
-        self._config, self._steps = config, cache
-        self._network = load_network(checkpoint)
-        self._cache = NetworkCache(cache, self._network)
-        self._evaluator = Evaluator(self._network, list(read_pairs(config.pairs)))
-        self._blurred = measure_blurred(self._evaluator.pairs)
-        self.pairs_sha256 = compute_folder_digest(config.pairs)
+    def __init__(self, checkpoint: Path, config: ExportConfig, cache: StepCache, *, former: FormerExport) -> None:
+        """Load network and pairs; raises EngineError or InputError if they cannot be read or used.
+
+        `former`: the export that the new one replaces.
+        """
+        self._config, self._steps, self._former = config, cache, former
+        with cache.progress.step("read_pairs"):
+            self._network = load_network(checkpoint)
+            self._cache = NetworkCache(cache, self._network)
+            self._evaluator = Evaluator(self._network, list(read_pairs(config.pairs)))
+            self._blurred = measure_blurred(self._evaluator.pairs)
+            self.pairs_sha256 = compute_folder_digest(config.pairs)
 
     def run(self) -> ExportResult:
-        """Make and verify all engines; raises EngineError if one exceeds its budget, unless `config.force` is set."""
+        """Make and verify all engines.
+
+        Unless `config.force` is set, raises EngineError if one exceeds its budget, or is worse than the one that it
+        replaces.
+        """
         generator = self._network.generator
         exported = self._cache.get_model("export_to_onnx", {}, lambda: export_to_onnx(generator))
         self._core = self._cache.get_model("fuse_convolutions", {}, lambda: self._rewrite_graph(exported))
@@ -66,11 +75,13 @@ class Chain:
             count_macs_per_pixel(model, height=side, width=side) for model in (exported, self._core)
         )
         float_engine = create_restorer(self._network.wrap(self._core))
-        float_score = self._evaluator.score(float_engine)
+        with self._steps.progress.step("measure_score of the float network"):
+            float_score = self._evaluator.score(float_engine)
         require_agreement(float_score, min_db=MIN_AGREEMENT_DB, name=f"{self._config.name}_fp32")
         self._float_psnr_db = float_score.psnr_db
-        tile_losses_db = measure_tile_losses_db(float_engine, self._evaluator.pairs)
         engines = {precision: self._make_engine(precision) for precision in self._config.precisions}
+        with self._steps.progress.step("measure_tile_losses_db"):
+            tile_losses_db = measure_tile_losses_db(float_engine, self._evaluator.pairs)
         has_int8 = any(precision.startswith("int8") for precision in engines)
         return ExportResult(
             engines=engines,
@@ -121,9 +132,12 @@ class Chain:
             calibration_sha256 = self._int8.calibration_sha256
         model = self._network.wrap(core, keep_bytes=self._network.keeps_bytes(precision))
         restore = create_restorer(model)
-        score = self._evaluator.score(restore)
-        (latency_ms,) = median_ms_per_frame([RestorerEngine(restore)], trial_frame(_TIMED_SIZE))
+        with self._steps.progress.step(f"measure_score of {self._config.name}_{precision}"):
+            score = self._evaluator.score(restore)
+            (latency_ms,) = median_ms_per_frame([RestorerEngine(restore)], trial_frame(_TIMED_SIZE))
         spec = self._describe_engine(precision, score, float_layers, calibration_sha256)
+        if not self._config.force:
+            self._former.refuse_regression(spec, pairs_sha256=self.pairs_sha256)
         onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
         return Engine(model.SerializeToString(deterministic=True), spec, score, latency_ms)
 

@@ -1,4 +1,4 @@
-"""Steps from the float core to INT8 cores: calibrate, measure every layer, quantise within the budget."""
+"""Steps from the float core to INT8 cores: calibrate, choose the method, measure layers, quantise within the budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from functools import cached_property
 from typing import get_args
 
+import numpy as np
 import onnx
 
 from export.calibration_set import CalibrationSet
@@ -18,7 +19,9 @@ from export.quantization.precision import Layout, Ranges, list_convolutions, qua
 from export.quantization.sensitivity import measure_layer_losses, quantize_within_budget
 from export.result import Calibration
 from export.step_cache import compute_digest
-from export.verify import crop_centre
+from export.verify import create_restorer, crop_centre
+from runtime.frame import Pixels
+from runtime.metrics import IDENTICAL_DB, psnr_db
 
 SENSITIVITY_PX = 192
 """Side to which images are cropped while every layer is measured alone."""
@@ -62,7 +65,11 @@ class Int8Chain:
         layers = self._cache.get_json(
             f"quantize_within_budget_{layout}",
             self._measurement_inputs | {"budget_db": budget_db},
-            lambda: sorted(quantize_within_budget(losses_db, build, measure, budget_db=budget_db).layers),
+            lambda: sorted(
+                quantize_within_budget(
+                    losses_db, build, measure, budget_db=budget_db, count=self._cache.progress.count
+                ).layers
+            ),
         )
         return build(frozenset(layers)), len(layers)
 
@@ -73,16 +80,12 @@ class Int8Chain:
 
     def describe(self) -> Calibration:
         """Return what was measured on the way."""
-        return Calibration(self._method, self._method_losses_db, self._layer_losses_db)
-
-    @property
-    def _calibration_inputs(self) -> dict[str, object]:
-        return {"frames": self._frames.sha256, "method": self._config.calibration_method}
+        return Calibration(self._method, self._agreements_db, self._layer_losses_db)
 
     @property
     def _measurement_inputs(self) -> dict[str, object]:
         """Inputs of steps that measure losses, which depend on the pairs too."""
-        return self._calibration_inputs | {"pairs": self._pairs_sha256}
+        return {"frames": self._frames.sha256, "method": self._method, "pairs": self._pairs_sha256}
 
     @cached_property
     def _ranges_by_method(self) -> dict[Method, Ranges]:
@@ -94,26 +97,42 @@ class Int8Chain:
     def _calibrate(self, method: Method) -> Ranges:
         ranges = self._cache.get_json(
             f"calibrate_ranges_{method}",
-            self._calibration_inputs,
+            {"frames": self._frames.sha256},
             lambda: calibrate_ranges(self._core, self._frames.compute_inputs(), method),
         )
         return {name: (low, high) for name, (low, high) in ranges.items()}
 
     @cached_property
-    def _method_losses_db(self) -> dict[str, float]:
-        """Loss of a completely quantised core by method; empty if there is no choice."""
-        if len(self._ranges_by_method) == 1:
-            return {}
-        losses_db: dict[str, float] = {}
-        for method, ranges in self._ranges_by_method.items():
-            model = quantize_int8(self._core, ranges, "int8", layers=list_convolutions(self._core))
-            losses_db[method] = self._float_psnr_db - self._evaluator.score_core(model).psnr_db
-        return losses_db
+    def _method(self) -> Method:
+        """Method whose core agrees best with the float core.
+
+        The pairs have no part in the choice: engines are reported on them, and would look better than they are.
+        """
+        return max(self._ranges_by_method, key=lambda method: self._agreements_db.get(method, 0.0))
 
     @cached_property
-    def _method(self) -> Method:
-        """Method that loses least."""
-        return min(self._ranges_by_method, key=lambda method: self._method_losses_db.get(method, 0.0))
+    def _agreements_db(self) -> dict[str, float]:
+        """PSNR of a completely quantised core against the float core by method; empty if there is no choice."""
+        if len(self._ranges_by_method) == 1:
+            return {}
+        agreements_db: dict[str, float] = self._cache.get_json(
+            "choose_calibration_method",
+            {"frames": self._frames.sha256, "comparison_frames": self._frames.comparison_sha256},
+            self._measure_agreements,
+        )
+        return agreements_db
+
+    def _measure_agreements(self) -> dict[str, float]:
+        frames = self._frames.comparison_frames
+        float_outputs = _restore_all(self._network.wrap(self._core), frames)
+        agreements_db: dict[str, float] = {}
+        for method, ranges in self._ranges_by_method.items():
+            model = quantize_int8(self._core, ranges, "int8", layers=list_convolutions(self._core))
+            outputs = _restore_all(self._network.wrap(model), frames)
+            pairs = zip(outputs, float_outputs, strict=True)
+            agreements_db[method] = float(np.mean([min(psnr_db(*pair), IDENTICAL_DB) for pair in pairs]))
+            self._cache.progress.count(len(agreements_db), len(self._ranges_by_method))
+        return agreements_db
 
     @cached_property
     def _layer_losses_db(self) -> dict[str, float]:
@@ -138,4 +157,9 @@ class Int8Chain:
         def measure(model: onnx.ModelProto) -> float:
             return float_psnr_db - evaluator.score_core(model).psnr_db
 
-        return measure_layer_losses(layers, build, measure)
+        return measure_layer_losses(layers, build, measure, count=self._cache.progress.count)
+
+
+def _restore_all(model: onnx.ModelProto, frames: list[Pixels]) -> list[Pixels]:
+    restore = create_restorer(model)
+    return [restore(frame[np.newaxis])[0] for frame in frames]

@@ -13,6 +13,7 @@ import onnx
 import torch
 
 from export.graph.pixel_interface import add_pixel_interface
+from export.progress import Progress
 from export.step_cache import StepCache, compute_digest
 from export.torch_to_onnx import get_view
 from runtime.frame import Pixels
@@ -64,6 +65,11 @@ class NetworkCache:
         self._cache = cache
         settings = {name: network.settings[name] for name in ("generator", "options")}
         self._base_inputs: dict[str, object] = {"weights": network.weights_sha256, "network": settings}
+
+    @property
+    def progress(self) -> Progress:
+        """Progress of the export."""
+        return self._cache.progress
 
     def get_model(
         self, step: str, inputs: dict[str, object], compute: Callable[[], onnx.ModelProto]

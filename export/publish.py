@@ -1,25 +1,23 @@
-"""Publishing of an export: whether one is needed, whether it may replace the one before, and all files at once."""
+"""Publishing of an export: what it depends on, whether its folder can take the files, and all files at once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from export.config import ExportConfig
 from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
-from runtime.errors import EngineError
+from runtime.errors import OutputError, UsageError
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "generator.safetensors"
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
-MAX_REGRESSION_DB = 0.005
-"""PSNR by which a new model may be worse than the one that it replaces, because of rounding."""
+PARETO = "pareto.png"
+STEPS = ".steps"
+"""Folder of the step cache."""
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -28,9 +26,13 @@ def find_weights(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.suffix == ".safetensors" else checkpoint / WEIGHTS
 
 
+def find_config(checkpoint: Path) -> Path:
+    """Return the settings of a checkpoint, next to its weights."""
+    return find_weights(checkpoint).with_name("config.json")
+
+
 def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     """Return the digest of everything that an export depends on: weights, frames, settings, versions, and our code."""
-    weights = find_weights(checkpoint)
     settings = (
         config.name,
         config.precisions,
@@ -41,8 +43,8 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     )
     plans = (config.plan, describe_machine(config.plan.flavour)) if config.plan else ()
     return compute_digest(
-        weights.read_bytes(),
-        weights.with_name("config.json").read_bytes(),
+        find_weights(checkpoint).read_bytes(),
+        find_config(checkpoint).read_bytes(),
         compute_folder_digest(config.calibration),
         compute_folder_digest(config.pairs),
         repr(settings),
@@ -58,36 +60,31 @@ def compute_tools_digest() -> str:
     return compute_digest(*code, *(version(name) for name in _PACKAGES))
 
 
-def is_unchanged(out: Path, inputs_sha256: str) -> bool:
-    """Return whether a folder holds the undamaged files of an export with the same inputs."""
-    before = read_report(out)
-    if before.get("inputs_sha256") != inputs_sha256:
-        return False
-    files = [(out / name, sha256) for name, sha256 in before["files"].items()]
-    return all(path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in files)
+def list_names(config: ExportConfig) -> list[str]:
+    """Return the names of the files that an export publishes; those of plans only if it builds plans."""
+    engines = [f"{config.name}_{precision}" for precision in config.precisions]
+    names = [f"{engine}.onnx" for engine in engines]
+    if config.plan:
+        names += [f"{engine}{suffix}" for engine in engines for suffix in (".plan", ".plan.json")]
+    return [*names, PARETO, REPORT_MARKDOWN, REPORT_JSON]
 
 
-def read_report(out: Path) -> dict[str, Any]:
-    """Return `report.json` of an earlier export, or an empty dictionary if it is missing or unreadable."""
-    try:
-        report = json.loads((out / REPORT_JSON).read_text())
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
+def prepare_folder(out: Path, config: ExportConfig, *, overwrite: bool) -> None:
+    """Create the output folder, and check before the first step that the files can be published in it.
 
-
-def refuse_regression(report: dict[str, Any], before: dict[str, Any], out: Path) -> None:
-    """Raise EngineError if an engine of an earlier export in `out` is better than the new one on the same pairs."""
-    if before.get("pairs_sha256") != report["pairs_sha256"]:
-        return
-    for name in report["engines"].keys() & before["engines"].keys():
-        old_db, new_db = (entry["engines"][name]["spec"]["psnr_db"] for entry in (before, report))
-        if new_db < old_db - MAX_REGRESSION_DB:
-            raise EngineError(
-                f"the new {name} engine is worse than the one it would replace ({new_db:.3f} dB, was {old_db:.3f} dB)",
-                out,
-                hint="keep the old engines, give another --out, or add --force",
-            )
+    Raises UsageError if one exists in a folder that no export has used, unless `overwrite` is set; OutputError if
+    there is a folder of its name; OSError if nothing can be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass
+    existing = [out / name for name in list_names(config) if (out / name).exists()]
+    for path in existing:
+        if path.is_dir():
+            raise OutputError("a folder has the name of an output file", path, hint="rename it, or give another --out")
+    if existing and not (overwrite or (out / STEPS).is_dir() or (out / REPORT_JSON).exists()):
+        hint = "give another --out, or add -y to replace it"
+        raise UsageError("this file exists, and no export wrote it", existing[0], hint=hint)
 
 
 def publish(out: Path, files: dict[str, bytes], *, obsolete: set[str]) -> None:

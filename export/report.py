@@ -9,23 +9,30 @@ from typing import Any
 
 import matplotlib as mpl
 
+from export.publish import PARETO
 from export.result import Calibration, Engine, ExportResult, Plan
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-SCHEMA = 1
-PARETO = "pareto.png"
+SCHEMA = 2
 
 
-def build_report(result: ExportResult, *, inputs_sha256: str, pairs_sha256: str) -> dict[str, Any]:
-    """Return the contents of `report.json`."""
+def build_report(
+    result: ExportResult, *, inputs_sha256: str, pairs_sha256: str, not_compared: str = ""
+) -> dict[str, Any]:
+    """Return the contents of `report.json`.
+
+    `not_compared`: why the engines were not compared with those that they replace; empty if they were.
+    """
     calibration = result.calibration or Calibration("", {}, {})
     files = result.list_files()
     return {
         "schema": SCHEMA,
         "inputs_sha256": inputs_sha256,
         "pairs_sha256": pairs_sha256,
+        "not_compared": not_compared or None,
         "macs_per_pixel": {"before": result.macs_before, "after": result.macs_after},
         "blurred": {"psnr_db": round(result.blurred.psnr_db, 3), "ssim": round(result.blurred.ssim, 4)},
         "engines": {precision: _engine_entry(engine) for precision, engine in result.engines.items()},
@@ -34,7 +41,7 @@ def build_report(result: ExportResult, *, inputs_sha256: str, pairs_sha256: str)
             for precision, plan in result.plans.items()
         },
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        "calibration": {"method": calibration.method, "loss_db": calibration.method_losses_db},
+        "calibration": {"method": calibration.method, "agreement_db": calibration.agreements_db},
         "tile_costs_db": result.tile_losses_db,
         "layer_costs_db": calibration.layer_losses_db,
     }
@@ -52,9 +59,15 @@ def _engine_entry(engine: Engine) -> dict[str, Any]:
     }
 
 
-def format_markdown(result: ExportResult, *, cpu: str) -> str:
-    """Return the contents of `report.md`; `cpu` is the processor that the latencies were measured on."""
-    lines = [*_format_engines(result, cpu), *_format_tiles(result)]
+def format_markdown(result: ExportResult, *, cpu: str, not_compared: str = "") -> str:
+    """Return the contents of `report.md`.
+
+    `cpu`: the processor that the latencies were measured on. `not_compared`: as for `build_report`.
+    """
+    lines = _format_engines(result, cpu)
+    if not_compared:
+        lines += ["", f"**A worse model would not have been refused: {not_compared}.**"]
+    lines += ["", f"![latency and PSNR]({PARETO})", *_format_tiles(result)]
     if result.plans:
         lines += ["", "## Plans (`build_plan`)", ""]
         lines += ["| plan | MB | builder | GPUs | sizes | kernels | convolutions |", "|---|---|---|---|---|---|---|"]
@@ -84,7 +97,7 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
     if harm_db > 0:
         warning = f"**The blurred images are {harm_db:.2f} dB better than the restored ones.**"
         lines += ["", f"{warning} If your images are of another kind, measure on them: `--pairs DIR`."]
-    return [*lines, "", f"![latency and PSNR]({PARETO})"]
+    return lines
 
 
 def _format_engine(engine: Engine) -> str:
@@ -123,8 +136,7 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
         "",
         f"## Calibration (`calibrate_ranges`): {calibration.method}",
         "",
-        *(f"- {method}: {loss_db:.3f} dB" for method, loss_db in calibration.method_losses_db.items()),
-        "",
+        *_format_methods(calibration),
         f"Convolutions that stay in float (`quantize_within_budget`): {', '.join(float_layers)}.",
         "",
         "## Loss of each layer when only that layer is quantised (`measure_layer_losses`)",
@@ -135,16 +147,39 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
     ]
 
 
+def _format_methods(calibration: Calibration) -> list[str]:
+    if not calibration.agreements_db:
+        return []
+    agreements = (f"- {method}: {agreement_db:.2f} dB" for method, agreement_db in calibration.agreements_db.items())
+    return [
+        "Agreement of the completely quantised network with the float network by method, on calibration frames; the",
+        "pairs have no part in the choice:",
+        "",
+        *agreements,
+        "",
+    ]
+
+
 def draw_pareto(result: ExportResult, path: Path) -> None:
-    """Write a plot of latency against PSNR with one point per engine; the upper left is better."""
+    """Write a plot of latency against PSNR: a point for each engine, and one for the blurred input at 0 ms.
+
+    The upper left is better.
+    """
+    figure = draw_figure(result)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_figure(result: ExportResult) -> Figure:
+    """Return the plot of `draw_pareto`."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for engine in result.engines.values():
-        point = (engine.latency_ms, engine.score.psnr_db)
-        axes.plot(*point, "o")
-        axes.annotate(engine.spec.precision, point, textcoords="offset points", xytext=(6, 4))
+    points = {engine.spec.precision: (engine.latency_ms, engine.score.psnr_db) for engine in result.engines.values()}
+    for label, point in ({"blurred input": (0.0, result.blurred.psnr_db)} | points).items():
+        axes.plot(*point, "o", clip_on=False)
+        axes.annotate(label, point, textcoords="offset points", xytext=(6, 4))
     axes.margins(0.25)
+    axes.set_xlim(left=0.0)
     axes.set_xlabel("latency (ms per frame of 640x360, ONNX Runtime CPU)")
     axes.set_ylabel("PSNR (dB)")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

@@ -32,11 +32,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Results of calibration and of the search for layers that stay in float; all losses are PSNR in dB."""
+    """Results of calibration and of the search for layers that stay in float, as PSNR in dB."""
 
     method: str
-    method_losses_db: dict[str, float]
-    """Loss of a completely quantised core by calibration method; empty if only one method was tried."""
+    agreements_db: dict[str, float]
+    """PSNR of a completely quantised core against the float core by calibration method, on frames of the calibration
+    data; empty if only one method was tried."""
     layer_losses_db: dict[str, float]
     """Loss of each layer when only that layer is quantised, the largest first."""
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from export.progress import Progress
 from runtime.files import partial_name
 
 
@@ -38,15 +39,21 @@ class StepCache:
         self._folder, self._base = folder, base
         self.computed: list[str] = []
         """Names of the steps that were not in the cache."""
+        self.progress = Progress()
         self._used: set[Path] = set()
 
     def get(self, step: str, inputs: dict[str, object], compute: Callable[[], bytes]) -> bytes:
-        """Return the result of a step: the cached one if there is one for these inputs, otherwise a computed one."""
+        """Return the result of a step: the cached one if there is one for these inputs, otherwise a computed one.
+
+        Prints a line on standard error.
+        """
         path = self._folder / f"{step}-{compute_digest(self._base, json.dumps(inputs, sort_keys=True))[:24]}"
         self._used.add(path)
         if path.exists():
+            self.progress.report_cached(step)
             return path.read_bytes()
-        result = compute()
+        with self.progress.step(step):
+            result = compute()
         self.computed.append(step)
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = partial_name(path)

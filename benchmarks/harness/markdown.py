@@ -6,13 +6,18 @@ from collections.abc import Iterable, Sequence
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; every row needs one cell for each column."""
+    """Return a Markdown table; every row needs one cell for each column. Line breaks and `|` stay in their cell."""
     lines = [_format_row(columns), "|" + "---|" * len(columns)]
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"expected {len(columns)} cells, got {len(row)}: {row}")
         lines.append(_format_row(row))
     return "\n".join(lines)
+
+
+def join_lines(text: str) -> str:
+    """Return a text on one line, so that it cannot begin a heading or a table."""
+    return " ".join(text.split())
 
 
 def format_number(value: float | None) -> str:
@@ -23,4 +28,4 @@ def format_number(value: float | None) -> str:
 
 
 def _format_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(join_lines(cell).replace('|', chr(92) + '|') for cell in cells)} |"

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Pixels, Size
 from runtime.image_files import is_image, natural_order, read_image
 from runtime.metrics import SSIM_MIN_PX
 from runtime.sources import open_source
@@ -28,9 +28,10 @@ class Sample:
 def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Iterator[Sample]:
     """Read videos, or folders that hold the frames of a video, frame by frame.
 
-    Raises InputError if the clips differ in the number, size or time of their frames.
+    Raises InputError if the clips differ in the number, size or time of their frames, or change their size.
     """
     clips = (blurred, sharp, *restored)
+    size: Size | None = None
     with ExitStack() as stack:
         sources = [open_source(clip) for clip in clips]
         for source in sources:
@@ -42,6 +43,11 @@ def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
                     f"clips differ at frame {index} ({facts})", blurred, hint="give clips of the same recording"
                 )
             _require_ssim_size(frames[0].pixels, blurred)
+            size = size or frames[0].size
+            if frames[0].size != size:
+                (width, height), (new_width, new_height) = size, frames[0].size
+                what = f"the clip changes its size at frame {index} ({width}x{height} to {new_width}x{new_height})"
+                raise InputError(what, blurred, hint="give a clip of one size, or single images with --pairs")
             yield Sample(
                 name=frames[0].name or f"frame{index:05}",
                 blurred=frames[0].pixels,

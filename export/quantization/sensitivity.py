@@ -11,6 +11,8 @@ BuildCore = Callable[[frozenset[str]], onnx.ModelProto]
 """Names of layers -> a core in which exactly these layers are quantised."""
 MeasureLoss = Callable[[onnx.ModelProto], float]
 """Core -> PSNR in dB that it loses against the float core; negative if it happens to be better."""
+Count = Callable[[int, int], None]
+"""Receives the number of measurements that are done, and of all; a search may end before the last one."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,24 @@ class QuantizedCore:
     loss_db: float
 
 
-def measure_layer_losses(layers: list[str], build: BuildCore, measure: MeasureLoss) -> dict[str, float]:
+def measure_layer_losses(
+    layers: list[str], build: BuildCore, measure: MeasureLoss, *, count: Count = lambda _done, _all: None
+) -> dict[str, float]:
     """Return the loss in dB of each layer when only that layer is quantised, the largest loss first."""
-    losses = {layer: measure(build(frozenset({layer}))) for layer in layers}
+    losses = {}
+    for index, layer in enumerate(layers):
+        losses[layer] = measure(build(frozenset({layer})))
+        count(index + 1, len(layers))
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
 
 def quantize_within_budget(
-    layer_losses_db: dict[str, float], build: BuildCore, measure: MeasureLoss, *, budget_db: float
+    layer_losses_db: dict[str, float],
+    build: BuildCore,
+    measure: MeasureLoss,
+    *,
+    budget_db: float,
+    count: Count = lambda _done, _all: None,
 ) -> QuantizedCore:
     """Return the core with the most quantised layers whose loss is within the budget.
 
@@ -41,6 +53,7 @@ def quantize_within_budget(
         quantized = frozenset(layers[float_layers:])
         model = build(quantized)
         result = QuantizedCore(model, quantized, measure(model))
+        count(float_layers + 1, len(layers) + 1)
         if result.loss_db <= budget_db:
             break
     return result

@@ -244,3 +244,12 @@ def test_the_demo_has_the_gain_that_the_readme_states(tmp_path: Path) -> None:
     assert restored["gain_db"] >= 1.6
     assert restored["ssim"] > values["blurred"]["ssim"]
     assert restored["flicker_codes"] < values["blurred"]["flicker_codes"]
+
+
+def test_a_clip_that_changes_its_size_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("blurred", "sharp"):
+        (tmp_path / kind).mkdir()
+        for index, (width, height) in enumerate(((64, 48), (64, 48), (80, 60))):
+            cv2.imwrite(str(tmp_path / kind / f"{index}.png"), make_image(width, height, seed=index))
+    assert main(["--blurred", str(tmp_path / "blurred"), "--sharp", str(tmp_path / "sharp")]) == 3
+    assert "error: the clip changes its size at frame 2 (64x48 to 80x60): " in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,50 @@ def test_missing_or_wrong_files_are_one_line_each(tmp_path: Path, capsys: pytest
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
     assert capsys.readouterr().err.count("error: ") == 1
     assert not (tmp_path / "out").exists()
+
+
+class _Elements(HTMLParser):
+    """Collects the elements and the attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def test_text_of_a_result_file_is_shown_as_text(results: Path, tmp_path: Path) -> None:
+    plain, hostile = _Elements(), _Elements()
+    plain.feed(report.render_html(report.read_documents([results])))
+    text = (
+        "<script>alert(1)</script> --> <img src=x onerror=alert(1)> [l](javascript:alert(1)) ![i](http://a/b) "
+        "<javascript:alert(1)> $a$ b$\\frac{ | c\n\n# heading\n\n<script>alert(2)</script>\n\n[r]: http://a\n"
+    )
+    for path in results.glob("*.json"):
+        document = json.loads(path.read_text())
+        document["machine"]["cpu"]["model"] = document["command"] = text
+        for entry in [*document["results"].get("restored", []), *document["results"].get("engines", [])]:
+            entry["name"] = f"_{text}"
+        (tmp_path / path.name).write_text(json.dumps(document))
+    documents = report.read_documents([tmp_path])
+    page = report.render_html(documents)
+    hostile.feed(page)
+    assert hostile.names - plain.names <= {"code"}
+    assert hostile.attributes == plain.attributes
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "# heading" not in {line.strip() for line in report.render_markdown(documents).splitlines()}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 3_000 + "1" + "}" * 3_000, '{"schema": NaN}', "\x00"])
+def test_a_file_that_is_no_result_file_is_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
+    assert capsys.readouterr().err.startswith("error: not a result file (")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
                 )
             _require_ssim_size(frames[0].pixels, blurred)
             yield Sample(
-                name=frames[0].name or f"frame{index:05}",
+                name=frames[0].file.stem if frames[0].file else f"frame{index:05}",
                 blurred=frames[0].pixels,
                 sharp=frames[1].pixels,
                 restored=tuple(frame.pixels for frame in frames[2:]),

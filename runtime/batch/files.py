@@ -11,6 +11,7 @@ from pathlib import Path
 from runtime.errors import InputError, UsageError
 from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
 from runtime.sinks import video
+from runtime.sources.folders import folder_before_wildcard
 from runtime.video_files import is_video
 
 
@@ -61,14 +62,9 @@ def _find_files(pattern: str, say: Callable[[str], None]) -> list[tuple[Path, Pa
         return [(file, path) for file in _find_media(path, say)]
     if path.is_file():
         return [(path, path.parent)]
-    root = Path(*_parts_before_wildcard(path))
+    root = folder_before_wildcard(path)
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob refuses absolute ones
     return [(Path(name), root) for name in names if Path(name).is_file()]
-
-
-def _parts_before_wildcard(path: Path) -> list[str]:
-    first = next((index for index, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
-    return list(path.parts[:first])
 
 
 def _find_media(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from threading import Thread
 from typing import TypeAlias
 
@@ -28,8 +29,8 @@ class Frame:
     """Seconds per tick of `pts`."""
     captured_at: float
     """`time.perf_counter()` in seconds when the source delivered it."""
-    name: str | None = None
-    """File name without suffix, for frames that were read from an image file."""
+    file: Path | None = None
+    """Image file that the frame was read from; None for frames of videos and cameras."""
 
     @property
     def pts_seconds(self) -> float:
@@ -42,7 +43,7 @@ class Frame:
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def with_pixels(self, pixels: Pixels) -> Frame:
-        """Return a frame with the same times and name, and other pixels."""
+        """Return a frame with the same times and file, and other pixels."""
         return replace(self, pixels=pixels)
 
 

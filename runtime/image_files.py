@@ -10,13 +10,11 @@ import numpy as np
 
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Pixels
+from runtime.image_header import JPEG, PNG, is_jpeg_complete, require_possible_size
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
-_JPEG, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-# JPEG markers that a length follows: all but stuffed bytes, restart markers and fill bytes.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_PNG_END = b"IEND"
 
 
 def is_image(path: Path) -> bool:
@@ -34,18 +32,19 @@ def read_image(path: Path) -> Pixels:
     """Decode an image file to uint8[H, W, 3] BGR, EXIF orientation applied.
 
     Alpha is dropped, 16 bits are reduced to 8, palettes and gray become colour. Raises InputError if the file cannot
-    be read or decoded, or is cut off.
+    be read or decoded, is cut off, or has more than `MAX_IMAGE_PX` pixels.
     """
     try:
-        encoded = np.fromfile(path, np.uint8)
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror})", path, hint="check the path and its permissions"
         ) from error
-    if is_cut_off(encoded.tobytes()):
+    if is_cut_off(content):
         raise InputError("image is cut off", path, hint="copy it again, or remove it")
+    require_possible_size(content, path)
     try:
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error as error:
         if is_out_of_memory(error):
             raise
@@ -58,16 +57,8 @@ def read_image(path: Path) -> Pixels:
 def is_cut_off(encoded: bytes) -> bool:
     """Return whether a JPEG or PNG lacks its end marker; False for other formats.
 
-    The check is needed because OpenCV invents the missing rest of a JPEG. JPEG segments are skipped, because
-    thumbnails inside them have their own end markers. Bytes after the end marker are allowed.
+    The check is needed because OpenCV invents the missing rest of a JPEG.
     """
-    if encoded.startswith(_PNG):
+    if encoded.startswith(PNG):
         return _PNG_END not in encoded
-    if not encoded.startswith(_JPEG):
-        return False
-    position = len(_JPEG) - 1
-    while marker := _MARKER.search(encoded, position):
-        if marker[0] == _END_OF_IMAGE:
-            return False
-        position = marker.end() + int.from_bytes(encoded[marker.end() : marker.end() + 2], "big")
-    return True
+    return encoded.startswith(JPEG) and not is_jpeg_complete(encoded)

@@ -153,7 +153,10 @@ def _run_all(
 
 def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Source:
     try:
-        source = open_source(name, options.live, raw=options.raw, deinterlace=options.deinterlace, say=say)
+        outputs = [Path(output) for output in options.outputs]
+        source = open_source(
+            name, options.live, raw=options.raw, deinterlace=options.deinterlace, outputs=outputs, say=say
+        )
     except SourceLostError as error:
         if options.sources is not RunOptions.sources:
             raise

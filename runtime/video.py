@@ -69,8 +69,8 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         "--out",
         action="append",
         metavar="O",
-        help=f"video file, image file, folder of images, - (standard output), {NULL} (write nothing), or an rtsp:// or "
-        "rtmp:// address to publish to; one for each --source, or several for one source",
+        help=f"video file, image file, folder of images (NAME/), - (standard output), {NULL} (write nothing), or an "
+        "rtsp:// or rtmp:// address to publish to; one for each --source, or several for one source",
     )
     add("--segment-s", type=float, default=0.0, metavar="S", help="length in seconds of the files of a recording")
     add("--pipe", choices=("y4m", "raw"), default="y4m", help="format of --out - (default: y4m; raw: uint8 BGR)")

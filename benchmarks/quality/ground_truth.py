@@ -49,7 +49,7 @@ def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
                 what = f"the clip changes its size at frame {index} ({width}x{height} to {new_width}x{new_height})"
                 raise InputError(what, blurred, hint="give a clip of one size, or single images with --pairs")
             yield Sample(
-                name=frames[0].name or f"frame{index:05}",
+                name=frames[0].file.stem if frames[0].file else f"frame{index:05}",
                 blurred=frames[0].pixels,
                 sharp=frames[1].pixels,
                 restored=tuple(frame.pixels for frame in frames[2:]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from runtime.errors import InputError, UsageError
 from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
 from runtime.patterns import find_files
 from runtime.sinks import video
+from runtime.sources.folders import folder_before_wildcard
 from runtime.video_files import is_video
 
 
@@ -63,13 +63,8 @@ def _find_files(pattern: str, say: Callable[[str], None]) -> list[tuple[Path, Pa
         return [(file, path) for file in _find_media(path, say)]
     if os.path.isfile(path):  # noqa: PTH113
         return [(path, path.parent)]
-    root = Path(*_parts_before_wildcard(path))
+    root = folder_before_wildcard(path)
     return [(file, root) for file in find_files(pattern)]
-
-
-def _parts_before_wildcard(path: Path) -> list[str]:
-    first = next((index for index, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts) - 1)
-    return list(path.parts[:first])
 
 
 def _find_media(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:

@@ -143,7 +143,10 @@ class TiledEngine:
         return fits_tile and self._engine_spec.accepts(width=width, height=height)
 
     def _infer_in_tiles(self, batch: Pixels) -> Pixels:
-        """Restore a batch in tiles of one size, because engines prepare for each size anew."""
+        """Restore a batch in tiles of one size, because engines prepare for each size anew.
+
+        Only the rows of the current tiles are kept as float32, so that a large frame needs little memory.
+        """
         height, width = batch.shape[1:3]
         wanted = self._tile[::-1] if self._tile else (_MAX_SIDE_PX, _MAX_SIDE_PX)
         rows, columns = (
@@ -152,20 +155,31 @@ class TiledEngine:
                 (height, width), wanted, (self._engine_spec.height, self._engine_spec.width), strict=True
             )
         )
-        padding = ((0, 0), (0, rows.length - height), (0, columns.length - width), (0, 0))
-        padded = np.pad(batch, padding, mode="edge")
         weights = np.outer(rows.weights(self._overlap_px), columns.weights(self._overlap_px))[:, :, np.newaxis]
-        weight_sum = np.zeros((*padded.shape[1:3], 1), np.float32)
-        blended = np.zeros(padded.shape, np.float32)
-        for top in rows.starts:
+        weight_sum = np.zeros((rows.side, columns.length, 1), np.float32)
+        blended = np.zeros((len(batch), rows.side, columns.length, 3), np.float32)
+        result: Pixels = np.empty(batch.shape, np.uint8)
+        for top, next_top in zip(rows.starts, [*rows.starts[1:], rows.length], strict=True):
             for left in columns.starts:
-                part = np.s_[:, top : top + rows.side, left : left + columns.side]
-                tile = np.ascontiguousarray(padded[part])
+                tile = _cut_tile(batch, top, left, rows.side, columns.side)
                 restored = require_same_shape(self._engine_spec, tile, self._engine.infer(tile))
-                blended[part] += weights * restored
-                weight_sum[part[1:]] += weights
-        result: Pixels = np.rint(blended / weight_sum).astype(np.uint8)
-        return result[:, :height, :width]
+                blended[:, :, left : left + columns.side] += weights * restored
+                weight_sum[:, left : left + columns.side] += weights
+            step = next_top - top  # the tiles below do not reach these rows
+            finished = blended[:, : min(step, height - top), :width]
+            finished /= weight_sum[: finished.shape[1], :width]
+            result[:, top : top + step] = np.rint(finished, out=finished)
+            for band in (blended.swapaxes(0, 1), weight_sum):
+                band[:-step] = band[step:]
+                band[-step:] = 0
+        return result
+
+
+def _cut_tile(batch: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
+    """Return a tile of a batch; what lies beyond the frame repeats its last row and column."""
+    tile = batch[:, top : top + height, left : left + width]
+    missing = ((0, 0), (0, height - tile.shape[1]), (0, width - tile.shape[2]), (0, 0))
+    return np.ascontiguousarray(np.pad(tile, missing, mode="edge"))
 
 
 def require_tile(tile: Size | None, overlap_px: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.files import output_error, partial_name
-from runtime.image_files import IMAGE_SUFFIXES
+from runtime.image_files import IMAGE_SUFFIXES, is_image
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
 from runtime.sinks.images import ImageSink
@@ -29,6 +29,7 @@ def open_sink(
 ) -> Sink:
     """Open an output by its name: a video or image file, a folder of images, a server, `-`, or `null`.
 
+    A new folder is named with a `/` at its end, unless the source is a folder or pattern of images.
     `-` is standard output in the format `pipe`. The address of a server may hold `${NAME}` from the environment;
     `@FILE` reads the address from a file. `segment_s` is the length in seconds of the files of a recording, 0 for one
     file. `job` identifies the run that writes the frames, for `VideoSink.resume`.
@@ -45,13 +46,16 @@ def open_sink(
         return PublishSink(text, source)
     if is_mistyped_address(text) and not Path(text).exists():
         raise UsageError("not an address to publish to", text, hint="use rtsp:// or rtmp://, or ./NAME for a file")
-    return _open_file_sink(Path(text), source, job=job, segment_s=segment_s)
+    return _open_file_sink(text, source, job=job, segment_s=segment_s)
 
 
-def _open_file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
+def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
+    path = Path(text)
     suffix = path.suffix.lower()
     if _is_source(path, source):
         raise UsageError("output is the source", path, hint="give another output")
+    if text.endswith("/"):
+        return ImageSink(path, source, single=False)
     if suffix in video.SUFFIXES and segment_s:
         return SegmentSink(path, source, seconds=segment_s)
     if suffix in video.SUFFIXES:
@@ -59,9 +63,14 @@ def _open_file_sink(path: Path, source: SourceInfo, *, job: str, segment_s: floa
     if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
             raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video")
-        return ImageSink(path, single=True)
-    if not suffix or path.is_dir():
-        return ImageSink(path, single=False)
+        return ImageSink(path, source, single=True)
+    if path.is_dir() or (not suffix and source.root):
+        return ImageSink(path, source, single=False)
+    if not suffix:
+        example = source.files[0].suffix if any(map(is_image, source.files)) else ".mp4"
+        raise UsageError(
+            "output has no suffix", path, hint=f"give {path}/ for a folder of images, or a file such as {path}{example}"
+        )
     suffixes = " ".join(sorted(video.SUFFIXES | IMAGE_SUFFIXES))
     raise UsageError(
         f"outputs of kind {suffix} are not known", path, hint=f"give a folder, {NULL}, or one of {suffixes}"

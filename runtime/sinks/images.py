@@ -4,67 +4,75 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-
-from runtime.errors import OutputError
+from runtime.errors import UsageError, printable
 from runtime.files import output_error, write_whole
-from runtime.frame import Frame, require_memory
-
-_ENCODER_FRAMES = 20
-"""Approximate memory that an encoder of WebP needs, in frames; encoders do not report that memory does not suffice."""
+from runtime.frame import Frame
+from runtime.image_output import encode_image
+from runtime.sources.base import SourceInfo
 
 
 class ImageSink:
-    """Writes each frame as PNG into a folder, or the only frame to an image file (`single`).
+    """Writes each frame as an image into a folder, or the only frame to an image file (`single`).
 
-    In a folder, images keep the names of their source files (`NAME_2.png` for the second of the same name), and frames
-    of a video are numbered: `frame_000001.png`. Each file appears when it is complete, so there is nothing for `close`
-    to finish.
+    In a folder, images keep the names and formats of their source files, and their tree below the folder of the
+    source. Frames of a video are numbered and written as PNG: `frame_000001.png`. Each file appears when it is
+    complete, so there is nothing for `close` to finish. Raises UsageError if two images have the same output, or if an
+    output is an image of the source.
     """
 
-    def __init__(self, path: Path, *, single: bool) -> None:
-        self.warnings: list[str] = []
+    def __init__(self, path: Path, source: SourceInfo, *, single: bool) -> None:
         self._path = path
         self._single = single
-        self._names: set[str] = set()
+        self._root = source.root
+        self._lost: dict[str, list[str]] = {}
+        """Names of the images that could not be kept completely, by what was lost."""
         self._written = 0
         if not single:
+            self._require_own_outputs(source.files)
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise output_error(path, error) from error
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the formats of the outputs could not hold, one sentence for each kind of loss."""
+        return [
+            f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            for what, names in self._lost.items()
+        ]
+
     def write(self, frame: Frame) -> None:
         """Write the frame as an image; raises OutputError if it cannot be encoded or written."""
-        path = self._path if self._single else self._path / f"{self._unused_name(frame)}.png"
-        write_whole(path, _encode(path, frame))
+        path = self._path if self._single else self._target(frame.file)
+        content, lost = encode_image(path, frame.pixels, frame.file)
+        write_whole(path, content)
         self._written += 1
+        for what in lost:
+            self._lost.setdefault(what, []).append(printable(path.name))
 
     def close(self, *, complete: bool) -> str | None:
         """Return the folder or file, or None if no frame was written."""
         return str(self._path) if self._written else None
 
-    def _unused_name(self, frame: Frame) -> str:
-        """Return the name of the source image, with a number if it is taken: `a.jpg` and `a.png` may both come."""
-        stem = frame.name or f"frame_{len(self._names) + 1:06d}"
-        name, number = stem, 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}_{number}"
-        self._names.add(name)
-        return name
+    def _target(self, file: Path | None) -> Path:
+        """Return the path of the next image, which was read from `file`."""
+        if file is None:
+            return self._path / f"frame_{self._written + 1:06d}.png"
+        if self._root is not None and file.is_relative_to(self._root):
+            return self._path / file.relative_to(self._root)
+        return self._path / file.name
 
-
-def _encode(path: Path, frame: Frame) -> bytes:
-    """Return the content of an image file; raises OutputError, or MemoryError if memory does not suffice."""
-    cause: cv2.error | None = None
-    try:
-        is_encoded, content = cv2.imencode(path.suffix, frame.pixels)
-        if is_encoded:
-            return content.tobytes()
-    except cv2.error as error:
-        cause = error
-    width, height = frame.size
-    require_memory(_ENCODER_FRAMES, width=width, height=height)
-    what = f"{width}x{height} pixels cannot be written as {path.suffix}"
-    raise OutputError(what, path, hint="give a .png file, or smaller images") from cause
+    def _require_own_outputs(self, files: tuple[Path, ...]) -> None:
+        sources = {file.resolve() for file in files}
+        targets: dict[Path, Path] = {}
+        for file in files:
+            target = self._target(file)
+            if target.resolve() in sources:
+                raise UsageError("output is the source", target, hint="give another --out")
+            if targets.setdefault(target, file) != file:
+                raise UsageError(
+                    f"{printable(targets[target])} and another image have the output {printable(target)}",
+                    file,
+                    hint="give one of them another --out",
+                )

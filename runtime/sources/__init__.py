@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import glob
 import re
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.errors import InputError, require_in_range
 from runtime.frame import Size
 from runtime.image_files import is_image
-from runtime.patterns import find_files
 from runtime.redaction import redact_address
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
 from runtime.sources.deinterlace import Deinterlace, Interlacing
+from runtime.sources.folders import open_folder, open_pattern
 from runtime.sources.images import ImageSource
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
 from runtime.sources.video import STDIN, RawFrames, VideoSource
 from runtime.urls import SCHEMES, is_mistyped_address, is_url, resolve_secrets
-from runtime.video_files import is_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,13 @@ def open_source(
     *,
     raw: RawFrames | None = None,
     deinterlace: Deinterlace = "auto",
+    outputs: Sequence[Path] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Open a video file, an image file, a folder or pattern of images, a network stream or a camera, by its name.
+
+    A folder is read with the folders in it, but without hidden files. Images below a folder of `outputs` are left out:
+    an earlier run has written them.
 
     `-` is standard input: a video such as Y4M, or raw frames of the size and rate in `raw`. A camera is an index, a
     device such as `/dev/video0`, or `csi://0`. The address of a stream may hold `${NAME}` from the environment;
@@ -69,13 +71,13 @@ def open_source(
     if path == STDIN:
         return VideoSource(path, raw, interlacing=interlacing)
     if exists and path.is_dir():
-        return _image_source(list(path.iterdir()), path)
+        return open_folder(path, outputs)
     if exists:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a video or an image")
         return ImageSource([path], name=text) if is_image(path) else VideoSource(path, interlacing=interlacing)
     if glob.has_magic(text):
-        return _image_source(find_files(text), path)
+        return open_pattern(text, outputs)
     if is_mistyped_address(text):
         raise InputError("neither a file nor a known address", text, hint=f"use {', '.join(SCHEMES)} and ://")
     raise InputError("no such file", path, hint="check the path")
@@ -105,17 +107,6 @@ def _exists(path: Path) -> bool:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot be read ({reason})", path, hint="check the path and its permissions") from error
     return True
-
-
-def _image_source(files: list[Path], place: Path) -> ImageSource:
-    """Return the source of the images among some files; raises InputError if there are none."""
-    images = [file for file in files if is_image(file)]
-    if images:
-        return ImageSource(images, name=str(place))
-    if any(is_video(file) for file in files):
-        command = f"python -m runtime.batch --source {shlex.quote(str(place))} --out DIR"
-        raise InputError("no images found, but videos", place, hint=f"give one of them, or restore all with {command}")
-    raise InputError("no images found", place, hint="give a video, an image, or a folder or pattern of images")
 
 
 __all__ = ["Deinterlace", "LiveOptions", "RawFrames", "Source", "SourceInfo", "Watch", "open_source"]

@@ -37,6 +37,8 @@ class SourceInfo:
     """Media file with further tracks, chapters or tags, which belong to the frames; None if there are none."""
     files: tuple[Path, ...] = ()
     """All files that the source reads; outputs must not replace them."""
+    root: Path | None = None
+    """Folder of a folder or pattern of images, below which their outputs have the same tree; None for other sources."""
 
 
 class Source(Protocol):

@@ -26,7 +26,7 @@ class ImageSource:
     dropped = reconnects = 0
     damage = None
 
-    def __init__(self, paths: list[Path], *, name: str) -> None:
+    def __init__(self, paths: list[Path], *, name: str, root: Path | None = None) -> None:
         self._paths = sorted(paths, key=natural_order)
         self.warnings: list[str] = []
         self.info = SourceInfo(
@@ -35,6 +35,7 @@ class ImageSource:
             frame_rate=FRAME_RATE,
             frame_count=len(self._paths),
             files=tuple(self._paths),
+            root=root,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -52,7 +53,7 @@ class ImageSource:
                 pts=index,
                 time_base=self.info.time_base,
                 captured_at=perf_counter(),
-                name=path.stem,
+                file=path,
             )
 
     def close(self) -> None:

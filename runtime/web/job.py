@@ -24,7 +24,7 @@ from runtime.web.settings import Limits
 from runtime.web.uploads import check_video, too_long_error
 
 _PREVIEW_QUALITY = 95
-"""JPEG quality of the previews in the browser; the file to download is lossless."""
+"""JPEG quality of the previews in the browser; the file to download has the format of the upload."""
 
 SendMessage = Callable[[Message], None]
 
@@ -85,7 +85,7 @@ def restore_upload(job: Job, engine: Engine, limits: Limits, send: SendMessage) 
         if not source_is_image:
             check_video(path, limits)
     source = open_source(job.source)
-    result = str(Path(job.folder) / ("restored.png" if source_is_image else "restored.mp4"))
+    result = str(Path(job.folder) / f"restored{Path(job.source).suffix if source_is_image else '.mp4'}")
     pipeline = Pipeline(source, engine, open_sink(result, source.info))
     previews = PreviewRecorder(job, limits, send)
     pipeline.listeners.append(previews)

@@ -51,8 +51,8 @@ class JobResult:
     """Result of a job."""
 
     files: dict[str, bytes]
-    """Content by name: `before.jpg`, `after.jpg`, `side_by_side.jpg` and `restored.png` of an image; `restored.mp4` and
-    `side_by_side.mp4` of a video."""
+    """Content by name: `before.jpg`, `after.jpg`, `side_by_side.jpg` and `restored` with the suffix of the upload for
+    an image; `restored.mp4` and `side_by_side.mp4` for a video."""
     frames: int
     fps: float
     engine_ms: float

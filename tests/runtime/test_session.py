@@ -169,7 +169,7 @@ def test_a_source_that_fails_stops_no_other(
 
 
 def test_one_source_into_two_files(clip: Path, invert: Path, tmp_path: Path) -> None:
-    outs = ["--out", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "frames")]
+    outs = ["--out", str(tmp_path / "a.mp4"), "--out", f"{tmp_path}/frames/"]
     assert main(["--engine", str(invert), "--source", str(clip), *outs, *OPTIONS]) == 0
     assert len(list(open_source(str(tmp_path / "a.mp4")))) == len(list((tmp_path / "frames").iterdir())) == 10
 

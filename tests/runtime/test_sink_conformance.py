@@ -45,7 +45,7 @@ class Case:
 
 
 def open_named(name: str, **options: float) -> Callable[[Path], Sink]:
-    return lambda folder: open_sink(name if name == "null" else str(folder / name), INFO, **options)
+    return lambda folder: open_sink(name if name == "null" else f"{folder}/{name}", INFO, **options)
 
 
 class AppendToFile(io.RawIOBase):
@@ -76,7 +76,7 @@ SINKS = {
     "mov": Case(open_named("out.mov"), ("out.mov",), is_atomic=True),
     "mkv": Case(open_named("out.mkv"), ("out.mkv",), is_atomic=True),
     "segments": Case(open_named("out.mp4", segment_s=0.08), ("out_0000?.mp4",)),
-    "images": Case(open_named("out"), ("out/*.png",)),
+    "images": Case(open_named("out/"), ("out/*.png",)),
     "image": Case(open_single, ("out.png",), frames=1),
     "pipe": Case(open_pipe, ("pipe.y4m",)),
     "null": Case(open_named("null"), ()),
@@ -85,7 +85,7 @@ SINKS = {
 UNWRITABLE = {
     "video": open_named("file/out.mp4"),
     "segments": open_named("file/out.mp4", segment_s=1),
-    "images": open_named("file/out"),
+    "images": open_named("file/out/"),
     "image": lambda folder: open_sink(str(folder / "file" / "a.png"), dataclasses.replace(INFO, frame_count=1)),
     "tee": lambda folder: Tee([open_named("file/out.mp4")(folder)]),
     "server": lambda folder: open_sink(f"rtsp://127.0.0.1:{free_port()}/in", INFO),

@@ -203,7 +203,7 @@ def write_images(folder: Path) -> None:
 def test_a_folder_is_read_in_natural_order_as_8_bit_colour(tmp_path: Path) -> None:
     write_images(tmp_path)
     frames = list(open_source(str(tmp_path)))
-    assert [frame.name for frame in frames] == ["a1", "a2", "a10", "deep"]
+    assert [frame.file.stem for frame in frames] == ["a1", "a2", "a10", "deep"]
     assert {(frame.pixels.shape, frame.pixels.dtype) for frame in frames} == {((30, 40, 3), np.dtype(np.uint8))}
     assert np.array_equal(frames[0].pixels, frames[1].pixels)
     assert np.abs(frames[3].pixels.astype(int) - frames[1].pixels).max() <= 1
@@ -212,7 +212,7 @@ def test_a_folder_is_read_in_natural_order_as_8_bit_colour(tmp_path: Path) -> No
 def test_an_existing_name_is_not_a_pattern(tmp_path: Path) -> None:
     write_images(tmp_path)
     cv2.imwrite(str(tmp_path / "a[1].png"), make_image(8, 8))
-    assert [frame.name for frame in open_source(str(tmp_path / "a?.png"))] == ["a1", "a2"]
+    assert [frame.file.stem for frame in open_source(str(tmp_path / "a?.png"))] == ["a1", "a2"]
     assert next(iter(open_source(str(tmp_path / "a[1].png")))).size == (8, 8)
 
 

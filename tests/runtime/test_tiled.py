@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import deque
 from pathlib import Path
 
@@ -103,6 +104,17 @@ def test_out_of_memory_changes_to_smaller_tiles_once() -> None:
     assert len(messages) == 1
     with pytest.raises(OutOfMemoryError):
         TiledEngine(RecordingEngine(memory=1000)).infer(make_image(640, 360)[None])
+
+
+def test_tiles_take_little_memory_besides_the_frame_and_its_result() -> None:
+    frame = make_image(1600, 1600)[None]
+    tiled = TiledEngine(RecordingEngine(), tile=(128, 128))
+    tracemalloc.start()
+    result = tiled.infer(frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(result, 255 - frame)
+    assert peak < 2 * frame.nbytes  # the result itself, and the rows of the current tiles
 
 
 class LateEngine(RecordingEngine):

@@ -125,6 +125,12 @@ def test_uploads_that_are_refused_before_decoding(content: bytes, words: str) ->
         detect_suffix(content, LIMITS)
 
 
+def test_a_jpeg_gives_a_jpeg(queue: JobQueue) -> None:
+    result = restore(queue, encode(make_image(120, 90), ".jpg"))
+    assert set(result.files) == {"restored.jpg", "before.jpg", "after.jpg", "side_by_side.jpg"}
+    assert cv2.imdecode(np.frombuffer(result.files["restored.jpg"], np.uint8), cv2.IMREAD_COLOR).shape == (90, 120, 3)
+
+
 def test_restored_image_equals_that_of_the_command_line(queue: JobQueue, tmp_path: Path) -> None:
     blurred = tmp_path / "blurred.png"
     blurred.write_bytes(encode(make_image(120, 90)))

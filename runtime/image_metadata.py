@@ -31,6 +31,8 @@ _EXIF_MARKER, _PROFILE_MARKER, _START_OF_SCAN = 0xE1, 0xE2, 0xDA
 _JPEG_PART_BYTES = 65_500
 """Largest part of a JPEG segment behind its length and identifier, rounded down."""
 _PNG_HEADER_BYTES = 33
+HAS_METADATA = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 13)
+"""Whether OpenCV reads and writes the metadata of all formats; that of JetPack 6 is older."""
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 
 
@@ -121,7 +123,11 @@ class Metadata:
         kinds = (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP)
         parts = dict(zip(kinds, (self.exif, self.xmp, self.profile), strict=True)) if suffix == ".webp" else {}
         present = {kind: np.frombuffer(part, np.uint8)[np.newaxis] for kind, part in parts.items() if part}
-        is_encoded, content = cv2.imencodeWithMetadata(suffix, pixels, list(present), list(present.values()), options)
+        if present:
+            values = list(present.values())
+            is_encoded, content = cv2.imencodeWithMetadata(suffix, pixels, list(present), values, options)
+        else:
+            is_encoded, content = cv2.imencode(suffix, pixels, options)
         if not is_encoded:
             return None
         writers = {".jpg": self._add_to_jpeg, ".jpeg": self._add_to_jpeg, ".png": self._add_to_png}

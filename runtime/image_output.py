@@ -14,7 +14,7 @@ from runtime.errors import InputError, OutputError, is_out_of_memory
 from runtime.frame import Pixels, require_memory
 from runtime.image_files import read_image
 from runtime.image_header import JPEG, jpeg_channels
-from runtime.image_metadata import Metadata
+from runtime.image_metadata import HAS_METADATA, Metadata
 
 StoredPixels: TypeAlias = NDArray[Any]
 """Pixels as a file stores them: [H, W], [H, W, 3] BGR or [H, W, 4] BGRA, of 8 or 16 bits."""
@@ -79,7 +79,9 @@ def encode_image(path: Path, restored: Pixels, source: Path | None = None) -> tu
     pixels: StoredPixels = restored
     metadata = Metadata()
     lost: list[str] = []
-    if source:
+    if source and not HAS_METADATA:
+        lost = ["only 8-bit colour was kept (OpenCV 4.13 or newer also keeps EXIF, profile, alpha, gray and 16 bits)"]
+    elif source:
         try:
             stored = StoredImage.read(source)
             pixels, lost = _combine(restored, stored, source, suffix)

@@ -290,3 +290,17 @@ def test_a_gain_map_is_not_promised(tmp_path: Path) -> None:
     path = tmp_path / "in.jpg"
     path.write_bytes(content.getvalue())
     assert write_restored(tmp_path / "out.jpg", make_image(*SIZE), path) == ["XMP not kept"]
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_an_old_opencv_writes_8_bit_colour_and_says_so(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetPack 6 has OpenCV 4.8, without functions for metadata."""
+    monkeypatch.setattr("runtime.image_output.HAS_METADATA", False)
+    monkeypatch.delattr(cv2, "imdecodeWithMetadata")
+    monkeypatch.delattr(cv2, "imencodeWithMetadata")
+    source = write_source(tmp_path / "in.png", exif=make_exif(), icc_profile=PROFILE)
+    lost = write_restored(tmp_path / f"out.{target}", make_image(*SIZE), source)
+    assert read_image(tmp_path / f"out.{target}").shape == (48, 64, 3)
+    assert "OpenCV 4.13" in lost[0]

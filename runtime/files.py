@@ -145,4 +145,4 @@ _HINTS: dict[int | None, str] = {
     errno.ENOTDIR: "give a folder that can be made",
     errno.EEXIST: "give a folder that can be made",
 }
-"""What to do, by the reason of the operating system."""
+"""Hints by the error number of the operating system."""

@@ -38,7 +38,7 @@ _PNG_XMP = b"XML:com.adobe.xmp\0"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an image file holds besides its pixels; empty where it holds nothing."""
+    """Contents of an image file besides its pixels, each empty where the file has none."""
 
     exif: bytes = b""
     """A TIFF structure, without the identifier that JPEG puts in front of it."""

@@ -35,7 +35,7 @@ _MIRRORS = {2: 1, 4: 0}
 
 @dataclass(frozen=True)
 class StoredImage:
-    """What an image file holds besides 8-bit colour."""
+    """Contents of an image file besides 8-bit colour."""
 
     is_gray: bool
     deep: StoredPixels | None

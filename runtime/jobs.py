@@ -102,7 +102,7 @@ def _is_statistics(path: Path) -> bool:
 
 
 def is_finished(outputs: list[str]) -> bool:
-    """Whether all outputs of a job exist, and none of them has an unfinished file of a later run beside it."""
+    """Return whether all outputs of a job exist, and none of them has an unfinished file of a later run beside it."""
     return bool(outputs) and all(
         os.path.isfile(output) and not unfinished_output(output)  # noqa: PTH113 - False for names that are too long
         for output in outputs

@@ -1,4 +1,4 @@
-"""What a media file holds besides frames and sound, copied without change: further tracks, chapters and tags."""
+"""Contents of a media file besides frames and sound, copied without change: further tracks, chapters and tags."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ImageSink:
 
     @property
     def warnings(self) -> list[str]:
-        """What the formats of the outputs could not hold, one sentence for each kind of loss."""
+        """Sentences about contents that the formats of the outputs cannot hold, one for each kind of loss."""
         return [
             f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
             for what, names in self._lost.items()

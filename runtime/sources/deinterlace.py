@@ -18,7 +18,7 @@ _MIN_SIDE_PX = 4
 
 
 class Interlacing:
-    """What becomes of the interlaced frames of a source; `say` gets one line about it, also if it is opened again."""
+    """Treatment of interlaced frames of a source; `say` gets one line about it, also if the source is opened again."""
 
     def __init__(self, mode: Deinterlace = "auto", say: Callable[[str], None] = lambda _: None) -> None:
         self._mode, self._say = mode, say

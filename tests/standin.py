@@ -164,9 +164,13 @@ class Context:
         return not self.trt.refuse_shapes
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the output; TensorRT knows it without computing, also if the computation will fail."""
         assert name == self.session.get_outputs()[0].name
         zeros = np.zeros(self.shape, np.uint8)
-        return self.session.run(None, {self.session.get_inputs()[0].name: zeros})[0].shape
+        try:
+            return self.session.run(None, {self.session.get_inputs()[0].name: zeros})[0].shape
+        except Exception:  # noqa: BLE001 - errors of ONNX Runtime have no common class
+            return tuple(self.shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address

@@ -69,10 +69,10 @@ class ImageSink:
         for file in files:
             target = self._target(file)
             if target.resolve() in sources:
-                raise UsageError("output is the source", target, hint="give another --out")
+                raise UsageError("output is the source", target, hint="give another output")
             if targets.setdefault(target, file) != file:
                 raise UsageError(
                     f"{printable(targets[target])} and another image have the output {printable(target)}",
                     file,
-                    hint="give one of them another --out",
+                    hint="give one of them another output",
                 )

@@ -21,7 +21,7 @@ def write_pairs(pairs: Iterable[tuple[str, Image, Image]], out: Path) -> int:
     if any((out / kind).exists() for kind in ("blur", "sharp")):
         raise UsageError("this folder holds pairs already", out, hint="give another --out")
     count = 0
-    for name, blurred, sharp in tqdm(pairs, unit="pair", leave=False):
+    for name, blurred, sharp in tqdm(pairs, unit="pair", leave=False, disable=None):
         for kind, image in (("blur", blurred), ("sharp", sharp)):
             (out / kind).mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(out / kind / f"{name}.png"), image):

@@ -154,6 +154,13 @@ def _load_session(
 
 def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     """Return the spec from the metadata of a model; a fixed height or width in the graph replaces its range."""
+    try:
+        return _read_spec(session, path)
+    except UnicodeDecodeError as error:  # ONNX Runtime loads such files, and ONNX forbids them
+        raise EngineError("names or metadata of the file are not UTF-8", path, hint="export it again") from error
+
+
+def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
     if not is_pair or _differ_in_size(inputs[0], outputs[0]):

@@ -15,11 +15,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each fuzzer with a hundred seeds, and with thousands as a slow test; --fuzz-seeds replaces both."""
     if "seeds" not in metafunc.fixturenames:
         return
+    long = pytest.mark.timeout(3600)
     if chosen := metafunc.config.getoption("--fuzz-seeds"):
         first, _, last = chosen.partition(":")
-        metafunc.parametrize("seeds", [range(int(first), int(last or int(first) + 1))], ids=[chosen])
+        seeds = range(int(first), int(last or int(first) + 1))
+        metafunc.parametrize("seeds", [pytest.param(seeds, marks=long, id=chosen)])
         return
-    many = pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(3600)], id="many")
+    many = pytest.param(MANY, marks=[pytest.mark.slow, long], id="many")
     metafunc.parametrize("seeds", [pytest.param(FEW, id="few"), many])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -85,7 +86,8 @@ def _truncate(content: bytearray, rng: random.Random) -> None:
 
 
 _BYTE_MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    _flip, _flip, _set_extreme, _set_extreme, _add_small, _delete, _duplicate, _splice, _swap, _zero, _randomise, _truncate,
+    _flip, _flip, _set_extreme, _set_extreme, _add_small, _delete, _duplicate, _splice, _swap, _zero, _randomise,
+    _truncate,
 )  # fmt: skip
 
 _RAW = {
@@ -116,6 +118,11 @@ def mutate_json(value: Any, rng: random.Random) -> bytes:
     return mutate_bytes(content, rng, most=2) if rng.random() < 0.2 else content
 
 
+def _odd_value(rng: random.Random) -> Any:
+    """Return a value of its own: later mutations change lists and objects."""
+    return copy.deepcopy(rng.choice(_ODD_VALUES))
+
+
 def _mutate_value(value: Any, rng: random.Random) -> Any:
     """Change one place of a value: itself, or a place in one of its members."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.05:
@@ -126,14 +133,14 @@ def _mutate_value(value: Any, rng: random.Random) -> Any:
     if kind < 0.55:
         value[key] = _mutate_value(value[key], rng)
     elif kind < 0.75:
-        value[key] = rng.choice(_ODD_VALUES)
+        value[key] = _odd_value(rng)
     elif kind < 0.87:
         del value[key]
     elif isinstance(value, list):
-        value.insert(key, rng.choice(_ODD_VALUES))
+        value.insert(key, _odd_value(rng))
     else:
         name = rng.choice((str(key).upper(), f"{key} ", "unknown", "", "self", "__class__", "a" * 300, "\0"))
-        value[name] = value.pop(key) if rng.random() < 0.5 else rng.choice(_ODD_VALUES)
+        value[name] = value.pop(key) if rng.random() < 0.5 else _odd_value(rng)
     return value
 
 
@@ -142,4 +149,4 @@ def _replace_scalar(value: Any, rng: random.Random) -> Any:
         return mutate_bytes(value.encode(errors="replace"), rng, most=1).decode(errors="replace")
     if isinstance(value, int | float) and not isinstance(value, bool) and rng.random() < 0.5:
         return rng.choice((value + 1, value - 1, -value, value * 1000, str(value), [value], float(value)))
-    return rng.choice(_ODD_VALUES)
+    return _odd_value(rng)

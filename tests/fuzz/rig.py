@@ -46,7 +46,7 @@ MakeCase = Callable[[random.Random, Path], Case]
 
 
 class Worker:
-    """The process that runs cases; a case that ends or hangs it is an answer too, and the next one gets a new process."""
+    """The process that runs cases; a case that ends or hangs it is an answer, and the next one gets a new process."""
 
     def __init__(self, setup: str = "") -> None:
         self._setup = setup

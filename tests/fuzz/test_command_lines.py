@@ -48,11 +48,13 @@ SIZES = (
 )
 PATHS = (
     "clip.mp4", "image.png", "frames", "empty", "empty.mp4", "junk.mp4", "junk.png", "missing.mp4", "missing/", "", " ",
-    ".", "nested/out.mp4", "new.mp4", "new.mkv", "new.png", "new", "new.xyz", "a" * 300, "a" * 250 + ".mp4", "clip.mp4/x",
-    "two\nlines.mp4", "Straße 東京.mp4", "\udcff.mp4", "-.mp4", "--", "*.png", "frames/*.png", "frames/[", "**", "dangling",
+    ".", "nested/out.mp4", "new.mp4", "new.mkv", "new.png", "new", "new.xyz", "a" * 300, "a" * 250 + ".mp4",
+    "clip.mp4/x",
+    "two\nlines.mp4", "Straße 東京.mp4", "\udcff.mp4", "-.mp4", "--", "*.png", "frames/*.png", "frames/[", "**",
+    "dangling",
     "loop", "invert.onnx", "invert.plan", "pairs", "report.json", "@clip.mp4", "@missing", "${HOME}", "${NO_SUCH_NAME}",
-    "$(id)", "%d.png", "new_%03d.png", "NUL", "con", "~", "null:", "file:clip.mp4", "concat:clip.mp4", "pipe:1", "data:,x",
-    "edge-s",
+    "$(id)", "%d.png", "new_%03d.png", "NUL", "con", "~", "null:", "file:clip.mp4", "concat:clip.mp4", "pipe:1",
+    "data:,x", "edge-s",
 )  # fmt: skip
 ADDRESSES = (
     "rtsp://127.0.0.1:9/a",

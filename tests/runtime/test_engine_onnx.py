@@ -37,13 +37,17 @@ def damaged(folder: Path, invert: Path, kind: str) -> Path:
         model = onnx.load(invert)
         helper.set_model_props(model, {METADATA_KEY: "{"})
         onnx.save(model, path)
+    elif kind == "not UTF-8":
+        model = onnx.load(invert)
+        helper.set_model_props(model, {"author": "abcdef"})
+        path.write_bytes(model.SerializeToString().replace(b"abcdef", b"\x80bcdef"))
     elif kind == "plan":
         path = path.with_suffix(".plan")
         path.write_bytes(whole)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "directory", "junk", "truncated", "metadata", "plan"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "directory", "junk", "truncated", "metadata", "not UTF-8", "plan"])
 def test_damaged_engines_are_refused_in_one_line(tmp_path: Path, invert: Path, kind: str) -> None:
     path = damaged(tmp_path, invert, kind)
     with pytest.raises(EngineError) as refusal:

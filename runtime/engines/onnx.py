@@ -12,6 +12,7 @@ import onnxruntime as ort
 from runtime.commands import EXPORTER
 from runtime.engines.base import SynchronousEngine, closed_error, first_line, inference_error, require_supported_size
 from runtime.errors import EngineError
+from runtime.files import has_utf8_name
 from runtime.frame import Pixels
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -143,6 +144,8 @@ def _provider_options(provider: OrtProvider, path: Path) -> dict[str, str]:
 def _load_session(
     path: Path, ort_provider: str, options: ort.SessionOptions, provider_options: dict[str, str]
 ) -> ort.InferenceSession:
+    if not has_utf8_name(path):
+        raise EngineError("name of the engine is not UTF-8", path, hint="rename it")
     options.log_severity_level = 4  # fatal only: the user gets one line, not a log
     try:
         return ort.InferenceSession(str(path), options, providers=[(ort_provider, provider_options)])

@@ -111,7 +111,9 @@ def run_cases(
 
 def find_broken_rule(answer: Answer, case: Case, words: Words) -> str:
     """Return which rule the answer breaks; empty if it breaks none."""
-    lines = answer.error.splitlines()
+    lines = [
+        line for line in answer.error.splitlines() if not line.startswith("  ")
+    ]  # details of an error are indented
     last = lines[-1] if lines else ""
     if "Traceback (most recent" in answer.error:
         return f"a traceback: {last}"

@@ -72,7 +72,7 @@ def answer(request: Request) -> Answer:
             io.TextIOWrapper(os.fdopen(os.dup(output.fileno()), "wb"), errors="backslashreplace")
         )
         stack.enter_context(redirect_stderr(text))
-        stack.enter_context(redirect_stdout(io.TextIOWrapper(io.BytesIO(), errors="backslashreplace")))
+        stack.enter_context(redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")))
         code = _run(main, request.arguments)
         text.flush()
         output.seek(0)

@@ -150,3 +150,36 @@ def _replace_scalar(value: Any, rng: random.Random) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and rng.random() < 0.5:
         return rng.choice((value + 1, value - 1, -value, value * 1000, str(value), [value], float(value)))
     return _odd_value(rng)
+
+
+def mutate_fields(message: Any, rng: random.Random) -> None:
+    """Change one field of a protobuf message, or of a message in it, to another value of its type."""
+    fields = message.ListFields()
+    while fields:
+        field, value = rng.choice(fields)
+        is_repeated = not isinstance(value, str | bytes | int | float) and hasattr(value, "append")
+        if field.type == field.TYPE_MESSAGE:
+            if is_repeated and rng.random() < 0.1:
+                del value[rng.randrange(len(value))]
+                return
+            message = rng.choice(value) if is_repeated and value else value
+            fields = [] if is_repeated and not value else message.ListFields()
+            continue
+        if is_repeated and rng.random() < 0.2:
+            del value[rng.randrange(len(value))]
+        elif is_repeated:
+            value[rng.randrange(len(value))] = _odd_field(value[0], rng)
+        else:
+            setattr(message, field.name, _odd_field(value, rng))
+        return
+
+
+def _odd_field(value: Any, rng: random.Random) -> Any:
+    """Return another value of the same type."""
+    if isinstance(value, bytes):
+        return mutate_bytes(value, rng, most=1)
+    if isinstance(value, str):
+        return rng.choice(("", "x0", "y", "white", "Sub", "Add", "Pad", "h", "a" * 300, value + "1"))
+    if isinstance(value, float):
+        return rng.choice((0.0, -1.0, 1e30, float("nan"), float("inf")))
+    return rng.choice((0, 1, 2, 3, 7, 16, 64, value + 1, max(0, value - 1), 2**31 - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 
@@ -25,13 +27,15 @@ def without_gate() -> None:
 
 def without_chain() -> None:
     """End an export when its checkpoint and its pairs are loaded."""
-    from export.chain import Chain
+    from export import chain
     from runtime.errors import EngineError
 
-    def run(_: Chain) -> None:
+    def run(_: object) -> None:
         raise EngineError("checkpoint is loaded", hint="the export would begin")
 
-    Chain.run = run
+    chain.Evaluator = lambda network, pairs: SimpleNamespace(pairs=pairs)
+    chain.measure_blurred = lambda _: None
+    chain.Chain.run = run
 
 
 def all_shortcuts() -> None:

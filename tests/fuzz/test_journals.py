@@ -16,7 +16,7 @@ from tests.conftest import make_image, write_engine
 from tests.fuzz.mutation import mutate_bytes, mutate_json
 from tests.fuzz.rig import Case, Worker, run_cases
 
-WORDS = {0: "", 2: "output exists: .*; add -y to replace it$", 3: "^failed  "}
+WORDS = {0: "", 2: "^failed  .*: output exists: .*; add -y to replace it$", 3: "^failed  "}
 """Code 3 and its text are those of a line about a damaged source."""
 
 

@@ -169,6 +169,8 @@ def mutate_fields(message: Any, rng: random.Random) -> None:
             del value[rng.randrange(len(value))]
         elif is_repeated:
             value[rng.randrange(len(value))] = _odd_field(value[0], rng)
+        elif field.type == field.TYPE_ENUM:
+            setattr(message, field.name, rng.choice(field.enum_type.values).number)
         else:
             setattr(message, field.name, _odd_field(value, rng))
         return
@@ -182,4 +184,4 @@ def _odd_field(value: Any, rng: random.Random) -> Any:
         return rng.choice(("", "x0", "y", "white", "Sub", "Add", "Pad", "h", "a" * 300, value + "1"))
     if isinstance(value, float):
         return rng.choice((0.0, -1.0, 1e30, float("nan"), float("inf")))
-    return rng.choice((0, 1, 2, 3, 7, 16, 64, value + 1, max(0, value - 1), 2**31 - 1))
+    return rng.choice((0, 1, 2, 3, 7, 16, 64, min(value + 1, 2**31 - 1), max(0, value - 1), 2**31 - 1))

@@ -143,10 +143,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_files(tmp_path_factory.mktemp("command_lines") / "files")
 
 
-def make_value(action: argparse.Action, rng: random.Random) -> str:
-    """Return a value for an option: one of those that it names, or one that is odd for its kind."""
+def make_value(action: argparse.Action, rng: random.Random, good: float) -> str:
+    """Return a value for an option: a good one with a probability of `good`, or one that is odd for its kind."""
     name = next(iter(action.option_strings), "")
-    if name in GOOD and rng.random() < 0.8:
+    if name in GOOD and rng.random() < good:
         return rng.choice(GOOD[name])
     if name in SETTINGS:
         return rng.choice(SETTINGS[name])
@@ -161,19 +161,22 @@ def make_value(action: argparse.Action, rng: random.Random) -> str:
 def make_arguments(parser: argparse.ArgumentParser, rng: random.Random) -> list[str]:
     """Return a command line with all options that are mandatory (nearly always), and some of the others."""
     arguments: list[str] = []
+    good = rng.choice((0.7, 1.0))
     actions = [action for action in parser._actions if not NEVER & set(action.option_strings)]
     for action in rng.sample(actions, len(actions)):
         is_needed = action.required or "--source" in action.option_strings or "--engine" in action.option_strings
-        if rng.random() > (0.95 if is_needed or "--out" in action.option_strings else 0.08):
+        if rng.random() > (0.95 if is_needed or "--out" in action.option_strings else 0.06):
             continue
         for _ in range(rng.choice((1, 1, 1, 1, 2)) if isinstance(action, argparse._AppendAction) else 1):
             arguments += rng.choice(action.option_strings).split() if action.option_strings else []
             if action.nargs != 0:
-                arguments.append(make_value(action, rng))
+                arguments.append(make_value(action, rng, good))
     if "--source" in parser._option_string_actions and "--source" not in arguments:
         arguments += ["--source", "clip.mp4"]  # the default is a camera
     if "--out" in parser._option_string_actions and "--out" not in arguments:
         arguments += ["--out", "new"]  # the default may be a window, or a folder elsewhere
+    if "--open-s" in parser._option_string_actions and "--open-s" not in arguments:
+        arguments += ["--open-s", "0.2"]  # nothing answers at the addresses
     return arguments
 
 

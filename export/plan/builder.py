@@ -144,6 +144,7 @@ def _create_settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: P
         settings.DLA_core = config.dla_core
         settings.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if config.flavour == "tensorrt-rtx":
+        settings.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it, CUDA graphs may not be captured
         capabilities = _choose_capabilities(trt, config)
         settings.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from export.publish import REPORT_JSON
 from runtime.errors import EngineError
+from runtime.json_text import read_json
 from runtime.spec import EngineSpec
 
 MAX_REGRESSION_DB = 0.005
@@ -64,11 +64,10 @@ class FormerExport:
 def read_former_export(folder: Path) -> FormerExport:
     """Return what `report.json` of an earlier export says; a missing or unreadable one is no error."""
     try:
-        report = json.loads((folder / REPORT_JSON).read_text())
-        return _parse_report(report, folder)
+        return _parse_report(read_json(folder / REPORT_JSON), folder)
     except (FileNotFoundError, NotADirectoryError):
         return FormerExport(folder=folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return FormerExport(folder=folder, is_damaged=True)
 
 

@@ -109,6 +109,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def has_utf8_name(path: Path) -> bool:
+    """Whether a path can be written as UTF-8; libraries in C++ refuse other names, or crash."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def partial_name(final: Path) -> Path:
     """Return the name of an unfinished file, `clip.partial.mp4` for `clip.mp4`; players still know its type."""
     return final.with_name(f"{final.stem}.partial{final.suffix}")

@@ -32,7 +32,7 @@ _JPEG_PART_BYTES = 65_500
 """Largest part of a JPEG segment behind its length and identifier, rounded down."""
 _PNG_HEADER_BYTES = 33
 HAS_METADATA = tuple(map(int, cv2.__version__.split(".")[:2])) >= (4, 13)
-"""Whether OpenCV reads and writes the metadata of all formats; that of JetPack 6 is older."""
+"""Whether OpenCV reads the metadata of PNG and WebP and writes those of WebP; that of JetPack 6 is older."""
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 
 
@@ -57,6 +57,8 @@ class Metadata:
             return cls._read_tiff(encoded)
         if encoded.startswith(JPEG):
             return cls._read_jpeg(encoded)
+        if len(kinds) == 0:  # it may be an array
+            return cls()
         parts = {int(kind): np.asarray(value, np.uint8).tobytes() for kind, value in zip(kinds, values, strict=True)}
         return cls(
             exif=parts.get(cv2.IMAGE_METADATA_EXIF, b""),
@@ -106,7 +108,7 @@ class Metadata:
         exif = _correct_exif(self.exif, size)
         xmp = b"" if any(part in self.xmp for part in _XMP_OF_PARTS) else _XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
         profile = self.profile if _fits_pixels(self.profile, suffix=suffix, is_gray=is_gray) else b""
-        if suffix == ".bmp":
+        if suffix == ".bmp" or (suffix == ".webp" and not HAS_METADATA):
             exif = xmp = profile = b""
         if suffix in (".jpg", ".jpeg"):
             exif, xmp = (part if len(part) <= _JPEG_PART_BYTES else b"" for part in (exif, xmp))
@@ -120,12 +122,13 @@ class Metadata:
         OpenCV writes the metadata of WebP only: it has none of TIFF, only short ones of JPEG, and puts XMP into PNG
         where nobody looks for it.
         """
-        kinds = (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP)
-        parts = dict(zip(kinds, (self.exif, self.xmp, self.profile), strict=True)) if suffix == ".webp" else {}
-        present = {kind: np.frombuffer(part, np.uint8)[np.newaxis] for kind, part in parts.items() if part}
-        if present:
-            values = list(present.values())
-            is_encoded, content = cv2.imencodeWithMetadata(suffix, pixels, list(present), values, options)
+        if suffix == ".webp" and self != Metadata():
+            kinds = (cv2.IMAGE_METADATA_EXIF, cv2.IMAGE_METADATA_XMP, cv2.IMAGE_METADATA_ICCP)
+            parts = dict(zip(kinds, (self.exif, self.xmp, self.profile), strict=True))
+            present = {kind: np.frombuffer(part, np.uint8)[np.newaxis] for kind, part in parts.items() if part}
+            is_encoded, content = cv2.imencodeWithMetadata(
+                suffix, pixels, list(present), list(present.values()), options
+            )
         else:
             is_encoded, content = cv2.imencode(suffix, pixels, options)
         if not is_encoded:

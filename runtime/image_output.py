@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,7 +53,14 @@ class StoredImage:
         content = path.read_bytes()
         # A JPEG has neither alpha nor 16 bits, so that its small form suffices.
         flags = cv2.IMREAD_REDUCED_COLOR_8 if content.startswith(JPEG) else cv2.IMREAD_UNCHANGED
-        pixels, kinds, values = cv2.imdecodeWithMetadata(np.frombuffer(content, np.uint8), flags=flags)
+        encoded = np.frombuffer(content, np.uint8)
+        pixels: StoredPixels | None
+        kinds: Sequence[int] = ()
+        values: Sequence[Any] = ()
+        if HAS_METADATA:
+            pixels, kinds, values = cv2.imdecodeWithMetadata(encoded, flags=flags)
+        else:
+            pixels = cv2.imdecode(encoded, flags)
         if pixels is None:
             raise ValueError("not an image")
         metadata = Metadata.read(content, kinds, values)
@@ -79,9 +87,7 @@ def encode_image(path: Path, restored: Pixels, source: Path | None = None) -> tu
     pixels: StoredPixels = restored
     metadata = Metadata()
     lost: list[str] = []
-    if source and not HAS_METADATA:
-        lost = ["only 8-bit colour was kept (OpenCV 4.13 or newer also keeps EXIF, profile, alpha, gray and 16 bits)"]
-    elif source:
+    if source:
         try:
             stored = StoredImage.read(source)
             pixels, lost = _combine(restored, stored, source, suffix)
@@ -92,6 +98,8 @@ def encode_image(path: Path, restored: Pixels, source: Path | None = None) -> tu
         else:
             size, is_gray = (restored.shape[1], restored.shape[0]), pixels.ndim == 2 and suffix != _WEBP
             metadata, lost_metadata = stored.metadata.fit(suffix=suffix, size=size, is_gray=is_gray)
+            if not HAS_METADATA and source.suffix.lower() in (".png", _WEBP):
+                lost.append("EXIF, XMP and colour profile not read (OpenCV 4.13 or newer reads them)")
             lost += lost_metadata + (["only the first image of the file was restored"] if stored.count > 1 else [])
     return _encode(path, pixels, metadata), lost
 

@@ -51,10 +51,10 @@ def install_hint(*modules: str) -> str:
 
 def explain_import_error(error: BaseException) -> UsageError | None:
     """Return the line for the user if a library of the toolkit cannot be imported; None for any other exception."""
-    if isinstance(error.__cause__, ImportError):  # one that was raised again with this line
-        error = error.__cause__
     if not isinstance(error, ImportError):
         return None
+    if isinstance(error.__cause__, ImportError):  # one that was raised again with this line
+        error = error.__cause__
     module = (error.name or "").split(".")[0]
     if not isinstance(error, ModuleNotFoundError) and (module == "cv2" or _comes_from("cv2", error.__traceback__)):
         return UsageError(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 
 _PSEUDO_FOLDERS = {"/proc", "/sys", "/dev"}
@@ -32,6 +33,11 @@ def find_files(pattern: str) -> list[Path]:
         for file in _walk(Path(root), with_hidden=with_hidden)
         if _matches(file, after)
     ]
+
+
+def folder_before_wildcard(pattern: Path) -> Path:
+    """Return the folder of a pattern: its parts before the first one with a wildcard, without the file name."""
+    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
 
 
 def _walk(root: Path, *, with_hidden: bool) -> Iterator[tuple[str, ...]]:

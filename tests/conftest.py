@@ -44,6 +44,7 @@ Survived = Callable[..., None]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-reliability", action="store_true", help="write the table in docs/reliability.md")
+    parser.addoption("--fuzz-seeds", metavar="FIRST[:LAST]", help="seeds of the fuzzers (default: a hundred)")
     parser.addoption("--write-files", action="store_true", help="write the tables in docs/files.md")
 
 

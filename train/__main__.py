@@ -111,8 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
             teacher=options.teacher,
             overrides=options.set + max_steps,
         )
-        if os.environ.get("RANK", "0") == "0":
-            print(recipe.to_json())
         resume = options.resume or is_restart(options.out)
         train(recipe, data=options.data, run=options.out, resume=resume, device=options.device)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 
 from runtime.errors import UsageError
 from runtime.files import output_error, write_whole
+from runtime.json_text import read_json
 from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
@@ -100,13 +100,13 @@ def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
     weights = weights_path(run)
     folder = weights.parent
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        config = _read_config(folder)
         options = config["options"]
         # All weights are in the file, so that a pretrained encoder need not be downloaded again.
         generator = create_generator(
             config["generator"], **options | ({"pretrained": None} if "pretrained" in options else {})
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         hint = "give the folder that python -m train wrote"
         raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
@@ -119,12 +119,22 @@ def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
     return generator.eval(), config
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the object in `config.json`; raises OSError, and ValueError unless it has a generator and its options."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not isinstance(config.get("generator"), str):
+        raise ValueError("it names no generator")  # noqa: TRY004 - a bad value
+    if not isinstance(config.get("options"), dict):
+        raise ValueError("it has no options of the generator")  # noqa: TRY004 - a bad value
+    return config
+
+
 def load_recipe(run: Path) -> Recipe:
     """Return the recipe that a published generator was trained by; raises CheckpointError if it cannot be read."""
     folder = weights_path(run).parent
     try:
         return Recipe.from_json((folder / CONFIG).read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         hint = "give the folder that python -m train wrote"
         raise CheckpointError(f"no recipe in {CONFIG} ({reason})", folder, hint=hint) from error

@@ -8,12 +8,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from runtime.json_text import parse_json
 from runtime.metrics import SSIM_MIN_PX
 from train.data.blur import BlurConfig
-from train.fields import check_types
+from train.fields import build_config, check_types
 from train.models.patch_gan import Normalisation
 
 Config = TypeVar("Config")
+MAX_CROPS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class DataConfig:
         check_types(self)
         if min(self.size_px) < SSIM_MIN_PX:
             raise ValueError(f"size_px must be at least {SSIM_MIN_PX}, got {self.size_px}")
-        if self.crops < 1:
-            raise ValueError(f"crops must be at least 1, got {self.crops}")
+        if not 1 <= self.crops <= MAX_CROPS:
+            raise ValueError(f"crops must be from 1 to {MAX_CROPS}, got {self.crops}")
         if self.view == "crop" and self.size_px[0] != self.size_px[1]:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
         if self.view != "crop" and self.quarter_turns:
@@ -97,6 +99,8 @@ class DataConfig:
             raise ValueError("shares are for crops: --set data.view=crop")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}")
+        if self.rotation_deg < 0:
+            raise ValueError(f"rotation_deg must not be negative, got {self.rotation_deg}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
 
@@ -181,20 +185,15 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Return the recipe that `to_json` wrote; raises ValueError, KeyError or TypeError for any other text."""
-        values = json.loads(text)
-        data = values.pop("data")
-        blur = BlurConfig(**_lists_to_tuples(data.pop("blur")))
-        losses = LossConfig(**values.pop("losses"))
-        options = _lists_to_tuples(values.pop("options"))
-        return cls(**values, options=options, losses=losses, data=DataConfig(**_lists_to_tuples(data), blur=blur))
+        """Return the recipe that `to_json` wrote; raises ValueError for any other text."""
+        return build_config(cls, parse_json(text))
 
 
-def apply_overrides(config: Config, overrides: list[str]) -> Config:
+def apply_overrides(config: Config, overrides: list[str], *, prefix: str = "") -> Config:
     """Return a copy of a dataclass with `KEY=VALUE` overrides, such as `data.blur.KEY=VALUE` for nested ones.
 
-    All overrides of one dataclass are applied before it is checked. Raises ValueError for an unknown key or a value
-    that is not allowed.
+    All overrides of one dataclass are applied before it is checked. `prefix`: what the user typed before each override,
+    such as `data.`. Raises ValueError for an unknown key or a value that is not allowed.
     """
     assert dataclasses.is_dataclass(config)
     assert not isinstance(config, type)
@@ -205,7 +204,8 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         name, equals, text = override.partition("=")
         head, dot, rest = name.partition(".")
         if not equals or head not in known:
-            raise ValueError(f"--set {override}: expected KEY=VALUE, KEY one of {', '.join(known)}")
+            keys = ", ".join(f"{prefix}{name}" for name in known)
+            raise ValueError(f"--set {prefix}{override}: no setting with a value, such as batch=4; known: {keys}")
         if not dot:
             own[name] = _parse_value(text)
         elif dataclasses.is_dataclass(getattr(config, head)):
@@ -213,8 +213,10 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         elif isinstance(getattr(config, head), dict):
             own[head] = {**own.get(head, getattr(config, head)), rest: _parse_value(text)}
         else:
-            raise ValueError(f"--set {override}: {head} has no parts")
-    parts = {name: apply_overrides(getattr(config, name), texts) for name, texts in nested.items()}
+            raise ValueError(f"--set {prefix}{override}: {prefix}{head} has no parts")
+    parts = {
+        name: apply_overrides(getattr(config, name), texts, prefix=f"{prefix}{name}.") for name, texts in nested.items()
+    }
     return dataclasses.replace(config, **own, **parts)
 
 
@@ -224,8 +226,3 @@ def _parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _lists_to_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert the lists of JSON to the tuples of the dataclasses."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

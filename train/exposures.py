@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.files import has_utf8_name
 from runtime.parser import CommandParser
 from train.command import run_command
 from train.data.blur import Image, linear_from_srgb, srgb_from_linear
@@ -70,6 +71,8 @@ def average_frames(frames: list[Image], response: Response) -> Image:
 
 def read_frames(clip: Path) -> Iterator[Image]:
     """Yield the frames of a clip, uint8[H, W, 3] BGR; raises DataError if it cannot be opened."""
+    if not has_utf8_name(clip):
+        raise DataError("name of the clip is not UTF-8", clip, hint="rename it")
     video = cv2.VideoCapture(str(clip))
     if not video.isOpened():
         raise DataError("cannot be read as a video", clip, hint="give a clip that OpenCV can open")

@@ -10,13 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from runtime.cli import say
 from runtime.parser import CommandParser
 from train.checkpoint import load_recipe
 from train.command import run_command
 from train.config import DataConfig
 from train.data.blur import BlurConfig
 from train.data.datasets import ImageDataset
-from train.data.index import check_images, find_samples
+from train.data.index import check_images, describe_blurred, find_samples
 from train.data.pairs import write_pairs
 from train.errors import DataError
 from train.recipes import RECIPES
@@ -32,6 +33,8 @@ def write_synthetic_pairs(source: Path, *, out: Path, blur: BlurConfig) -> int:
     samples = [*found.train, *found.test]
     if any(sample.blurred for sample in samples):
         raise DataError("this folder holds pairs", source, hint="give a folder of sharp photographs only")
+    if note := describe_blurred(found):
+        say(note)
     config = DataConfig(view="whole", blur=blur)
     check_images(samples, config, where=str(source), same_size=False)
     dataset = ImageDataset(samples, config, seed=0, augment=False)

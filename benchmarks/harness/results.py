@@ -13,6 +13,7 @@ from typing import Any, Literal
 from benchmarks.harness.system_info import describe_machine
 from runtime.errors import InputError, OutputError, UsageError
 from runtime.files import output_error, write_json
+from runtime.json_text import read_json
 from runtime.libraries import install_hint
 
 SCHEMA = 1
@@ -71,19 +72,14 @@ def write_results(
 def read_results(path: Path) -> dict[str, Any]:
     """Return the envelope and results of a file; raise InputError if it is not a result file of this version."""
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f"not a result file ({reason})", path, hint="give a file that a benchmark wrote") from error
+        document: Any = read_json(path)
+        json.dumps(document, allow_nan=False)  # Python reads NaN and infinity, which are not JSON
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a result file ({error})", path, hint="give a file that a benchmark wrote") from error
     if mismatch := find_schema_error(document):
         raise InputError(f"not a result file of this version ({mismatch})", path, hint="measure again")
     assert isinstance(document, dict)
     return document
-
-
-def _refuse_constant(name: str) -> None:
-    """Raise ValueError for NaN and infinity, which Python reads although they are not JSON."""
-    raise ValueError(f"{name} is not JSON")
 
 
 def find_schema_error(document: object) -> str:

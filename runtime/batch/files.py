@@ -10,9 +10,8 @@ from pathlib import Path
 
 from runtime.errors import InputError, UsageError
 from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
-from runtime.patterns import find_files
+from runtime.patterns import find_files, folder_before_wildcard
 from runtime.sinks import video
-from runtime.sources.folders import folder_before_wildcard
 from runtime.video_files import is_video
 
 

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from runtime.commands import EXPORTER
 from runtime.engines.base import SynchronousEngine, closed_error, first_line, inference_error, require_supported_size
 from runtime.errors import EngineError
+from runtime.files import has_utf8_name
 from runtime.frame import Pixels
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -143,6 +144,8 @@ def _provider_options(provider: OrtProvider, path: Path) -> dict[str, str]:
 def _load_session(
     path: Path, ort_provider: str, options: ort.SessionOptions, provider_options: dict[str, str]
 ) -> ort.InferenceSession:
+    if not has_utf8_name(path):
+        raise EngineError("name of the engine is not UTF-8", path, hint="rename it")
     options.log_severity_level = 4  # fatal only: the user gets one line, not a log
     try:
         return ort.InferenceSession(str(path), options, providers=[(ort_provider, provider_options)])
@@ -154,6 +157,13 @@ def _load_session(
 
 def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     """Return the spec from the metadata of a model; a fixed height or width in the graph replaces its range."""
+    try:
+        return _read_spec(session, path)
+    except UnicodeDecodeError as error:  # ONNX Runtime loads such files, and ONNX forbids them
+        raise EngineError("names or metadata of the file are not UTF-8", path, hint="export it again") from error
+
+
+def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
     if not is_pair or _differ_in_size(inputs[0], outputs[0]):

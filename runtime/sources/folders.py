@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import glob
-import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import InputError
 from runtime.image_files import is_image
-from runtime.patterns import find_files
+from runtime.patterns import find_files, folder_before_wildcard
 from runtime.sources.images import ImageSource
 from runtime.video_files import is_video
 
@@ -22,7 +20,8 @@ def open_folder(folder: Path, outputs: Sequence[Path]) -> ImageSource:
     Images below one of the folders `outputs` are left out: an earlier run has written them. Raises InputError if there
     are no images.
     """
-    return _select_images(_walk(folder), folder, root=folder, outputs=outputs)
+    files = find_files(f"{glob.escape(str(folder))}/**/*")
+    return _select_images(files, folder, root=folder, outputs=outputs)
 
 
 def open_pattern(pattern: str, outputs: Sequence[Path]) -> ImageSource:
@@ -31,18 +30,7 @@ def open_pattern(pattern: str, outputs: Sequence[Path]) -> ImageSource:
     return _select_images(find_files(pattern), Path(pattern), root=root, outputs=outputs)
 
 
-def folder_before_wildcard(pattern: Path) -> Path:
-    """Return the folder of a pattern: its parts before the first one with a wildcard, without the file name."""
-    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
-
-
-def _select_images(files: Iterable[Path], place: Path, *, root: Path, outputs: Sequence[Path]) -> ImageSource:
+def _select_images(files: list[Path], place: Path, *, root: Path, outputs: Sequence[Path]) -> ImageSource:
     written = [output.resolve() for output in outputs if output.is_dir()]
     earlier = [folder for folder in written if not root.resolve().is_relative_to(folder)]
     own = [file for file in files if not any(file.resolve().is_relative_to(folder) for folder in earlier)]

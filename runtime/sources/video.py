@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -178,13 +179,15 @@ class VideoSource:
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
         damaged_in_a_row = whole_packets = 0
-        end_s = 0.0
+        end_s, is_flushed = 0.0, False
         packets = read_packets(self._container)
         while damaged_in_a_row < MAX_DAMAGED_PACKETS:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     self.damage = self._find_cut_off(whole_packets, end_s)
+                    if not is_flushed:  # reading ended with an error
+                        yield from self._flush()
                     return
                 self._timeline.place(packet)
                 self._has_packets = True
@@ -192,6 +195,7 @@ class VideoSource:
                     end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is not self._stream:
                     continue
+                is_flushed = packet.size == 0
                 whole_packets += packet.size > 0 and not packet.is_corrupt
                 frames = packet.decode()
             except FFmpegError as error:
@@ -205,6 +209,11 @@ class VideoSource:
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame
+
+    def _flush(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames that are still in the decoder."""
+        with suppress(FFmpegError):
+            yield from self._stream.decode()
 
     def _require_memory(self) -> None:
         require_memory(_DECODER_FRAMES, width=self._stream.width, height=self._stream.height)

@@ -14,9 +14,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
-import onnx
 import pytest
 
 pytest.importorskip("zstandard")
@@ -24,59 +21,25 @@ import zstandard
 
 from export.bundle import main as bundle
 from export.bundle import pack
-from runtime.engines import BUNDLED
 from runtime.errors import InputError, UsageError
-from runtime.files import sha256
 from runtime.install import __main__ as installer
 from runtime.install.bundle import Manifest
 from runtime.video import main as run_video
-from tests.conftest import DEMO_CLIP, make_image
+from tests.conftest import DEMO_CLIP
+from tests.rig.bundles import engines, install, make_key, signers, version, write_pairs
 
 Members = list[tuple[str, bytes]]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    for name in ("blur", "sharp"):
-        (folder / name).mkdir()
-    for index in range(2):
-        sharp = make_image(96, 64, seed=index)
-        cv2.imwrite(str(folder / "sharp" / f"{index}.png"), sharp)
-        cv2.imwrite(str(folder / "blur" / f"{index}.png"), cv2.blur(sharp, (3, 1)))
-    return folder
-
-
-def engines(folder: Path, *, worse: bool = False) -> Path:
-    """Write a folder like an export's, with one engine; a worse one flips bits of every output value."""
-    folder.mkdir()
-    target = folder / "deblur_int8_cpu.onnx"
-    if not worse:
-        shutil.copy(BUNDLED, target)
-        return folder
-    model = onnx.load(str(BUNDLED))
-    final = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["original_sharp" if name == final else name for name in node.output]
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(40, np.uint8), "bits"))
-    model.graph.node.append(onnx.helper.make_node("BitwiseXor", ["original_sharp", "bits"], [final]))
-    onnx.save(model, target)
-    return folder
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "key"
     make_key(path)
-    return path
-
-
-def make_key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)  # noqa: S607
-
-
-def signers(path: Path, key: Path) -> Path:
-    path.write_text(f"builder@example.org {key.with_suffix('.pub').read_text()}")
     return path
 
 
@@ -100,19 +63,6 @@ def board(tmp_path: Path, first: Path) -> Path:
     """A board with the first version installed."""
     assert install(first, tmp_path / "board") == 0
     return tmp_path / "board"
-
-
-def install(bundle: Path, board: Path, *options: str | Path) -> int:
-    return installer.main([str(bundle), "--to", str(board), "--provider", "cpu", *map(str, options)])
-
-
-def version(board: Path) -> str:
-    """Return the current version, after checking that all its files are undamaged."""
-    current = board / "current"
-    manifest = Manifest.from_json((current / "manifest.json").read_text())
-    for name, digest in manifest.files.items():
-        assert sha256(current / name) == digest
-    return manifest.version
 
 
 def members(bundle: Path) -> Members:
@@ -185,58 +135,6 @@ def test_a_byte_flipped_before_packing_changes_nothing(
     assert install(pack_members(tmp_path / "forged.tar.zst", content), board) == 3
     assert "bundle is damaged" in capsys.readouterr().err
     assert version(board) == "1.0.0"
-
-
-def mutate(second: Path, target: Path, seed: int) -> Path:
-    """Write a bundle with a few wrong bytes: in the compressed file, in a header, in the manifest, or anywhere."""
-    rng = np.random.default_rng(seed)
-    content = bytearray(second.read_bytes())
-    kind = seed % 4
-    if kind:
-        content = bytearray(zstandard.ZstdDecompressor().stream_reader(io.BytesIO(bytes(content))).read())
-    headers = [0, 512 + -(-int(content[124:135], 8) // 512) * 512] if kind else [0]
-    low, high = [(0, len(content)), (headers[0], 512), (512, headers[-1]), (0, len(content))][kind]
-    if kind == 1:
-        low = int(rng.choice(headers))
-        high = low + 512
-    for position in rng.integers(low, high, size=rng.integers(1, 5)):
-        content[position] = rng.choice([rng.integers(256), 0, 0xFF, 0x80, ord("x"), ord("9"), ord("[")])
-    if kind == 1:  # a header whose checksum is right
-        header = content[low:high]
-        content[low + 148 : low + 156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
-    if seed % 8 == 7:
-        del content[rng.integers(len(content)) :]
-    target.write_bytes(zstandard.ZstdCompressor().compress(bytes(content)) if kind else content)
-    return target
-
-
-@pytest.mark.usefixtures("no_gate")
-def test_every_mutation_of_a_bundle_is_one_line_and_changes_nothing(
-    board: Path,
-    second: Path,
-    key: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    trusted = signers(tmp_path / "signers", key)
-    manifest = (board / "current" / "manifest.json").read_bytes()
-    codes = []
-    for seed in range(300):
-        capsys.readouterr()
-        options = ["--signers", trusted] if seed % 6 == 0 else []
-        codes.append(install(mutate(second, tmp_path / "mutated.tar.zst", seed), board, *options))
-        lines = capsys.readouterr().err.splitlines()
-        assert codes[-1] in (0, 2, 3), (seed, lines)
-        if codes[-1]:
-            assert lines[-1].startswith("error: "), (seed, lines)
-            assert not any("bug" in line or "Traceback" in line for line in lines), (seed, lines)
-            assert (board / "current" / "manifest.json").read_bytes() == manifest
-        else:  # the mutation is in a part that nothing reads, or a manifest without a signature says something else
-            shutil.rmtree(board)
-            assert install(second.with_name("deblur-1.0.0.tar.zst"), board) == 0
-    assert codes.count(3) > 200
 
 
 def add_members(*headers: tuple[bytes, bytes], path: Path) -> Path:

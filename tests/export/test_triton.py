@@ -80,6 +80,11 @@ def test_engines_that_cannot_be_served_get_an_error(tmp_path: Path, capsys: pyte
     assert main([str(tmp_path), "--out", str(tmp_path / "file" / "out")]) == 6
 
 
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a" * 300, "--out", str(tmp_path / "models")]) == 2
+    assert capsys.readouterr().err.startswith("error: file name is too long: aaa")
+
+
 def test_a_stream_through_the_server_equals_a_local_one(server: tuple[str, Service], tmp_path: Path) -> None:
     address, service = server
     clips = [tmp_path / "served.mp4", tmp_path / "local.mp4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +38,33 @@ def damaged(folder: Path, invert: Path, kind: str) -> Path:
         model = onnx.load(invert)
         helper.set_model_props(model, {METADATA_KEY: "{"})
         onnx.save(model, path)
+    elif kind == "not UTF-8":
+        model = onnx.load(invert)
+        helper.set_model_props(model, {"author": "abcdef"})
+        path.write_bytes(model.SerializeToString().replace(b"abcdef", b"\x80bcdef"))
     elif kind == "plan":
         path = path.with_suffix(".plan")
         path.write_bytes(whole)
     return path
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "directory", "junk", "truncated", "metadata", "plan"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "directory", "junk", "truncated", "metadata", "not UTF-8", "plan"]
+)
 def test_damaged_engines_are_refused_in_one_line(tmp_path: Path, invert: Path, kind: str) -> None:
     path = damaged(tmp_path, invert, kind)
     with pytest.raises(EngineError) as refusal:
         open_backend(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_engine_whose_name_is_not_utf8_is_refused(tmp_path: Path, invert: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.onnx")
+    path.write_bytes(invert.read_bytes())
+    for provider in ("cpu", "openvino"):
+        with pytest.raises(EngineError, match="name of the engine is not UTF-8"):
+            open_backend(path, provider=provider)
 
 
 def test_unavailable_provider_is_refused_and_not_replaced(invert: Path) -> None:

@@ -293,14 +293,22 @@ def test_a_gain_map_is_not_promised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", FORMATS)
-def test_an_old_opencv_writes_8_bit_colour_and_says_so(
+def test_an_old_opencv_keeps_all_but_metadata_of_png_and_webp(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JetPack 6 has OpenCV 4.8, without functions for metadata."""
-    monkeypatch.setattr("runtime.image_output.HAS_METADATA", False)
-    monkeypatch.delattr(cv2, "imdecodeWithMetadata")
-    monkeypatch.delattr(cv2, "imencodeWithMetadata")
-    source = write_source(tmp_path / "in.png", exif=make_exif(), icc_profile=PROFILE)
-    lost = write_restored(tmp_path / f"out.{target}", make_image(*SIZE), source)
-    assert read_image(tmp_path / f"out.{target}").shape == (48, 64, 3)
-    assert "OpenCV 4.13" in lost[0]
+    for module in ("image_output", "image_metadata"):
+        monkeypatch.setattr(f"runtime.{module}.HAS_METADATA", False)
+    for name in [name for name in dir(cv2) if "Metadata" in name or "METADATA" in name]:
+        monkeypatch.delattr(cv2, name)
+    out = tmp_path / f"out.{target}"
+    jpeg = write_source(tmp_path / "in.jpg", exif=make_exif(), icc_profile=PROFILE)
+    lost = write_restored(out, read_image(jpeg), jpeg)
+    assert lost == (["EXIF not kept", "colour profile not kept"] if target == "webp" else [])
+    assert facts(out)["profile"] == (None if target == "webp" else PROFILE)
+    png = write_source(tmp_path / "in.png", "RGBA")
+    lost = write_restored(out, read_image(png), png)
+    assert "OpenCV 4.13" in lost[-1]
+    if target != "jpg":
+        alpha = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)[..., 3]
+        assert np.array_equal(cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[..., 3], alpha)

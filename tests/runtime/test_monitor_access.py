@@ -116,7 +116,7 @@ def test_tokens_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch:
         assert not wrong or wrong not in str(caught.value)
     with pytest.raises(UsageError, match="cannot be read from its file: /nowhere"):
         open_access("@/nowhere", None, None)
-    with pytest.raises(UsageError, match="give --serve"):
+    with pytest.raises(UsageError, match="page that is not served"):
         RunOptions(serve_token=TOKEN)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import redaction
-from runtime.errors import InputError, OutputError, UsageError
+from runtime.errors import InputError, UsageError
 from runtime.redaction import redact, redact_address
 from runtime.sources import open_source
 from runtime.urls import is_mistyped_address, is_url, resolve_secret, resolve_secrets
@@ -132,8 +132,7 @@ def test_a_mistyped_output_makes_no_folder_and_shows_no_secret(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
-    code = main(["--engine", str(invert), "--source", str(clip), "--out", text])
-    assert code == (OutputError if text == "rtsp://[" else UsageError).exit_code
+    assert main(["--engine", str(invert), "--source", str(clip), "--out", text]) == UsageError.exit_code
     assert set(tmp_path.iterdir()) == before
     assert "error: " in (shown := capfd.readouterr().err)
     assert "S3CRET" not in shown

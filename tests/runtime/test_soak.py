@@ -9,6 +9,7 @@ import sys
 import time
 from itertools import cycle
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import psutil
@@ -16,7 +17,13 @@ import pytest
 
 from runtime.sources import open_source
 from tests.conftest import ROOT, Survived
-from tests.rig import Proxy, RtspServer, require_rtsp_server, wait_until
+from tests.rig import Proxy, RtspServer, free_port, require_rtsp_server, wait_until
+
+
+def count_reconnects(port: int) -> int:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        (line,) = [line for line in answer.read().decode().splitlines() if line.startswith("deblur_reconnects_total")]
+    return int(line.split()[-1])
 
 
 @pytest.mark.fault("Live sources", "a bad day", done="stalls, kills, another size, resets and held connections in turn")
@@ -25,11 +32,12 @@ from tests.rig import Proxy, RtspServer, require_rtsp_server, wait_until
 def test_nothing_grows(seconds: float, invert: Path, tmp_path: Path, survived: Survived) -> None:
     require_rtsp_server()
     server = RtspServer()
-    proxy = Proxy(server.port)
+    proxy, port = Proxy(server.port), free_port()
     url = server.url.replace(str(server.port), str(proxy.port))
     stats = tmp_path / "s.json"
     options = ["--timeout-s", "2", "--segment-s", "10", "--stats", str(stats), "--guard", "off", "--provider", "cpu"]
     arguments = ["--engine", str(invert), "--source", url, "--out", str(tmp_path / "day.mp4"), *options]
+    arguments += ["--serve", f"127.0.0.1:{port}"]
     child = subprocess.Popen([sys.executable, "-m", "runtime.video", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
     process = psutil.Process(child.pid)
     figures, induced = [], 0
@@ -53,6 +61,7 @@ def test_nothing_grows(seconds: float, invert: Path, tmp_path: Path, survived: S
                 server.kill()
                 server.start(size=(96, 64) if fault == "size" else (160, 120))
             induced += 1
+            wait_until(lambda induced=induced: count_reconnects(port) >= induced, seconds=60)
             time.sleep(4)
             figures.append((process.memory_info().rss / 2**20, process.num_threads(), process.num_fds()))
         child.send_signal(signal.SIGINT)

@@ -129,6 +129,22 @@ def test_a_demuxer_that_asks_to_be_called_again_is_called_again() -> None:
     assert list(read_packets(SimpleNamespace(demux=demux))) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_packet_whose_size_does_not_fit_into_memory_is_damage(
+    kind: str, invert: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(clip.read_bytes())
+    first = content.index(b"stsz") + 16
+    sizes = first if kind == "video" else content.index(b"stsz", first) + 16
+    content[sizes + 16 : sizes + 20] = (1 << 29).to_bytes(4, "big")  # FFmpeg fails with ENOMEM, at each attempt
+    clip.write_bytes(content)
+    out = tmp_path / "out.mp4"
+    assert main(["--engine", str(invert), f"--source={clip}", f"--out={out}", "--provider", "cpu"]) == 3
+    assert "error: file is cut off after 0." in capsys.readouterr().err
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= 4
+
+
 def test_a_stream_that_appears_late_ends_nothing() -> None:
     """PyAV fails at the end, when it empties the buffer of a stream that it does not know."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -66,6 +67,15 @@ def test_a_clip_without_a_whole_exposure_is_refused(
     assert main(["--source", str(tmp_path / "clip.mp4"), "--out", str(tmp_path / "out"), "--lengths", lengths]) == 3
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_not_utf8_do_not_crash_opencv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "clip.mp4", size=(96, 64))
+    odd = tmp_path / os.fsdecode(b"\xff.mp4")
+    assert main(["--source", str(odd), "--out", str(tmp_path / "out"), "--lengths", "3"]) == 3
+    assert "name of the clip is not UTF-8" in capsys.readouterr().err
+    assert main(["--source", str(tmp_path / "clip.mp4"), "--out", str(odd), "--lengths", "3"]) == 0
+    assert list((odd / "blur").glob("*.png"))
 
 
 def test_an_even_length_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from tests.conftest import SHARED
 from train.checkpoint import load_generator, publish
 from train.config import Recipe, apply_overrides
+from train.errors import CheckpointError
 from train.models import GENERATORS, Generator, PatchGan, create_generator, restore_frames, run_padded
 from train.models.base import patches_from_pixels, pixels_from_patches
 from train.models.encoders import PretrainedError
@@ -274,3 +275,19 @@ def test_generator_can_overfit_four_crops_with_true_blur(name: str, learning_rat
         before, after = mean_psnr_db(blurred, sharp), mean_psnr_db(output(), sharp)
     print(f"{name}: {before:.2f} -> {after:.2f} dB")
     assert after > before + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "JSON is nested deeper"),
+        ('{"generator": "edge", "options": {"widths": [-1]}}', "widths and blocks must be"),
+        ('{"generator": "resnet_unet", "options": {"layer_type": [1]}}', "options of resnet_unet"),
+    ],
+    ids=["deep", "negative", "unknown"],
+)
+def test_odd_configurations_are_refused_in_one_line(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        load_generator(tmp_path)
+    assert "\n" not in str(refusal.value)

@@ -54,6 +54,11 @@ class BlurConfig:
         for name in ("jpeg_share", "object_share", "codes_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        for name in ("roll_deg", "noise_sigma"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
+            raise ValueError(f"jpeg_quality must be (low, high) with 0 <= low <= high <= 100, got {self.jpeg_quality}")
         if not 0 < self.object_px[0] <= self.object_px[1]:
             raise ValueError(f"object_px must be (low, high) with 0 < low <= high, got {self.object_px}")
 

@@ -93,7 +93,7 @@ def _make_crops(groups: list[list[Sample]], folder: Path, config: DataConfig, *,
             rows = slice(start, start + CROPS_PER_IMAGE)
             rng = np.random.default_rng((seed, index))
             tasks.append(pool.submit(_fill_crops, samples[index], blurred[rows], sharp[rows], config, rng))
-        for task in tqdm(tasks, desc="crops", unit="image", leave=False):
+        for task in tqdm(tasks, desc="crops", unit="image", leave=False, disable=None):
             task.result()
     blurred.flush()
     sharp.flush()

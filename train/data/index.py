@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from calib_data import CALIBRATION
 from runtime.errors import InputError
 from runtime.image_files import is_image, read_image
 from runtime.metrics import SSIM_MIN_PX
@@ -55,8 +56,7 @@ def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
     GOPRO_Large's `train/GOPR0372_07_00/{blur,sharp}` and plain `{blur,sharp}`. Raises DataError if nothing is found,
     or if images have no partner.
     """
-    if not root.is_dir():
-        raise DataError("no such folder", root, hint="give a folder of images")
+    require_folder(root)
     parents = [folder.parent for folder in sorted(root.rglob("sharp")) if folder.is_dir()]
     if parents:
         samples = [sample for folder in parents for sample in _find_pairs(folder, root, blurred_folder)]
@@ -68,6 +68,28 @@ def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
     for sample in samples:
         parts[sample.sequence.split("/")[0] == "test"].append(sample)
     return Samples(root, train=parts[False], test=parts[True])
+
+
+def require_folder(root: Path) -> None:
+    """Raise DataError if there is no such folder."""
+    if not root.is_dir():
+        raise DataError("no such folder", root, hint="give a folder of images")
+
+
+def describe_blurred(samples: Samples, *, blurred_folder: str = "blur") -> str:
+    """Return a note if images without a partner are known to be blurred: they are taken as sharp photographs.
+
+    These are the frames of `calib_data/calibration`, and images in a folder named `blurred_folder`. Otherwise the note
+    is empty.
+    """
+    alone = [sample.sharp for sample in (*samples.train, *samples.test) if sample.blurred is None]
+    blurred = [path for path in alone if path.parent.name == blurred_folder or CALIBRATION in path.resolve().parents]
+    if not blurred:
+        return ""
+    return (
+        f"note: {len(blurred)} blurred images are taken as sharp photographs: {samples.root}; "
+        "give pairs in blur/ and sharp/, or sharp photographs"
+    )
 
 
 def split_samples(samples: Samples, config: DataConfig) -> tuple[list[Sample], list[Sample]]:
@@ -108,7 +130,8 @@ def check_images(samples: list[Sample], config: DataConfig, *, where: str, same_
     problems = []
     with thread_pool() as pool:
         results = pool.map(lambda sample: _check_sample(sample, config), samples)
-        for sample_problems, size in tqdm(results, total=len(samples), desc="checking", unit="image", leave=False):
+        bar = tqdm(results, total=len(samples), desc="checking", unit="image", leave=False, disable=None)
+        for sample_problems, size in bar:
             problems += sample_problems
             sizes |= {size} if size else set()
     if same_size and config.view == "whole" and len(sizes) > 1 and not problems:

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from runtime.errors import OutputError, UsageError
+from runtime.errors import UsageError
+from runtime.files import output_error
 from train.data.blur import Image
 
 
@@ -21,10 +22,13 @@ def write_pairs(pairs: Iterable[tuple[str, Image, Image]], out: Path) -> int:
     if any((out / kind).exists() for kind in ("blur", "sharp")):
         raise UsageError("this folder holds pairs already", out, hint="give another --out")
     count = 0
-    for name, blurred, sharp in tqdm(pairs, unit="pair", leave=False):
+    for name, blurred, sharp in tqdm(pairs, unit="pair", leave=False, disable=None):
         for kind, image in (("blur", blurred), ("sharp", sharp)):
             (out / kind).mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(out / kind / f"{name}.png"), image):
-                raise OutputError("cannot write an image", out / kind, hint="check its permissions and free space")
+            path = out / kind / f"{name}.png"
+            try:
+                path.write_bytes(cv2.imencode(".png", image)[1].tobytes())  # cv2.imwrite crashes of some names
+            except OSError as error:
+                raise output_error(path, error) from error
         count += 1
     return count

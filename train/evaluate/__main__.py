@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.cli import say
 from runtime.errors import UsageError
 from runtime.parser import CommandParser
 from train.checkpoint import load_generator, load_recipe, weights_path
@@ -20,7 +21,7 @@ from train.command import run_command
 from train.config import Recipe
 from train.data.blur import Image
 from train.data.datasets import ImageDataset
-from train.data.index import check_images, find_samples
+from train.data.index import check_images, describe_blurred, find_samples
 from train.errors import settings_checked
 from train.evaluate.scoring import Restorer, choose_test_config
 from train.models import restore_frames
@@ -120,7 +121,10 @@ def evaluate(options: EvaluateOptions) -> str:
         config = choose_test_config(options.size, recipe)
     if options.blur_as:
         config = dataclasses.replace(config, blur=choose_blur(options.blur_as))
-    found = find_samples(options.data, blurred_folder=options.blurred_folder or config.blurred_folder)
+    blurred_folder = options.blurred_folder or config.blurred_folder
+    found = find_samples(options.data, blurred_folder=blurred_folder)
+    if note := describe_blurred(found, blurred_folder=blurred_folder):
+        say(note)
     samples = found.test or found.train
     check_images(samples, config, where=str(options.data), same_size=False)
     evaluation = Evaluation(

@@ -52,7 +52,7 @@ def score_pair(model: Restorer, pair: Pair, name: str) -> tuple[Score, Image]:
 
 def score_dataset(model: Restorer, dataset: ImageDataset, *, root: Path) -> list[Score]:
     """Score every image of a dataset; images are named by their path below `root`."""
-    rows = tqdm(range(len(dataset)), desc="restoring", unit="image")
+    rows = tqdm(range(len(dataset)), desc="restoring", unit="image", disable=None)
     return [score_pair(model, dataset[0, row], _name_sample(dataset.samples[row], root))[0] for row in rows]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from runtime.errors import DeblurError, is_out_of_memory
 from train.models.base import Generator, nchw_from_frames, restore_frames, restore_nchw, run_padded
 from train.models.patch_gan import PatchGan
 
@@ -29,8 +30,15 @@ def create_generator(name: str, **options: Any) -> Generator:
     network: type[Generator] = getattr(import_module(module), class_name)
     try:
         return network(**options)
+    except DeblurError:
+        raise
     except TypeError as error:
         raise ValueError(f"options of {name}: {str(error).rpartition('() ')[2]}") from error
+    except Exception as error:
+        if isinstance(error, ValueError) or is_out_of_memory(error):
+            raise
+        # torch and transformers refuse values with exceptions of many classes.
+        raise ValueError(f"options of {name}: {' '.join(str(error).split())}") from error
 
 
 __all__ = [

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from runtime.cli import say
 from runtime.errors import InputError, UsageError
 from runtime.files import write_whole
 from runtime.interrupt import Interruption
 from train.config import Recipe
 from train.data.datasets import CropDataset, DeviceCrops, ImageDataset, Key, Pair, open_dataset
-from train.data.index import check_images, compute_fingerprint, find_samples, split_samples
+from train.data.index import check_images, compute_fingerprint, describe_blurred, find_samples, split_samples
 from train.training.distributed import Ranks
 
 CHECKED = "checked.txt"
@@ -62,6 +63,10 @@ class TrainingData:
             )
 
         def check_and_make_crops() -> None:
+            print(recipe.to_json())
+            for samples in found:
+                if note := describe_blurred(samples, blurred_folder=recipe.data.blurred_folder):
+                    say(note)
             counts = [sum(map(len, part)) for part in (training, validation)]
             print(f"{counts[0]} images to train on, {counts[1]} to validate with")
             if not (checked.exists() and checked.read_bytes() == facts):

@@ -21,6 +21,7 @@ from runtime.files import write_whole
 from runtime.interrupt import Interruption
 from train import checkpoint
 from train.config import Recipe
+from train.data.index import require_folder
 from train.errors import CheckpointError, DivergedError, InterruptedRunError
 from train.metrics import measure_batch
 from train.models import nchw_from_frames
@@ -28,7 +29,7 @@ from train.models.patch_gan import MIN_IMAGE_PX
 from train.training.distributed import Ranks, join_ranks, leave_ranks
 from train.training.epoch_totals import EpochTotals, average_sums
 from train.training.loaders import TrainingData
-from train.training.networks import build_networks
+from train.training.networks import build_networks, check_networks
 from train.training.run_log import RunLog
 from train.training.validation import validate
 
@@ -62,6 +63,9 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
     if recipe.losses.adversarial and recipe.data.view != "whole" and min(recipe.data.size_px) < MIN_IMAGE_PX:
         what = f"the discriminator needs {MIN_IMAGE_PX} pixels, data.size_px is {recipe.data.size_px}"
         raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)'")
+    for root in data:
+        require_folder(root)
+    check_networks(recipe, initialize=not resume)
     ranks = join_ranks(device)
     try:
         if not resume and checkpoint.has_state(run):
@@ -140,7 +144,8 @@ class Training:
             log = stack.enter_context(RunLog(self._run, from_step=self._step)) if self._ranks.is_first else None
             if log:
                 tqdm.write(f"computing in {self._networks.step.precision} on {self._ranks.device}")
-            bar = tqdm(initial=self._step, total=self._data.steps, unit="step", mininterval=2, disable=not log)
+            is_hidden = None if log else True  # None: unless standard error is a terminal
+            bar = tqdm(initial=self._step, total=self._data.steps, unit="step", mininterval=2, disable=is_hidden)
             stack.enter_context(bar)
             interruption = stack.enter_context(Interruption()) if is_alone else Interruption()
             interruption.on_signal = lambda: None  # the loop looks at it after each step

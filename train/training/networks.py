@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ class Networks:
         averaged: Any = self.average.module
         assert isinstance(averaged, Generator)
         return averaged
+
+
+def check_networks(recipe: Recipe, *, initialize: bool) -> None:
+    """Make the generator, and load all checkpoints and weights of losses, once before the images are prepared.
+
+    `initialize`: as for `build_networks`. Pretrained encoders are not loaded. Raises UsageError for options and weights
+    of losses that cannot be used, and CheckpointError.
+    """
+    without_encoder = {"pretrained": None} if "pretrained" in recipe.options else {}
+    _create_generator(dataclasses.replace(recipe, options=recipe.options | without_encoder), initialize=initialize)
+    if recipe.teacher:
+        load_generator(Path(recipe.teacher))
+    ContentLoss(recipe.losses)
 
 
 def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool) -> Networks:

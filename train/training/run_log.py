@@ -9,9 +9,12 @@ from typing import Any
 from tqdm import tqdm
 
 from runtime.files import output_error, write_whole
+from runtime.json_text import parse_json
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
+_ALWAYS_LOGGED = ("epoch", "step", "validation/content_loss")
+"""Numbers in every entry of `log.jsonl`."""
 
 
 class RunLog:
@@ -47,14 +50,17 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run, without a last line that a killed process left incomplete."""
+    """Return the entries of a run up to the first damaged line, such as one that a killed process left incomplete."""
     entries = []
     path = run / LOG
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            entries.append(json.loads(text))
-        except json.JSONDecodeError:
+            entry = parse_json(text)
+        except ValueError:
             break
+        if not (isinstance(entry, dict) and all(isinstance(entry.get(name), (int, float)) for name in _ALWAYS_LOGGED)):
+            break
+        entries.append(entry)
     return entries
 
 

@@ -31,7 +31,7 @@ from benchmarks.harness.results import format_command, require_writable, write_r
 from benchmarks.harness.scenarios import THROUGHPUT_ROUNDS, Load, cycle_frames, run_interleaved, run_offline, warm_up
 from benchmarks.harness.statistics import fit_line, summarize
 from benchmarks.harness.system_info import count_cores, describe_machine
-from runtime.arguments import parse_size
+from runtime.arguments import number_in, parse_size, whole_number_in
 from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, Engine
 from runtime.frame import Pixels, Size
@@ -233,7 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--threads",
-        type=int,
+        type=whole_number_in(1, 1024),
         nargs="+",
         default=powers_of_two,
         metavar="N",
@@ -241,7 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--streams",
-        type=int,
+        type=whole_number_in(1, 1024),
         nargs="+",
         default=[1, 2, 4],
         metavar="N",
@@ -250,14 +250,14 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("load")
     group.add_argument(
         "--min-queries",
-        type=int,
+        type=whole_number_in(1, 10**9),
         default=40,
         metavar="N",
         help="minimum number of measured frames for each point (default: 40)",
     )
     group.add_argument(
         "--min-duration",
-        type=float,
+        type=number_in(0, 86_400),
         default=3.0,
         metavar="S",
         help="minimum measured time for each point, in seconds (default: 3)",
@@ -270,11 +270,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if it is wrong."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if min(*options.threads, *options.streams, options.min_queries) < 1 or options.min_duration < 0:
-        parser.error("threads, streams and queries must be at least 1, and times not negative")
-    return options
+    return build_parser().parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from export.publish import (
     publish,
 )
 from export.step_cache import StepCache
+from runtime.arguments import number_in
 from runtime.cli import run_cli, say
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import import_tensorrt
@@ -106,9 +107,19 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder with blur/ and sharp/ to measure on (default: calib_data/held_out)",
     )
-    add("--budget-db", type=float, default=0.30, metavar="DB", help="PSNR that INT8 may lose in dB (default: 0.30)")
     add(
-        "--fp16-budget-db", type=float, default=0.10, metavar="DB", help="PSNR that FP16 may lose in dB (default: 0.10)"
+        "--budget-db",
+        type=number_in(0, 100),
+        default=0.30,
+        metavar="DB",
+        help="PSNR that INT8 may lose in dB (default: 0.30)",
+    )
+    add(
+        "--fp16-budget-db",
+        type=number_in(0, 100),
+        default=0.10,
+        metavar="DB",
+        help="PSNR that FP16 may lose in dB (default: 0.10)",
     )
     add(
         "--force",

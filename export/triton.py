@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import onnx
 
-from runtime.arguments import parse_size
+from runtime.arguments import parse_size, whole_number_in
 from runtime.cli import run_cli, say
 from runtime.engines.onnx import inspect
 from runtime.errors import InputError, UsageError
@@ -72,17 +72,23 @@ def build_parser() -> argparse.ArgumentParser:
         default=default.kind,
         help="processor for ONNX engines; auto: FP16 on the GPU, others on the CPU (default: auto)",
     )
-    add("--instances", type=int, default=default.instances, metavar="N", help="copies of each model (default: 1)")
+    add(
+        "--instances",
+        type=whole_number_in(1, 1024),
+        default=default.instances,
+        metavar="N",
+        help="copies of each model (default: 1)",
+    )
     add(
         "--batch",
-        type=int,
+        type=whole_number_in(1, 1024),
         default=default.batch,
         metavar="N",
         help="largest number of frames per call of an ONNX engine (default: 4)",
     )
     add(
         "--delay-us",
-        type=int,
+        type=whole_number_in(0, 60_000_000),
         default=default.delay_us,
         metavar="US",
         help="microseconds to wait until a batch is full (default: 2000)",

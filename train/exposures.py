@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.arguments import whole_number_in
 from runtime.files import has_utf8_name
 from runtime.parser import CommandParser
 from train.command import run_command
@@ -26,6 +27,7 @@ from train.data.blur import Image, linear_from_srgb, srgb_from_linear
 from train.data.pairs import write_pairs
 from train.errors import DataError
 
+_MAX_LENGTH = 9_999
 Response = Literal["light", "codes"]
 """Values that are averaged: linear light, as in a camera, or 8-bit codes, as in GOPRO_Large's `blur`."""
 
@@ -112,7 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="odd lengths of the exposures in frames, used alternately (default: 7 9 11 13)",
     )
-    add("--stride", type=int, default=3, metavar="N", help="frames from one exposure to the next (default: 3)")
+    add(
+        "--stride",
+        type=whole_number_in(1, 10**6),
+        default=3,
+        metavar="N",
+        help="frames from one exposure to the next (default: 3)",
+    )
     add(
         "--responses",
         nargs="+",
@@ -126,11 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if it is wrong."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if options.stride < 1:
-        parser.error(f"--stride must be at least 1, got {options.stride}")
-    return options
+    return build_parser().parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,8 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse_odd(text: str) -> int:
     number = int(text)
-    if number < 3 or number % 2 == 0:
-        raise argparse.ArgumentTypeError(f"must be odd and at least 3, got {text}")
+    if not 3 <= number <= _MAX_LENGTH or number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"expected an odd number from 3 to {_MAX_LENGTH}, got {text[:40]}")
     return number
 
 

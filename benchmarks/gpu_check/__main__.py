@@ -28,6 +28,7 @@ from benchmarks.harness.statistics import percentile
 from export.plan.builder import build_plan
 from export.plan.config import PlanConfig
 from export.plan.layer_report import format_summary
+from runtime.arguments import number_in
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import Device, probe
@@ -214,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--duration",
-        type=float,
+        type=number_in(1e-3, 86_400),
         default=5.0,
         metavar="S",
         help="seconds of each of the two measurements of an engine (default: 5)",

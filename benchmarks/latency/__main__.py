@@ -33,7 +33,7 @@ from benchmarks.latency.layers import (
     measure_throughput,
 )
 from benchmarks.latency.table import format_tables
-from runtime.arguments import parse_size
+from runtime.arguments import number_in, parse_size, whole_number_in
 from runtime.cli import run_cli, say
 from runtime.engines import BUNDLED, MODES, Engine
 from runtime.engines.timing import PAUSE_S
@@ -156,28 +156,28 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("load")
     group.add_argument(
         "--min-queries",
-        type=int,
+        type=whole_number_in(1, 10**9),
         default=128,
         metavar="N",
         help="minimum number of measured frames for each engine (default: 128)",
     )
     group.add_argument(
         "--min-duration",
-        type=float,
+        type=number_in(0, 86_400),
         default=10.0,
         metavar="S",
         help="minimum measured time for each engine, in seconds (default: 10)",
     )
     group.add_argument(
         "--warm-up",
-        type=float,
+        type=number_in(0, 86_400),
         default=1.0,
         metavar="S",
         help="minimum warm-up time in seconds; the warm-up also continues until frames get no faster (default: 1)",
     )
     group.add_argument(
         "--rate",
-        type=float,
+        type=number_in(1e-3, 1e6),
         metavar="FPS",
         help="also measure the server scenario at this many frames per second; the live source uses the rate, too",
     )
@@ -195,11 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if it is wrong."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if options.min_queries < 1 or min(options.min_duration, options.warm_up) < 0 or (options.rate or 1) <= 0:
-        parser.error("expected at least one query, no negative times, and a positive rate")
-    return options
+    return build_parser().parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

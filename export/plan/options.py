@@ -7,7 +7,7 @@ from typing import get_args
 
 from export.plan.calibrator import Algorithm
 from export.plan.config import PlanConfig
-from runtime.arguments import parse_size
+from runtime.arguments import parse_size, whole_number_in
 from runtime.sidecar import Flavour
 
 
@@ -42,9 +42,25 @@ def add_plan_options(parser: argparse.ArgumentParser, *, default_target: Flavour
         metavar="WxH",
         help="largest frame size of the plan (default: 1920x1088)",
     )
-    add("--batch", type=int, default=1, metavar="N", help="largest number of frames per call (default: 1)")
-    add("--workspace-mib", type=int, metavar="N", help="scratch memory for the builder in MiB (default: no limit)")
-    add("--dla", type=int, metavar="CORE", help="deep-learning accelerator of a Jetson; the GPU runs what it cannot")
+    add(
+        "--batch",
+        type=whole_number_in(1, 1024),
+        default=1,
+        metavar="N",
+        help="largest number of frames per call (default: 1)",
+    )
+    add(
+        "--workspace-mib",
+        type=whole_number_in(1, 1 << 20),
+        metavar="N",
+        help="scratch memory for the builder in MiB (default: no limit)",
+    )
+    add(
+        "--dla",
+        type=whole_number_in(0, 7),
+        metavar="CORE",
+        help="deep-learning accelerator of a Jetson; the GPU runs what it cannot",
+    )
     add(
         "--compute-capability",
         default="",

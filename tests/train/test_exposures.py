@@ -81,4 +81,4 @@ def test_names_that_are_not_utf8_do_not_crash_opencv(tmp_path: Path, capsys: pyt
 def test_an_even_length_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--source", "a.mp4", "--out", "b", "--lengths", "4"])
-    assert "must be odd" in capsys.readouterr().err
+    assert "expected an odd number from 3" in capsys.readouterr().err

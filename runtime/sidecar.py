@@ -53,6 +53,8 @@ class Sidecar:
     """Number of kernels that only convert pixels and are not fused with a layer."""
     convolutions: dict[str, int] = field(default_factory=dict)
     """Number of convolutions by the type of their input: Float, Half, Int8."""
+    scratch_bytes: int | None = None
+    """Bytes of scratch memory on the GPU for the largest frames, if the builder reports them."""
 
     def __post_init__(self) -> None:
         if self.flavour not in get_args(Flavour):

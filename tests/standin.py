@@ -172,6 +172,10 @@ class Context:
         except Exception:  # noqa: BLE001 - errors of ONNX Runtime have no common class
             return tuple(self.shape)
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.trt.cuda.live
+        return not self.trt.allocates
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return True
@@ -208,7 +212,7 @@ class StandInTensorRt:
         self.executions = 0
         self.fail_at = 0
         """Number of the execution that fails, counted from 1; 0 for none."""
-        self.refuse_shapes = False
+        self.refuse_shapes = self.allocates = False
         self.cache = b""
 
     def Runtime(self, log: Any) -> Any:  # noqa: N802

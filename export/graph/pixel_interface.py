@@ -72,8 +72,9 @@ def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_by
     size = ""
     frames = INPUT if keep_bytes else build.add_node("Cast", INPUT, to=TensorProto.FLOAT)
     if view.multiple_of > 1:
-        size = build.add_node("Shape", INPUT, start=1, end=3)
-        missing = build.add_node("Mod", build.add_node("Neg", size), build.add_constant([view.multiple_of]))
+        # Of 8-bit tensors TensorRT documents a Cast alone, so that Shape reads what the Cast returns.
+        size = build.add_node("Shape", frames, start=1, end=3)
+        missing = _add_distance_to_multiple(build, size, view.multiple_of)
         pads = build.add_node("Concat", build.add_constant([0] * 5), missing, build.add_constant([0]), axis=0)
         frames = build.add_node("Pad", frames, pads, mode="edge")
     if view.patch_px > 1:
@@ -89,6 +90,16 @@ def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_by
             build.add_node("Add", values, build.add_constant(np.float32(low)))
     build.nodes[-1].output[0] = core_input
     return size
+
+
+def _add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:
+    """Add ceil(size / multiple) * multiple - size, in operations that TensorRT's builder can bound.
+
+    It cannot bound Mod(-size, multiple), and then plans a scratch buffer of gigabytes for plans of several sizes.
+    """
+    divisor = build.add_constant([multiple])
+    count = build.add_node("Div", build.add_node("Add", size, build.add_constant([multiple - 1])), divisor)
+    return build.add_node("Sub", build.add_node("Mul", count, divisor), size)
 
 
 def _add_output_nodes(build: NodeBuilder, codes: str, size: str, view: View, *, keep_bytes: bool) -> None:

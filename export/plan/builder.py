@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from export.plan.calibrator import create_calibrator
+from export.plan.calibrator import open_calibrator
 from export.plan.config import PlanConfig
-from export.plan.layer_report import count_convolutions, parse_layers
+from export.plan.layer_report import count_convolutions, find_scratch_bytes, parse_layers
 from runtime.engines.cuda import probe
 from runtime.engines.nvidia import create_logger, import_tensorrt
 from runtime.errors import EngineError, UsageError
@@ -55,11 +55,13 @@ def build_plan(
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, *_list_shapes(config))
     settings.add_optimization_profile(profile)
-    if config.calibrator:
-        settings.set_flag(trt.BuilderFlag.INT8)
-        settings.set_calibration_profile(profile)
-        settings.int8_calibrator = create_calibrator(trt, config.calibrator, frames, config.opt_size)
-    serialized = builder.build_serialized_network(network, settings)
+    with ExitStack() as stack:
+        if config.calibrator:
+            calibrator = stack.enter_context(open_calibrator(trt, config.calibrator, frames, config.opt_size))
+            settings.set_flag(trt.BuilderFlag.INT8)
+            settings.set_calibration_profile(profile)
+            settings.int8_calibrator = calibrator
+        serialized = builder.build_serialized_network(network, settings)
     if serialized is None:
         raise EngineError(
             f"{config.flavour} {trt.__version__} cannot build a plan ({log.reason()})",
@@ -124,6 +126,7 @@ def _describe_plan(
         kernels=len(layers) or None,
         pixel_kernels=sum(layer.is_pixel_conversion for layer in layers) if layers else None,
         convolutions=count_convolutions(layers),
+        scratch_bytes=find_scratch_bytes(log_lines),
     )
 
 
@@ -144,6 +147,7 @@ def _create_settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: P
         settings.DLA_core = config.dla_core
         settings.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if config.flavour == "tensorrt-rtx":
+        settings.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it, CUDA graphs may not be captured
         capabilities = _choose_capabilities(trt, config)
         settings.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):

@@ -52,6 +52,12 @@ def parse_layers(log: Iterable[str]) -> list[Layer]:
     return layers
 
 
+def find_scratch_bytes(log: Iterable[str]) -> int | None:
+    """Return the largest scratch memory of a layer in a builder's log; None if the log does not state it."""
+    found = re.findall(r"^Max Scratch Memory: (\d+) bytes", "\n".join(log), re.MULTILINE)
+    return max(map(int, found)) if found else None
+
+
 def count_convolutions(layers: list[Layer]) -> dict[str, int]:
     """Return the number of convolutions by the data type of their first input."""
     return dict(Counter(layer.inputs[0] for layer in layers if layer.is_convolution))
@@ -61,4 +67,6 @@ def format_summary(sidecar: Sidecar) -> str:
     """Return one line for people: builder and version, GPUs, kernels, and convolutions by data type."""
     types = ", ".join(f"{count} {data_type}" for data_type, count in sidecar.convolutions.items())
     kernels = f", {sidecar.kernels} kernels ({types} convolutions)" if sidecar.kernels else ""
+    if sidecar.scratch_bytes is not None:
+        kernels += f", {sidecar.scratch_bytes / 1e6:.0f} MB of scratch memory"
     return f"{sidecar.flavour} {sidecar.version}, GPUs {', '.join(sidecar.compute_capabilities)}{kernels}"

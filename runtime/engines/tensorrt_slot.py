@@ -104,8 +104,14 @@ class TensorRtSlot:
             )
         self._queue()
         self._cuda.wait(self._stream)
-        self.graph = self._cuda.capture(self._stream, self._queue)
+        if self._is_capturable():
+            self.graph = self._cuda.capture(self._stream, self._queue)
         self._shape = shape
+
+    def _is_capturable(self) -> bool:
+        """Return False if TensorRT-RTX says that it allocates memory while it computes this shape."""
+        ask = getattr(self._context, "is_stream_capturable", None)  # TensorRT does not have it
+        return ask is None or bool(ask(self._stream))
 
     def _queue(self) -> None:
         self._cuda.upload(self._buffers[0], self._size, self._stream)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -17,6 +19,9 @@ from runtime.frame import Pixels, Size
 from runtime.stream_format import PLAIN
 
 _DEFAULT_RATE = 30
+_KEPT_MESSAGES = 20
+_JOIN_S = 1.0
+"""Seconds to wait for the last messages of a child that has ended."""
 _DEFAULT_CSI_SIZE: Size = (1280, 720)
 Capture = Callable[[Any], cv2.VideoCapture]
 
@@ -103,21 +108,39 @@ class PipedFeed:
                 hint="on a Jetson use JetPack's OpenCV, or apt install gstreamer1.0-tools",
             )
         caps = f"video/x-raw,format=BGR,width={size[0]},height={size[1]}"
-        command = [launch, "--quiet", *f"{source} ! {caps} ! fdsink fd=1 sync=false".split()]
-        self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
+        read_end, write_end = os.pipe()  # not standard output: nvarguscamerasrc prints messages there
+        command = [launch, "--quiet", *f"{source} ! {caps} ! fdsink fd={write_end} sync=false".split()]
+        self._pixels = os.fdopen(read_end, "rb")
+        try:
+            self._child = subprocess.Popen(  # noqa: S603
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=(write_end,)
+            )
+        finally:
+            os.close(write_end)
+        self._messages: list[bytes] = []
+        """First lines of the child's standard error."""
+        self._drain = Thread(target=self._read_messages, name="gst-launch", daemon=True)
+        self._drain.start()
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame, which returns its pixels; raises SourceLostError when the child ends."""
         width, height = self._size
-        assert self._child.stdout
-        assert self._child.stderr
-        while len(content := self._child.stdout.read(3 * width * height)) == 3 * width * height:
+        while len(content := self._pixels.read(3 * width * height)) == 3 * width * height:
             yield np.frombuffer(content, np.uint8).reshape(height, width, 3).copy
-        messages = self._child.stderr.read().decode(errors="replace").strip().splitlines()
-        reason = messages[0] if messages else "it ended"
+        self._drain.join(_JOIN_S)
+        reason = self._messages[0].decode(errors="replace").strip() if self._messages else "it ended"
         raise SourceLostError(f"gst-launch-1.0: {reason}", hint="check the camera and nvarguscamerasrc")
 
     def close(self) -> None:
         """End the child process."""
         self._child.kill()
-        self._child.communicate()
+        self._child.wait()
+        self._pixels.close()
+
+    def _read_messages(self) -> None:
+        """Keep the first messages and discard the others: a full pipe would stop the child."""
+        assert self._child.stderr
+        with self._child.stderr as stream:
+            for line in stream:
+                if line.strip() and len(self._messages) < _KEPT_MESSAGES:
+                    self._messages.append(line)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -29,6 +30,7 @@ from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
 from tests.conftest import ROOT, make_image, without_gpu
 from tests.export.test_fuse import REDUCED
+from tests.standin import HostBuffer, HostCuda
 from train.models import create_generator
 
 FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
@@ -74,6 +76,21 @@ def test_kernels_have_the_types_of_the_graph(
     assert sidecar.convolutions == expected[precision]
     assert sidecar.pixel_kernels == 2  # one before the network, one after it
     assert sidecar.plan_sha256 == hashlib.sha256(plan).hexdigest()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_plan_for_several_sizes_needs_no_more_memory_than_one_for_the_largest(
+    name: str, precision: str, engines: dict[tuple[str, str], onnx.ModelProto]
+) -> None:
+    """A size that the builder cannot bound costs gigabytes: 68 GB for edge-s with Mod(-size, 16)."""
+    content, largest = engines[name, precision].SerializeToString(), (640, 384)
+    scratch = []
+    for smallest in (largest, (64, 64)):
+        config = PlanConfig(flavour="tensorrt-rtx", min_size=smallest, opt_size=largest, max_size=largest)
+        _, sidecar = build_plan(content, EngineSpec(name=name), config, name="x.onnx")
+        scratch.append(sidecar.scratch_bytes)
+    assert 0 < scratch[1] <= 1.2 * scratch[0]
 
 
 def test_a_plan_for_any_size_up_to_the_largest(tmp_path: Path) -> None:
@@ -198,6 +215,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         create_optimization_profile=lambda: profile,
         build_serialized_network=lambda *_: b"plan",
     )
+    settings.trt_builder = trt_builder
 
     class Base:
         def __init__(self) -> None: ...
@@ -214,6 +232,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         BuilderFlag=SimpleNamespace(GPU_FALLBACK="fallback", INT8="int8"),
         IInt8EntropyCalibrator2=Base,
     )
+    settings.module = module
     monkeypatch.setattr("export.plan.builder.import_tensorrt", lambda flavour: module)
     monkeypatch.setattr("export.plan.builder.probe", lambda: Device("Orin", "8.7", integrated=True, driver="12.6"))
     return settings
@@ -247,29 +266,37 @@ def test_an_unwritable_timing_cache_does_not_cost_the_plan(builder: Recorder, tm
 def test_calibration_reads_all_frames_and_its_plan_states_no_scores(
     builder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cuda = HostCuda()
+    monkeypatch.setattr("export.plan.calibrator.open_cuda", lambda: cuda)
     copied: list[np.ndarray] = []
-    driver = SimpleNamespace(mem_alloc=lambda size: 1234, memcpy_htod=lambda memory, frame: copied.append(frame.copy()))
-    for name, fake in (("pycuda", SimpleNamespace(driver=driver)), ("pycuda.driver", driver)):
-        monkeypatch.setitem(sys.modules, name, fake)
-    monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", SimpleNamespace())
+
+    def build(*_: object) -> bytes:
+        """Calibrate as TensorRT does: it takes batches until there are no more."""
+        calibrator = builder.int8_calibrator
+        assert calibrator.get_batch_size() == 1
+        assert calibrator.read_calibration_cache() is None
+        (buffer,) = (item for item in cuda.live if isinstance(item, HostBuffer))
+        while calibrator.get_batch(["blurred"]) == [buffer.device]:
+            copied.append(buffer.memory.reshape(4, 8, 3).copy())
+        return b"plan"
+
+    builder.trt_builder.build_serialized_network = build
     config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), calibrator="entropy")
     frames = [make_image(16, 9, seed=seed) for seed in range(3)]
     spec = EngineSpec(name="x", precision="fp32", psnr_db=30.0, loss_db=0.0)
     _, sidecar = build_plan(b"onnx", spec, config, name="x.onnx", frames=iter(frames))
     assert builder.network_flags == [0]
     assert ("set_flag", "int8") in builder.calls
-    calibrator = builder.int8_calibrator
-    assert calibrator.get_batch_size() == 1
-    while calibrator.get_batch(["blurred"]) == [1234]:
-        pass
-    assert [frame.shape for frame in copied] == [(4, 8, 3)] * 3
-    assert calibrator.read_calibration_cache() is None
+    assert np.array_equal(copied, [cv2.resize(frame, (8, 4)) for frame in frames])
+    assert cuda.closed
     assert (sidecar.engine.precision, sidecar.engine.loss_db) == ("unknown", None)
     assert sidecar.rebuild_arguments(Path("x.plan"))[-4:] == ["--calibrator", "entropy", "--calib", "FRAMES"]
 
 
 def test_tensorrt_11_has_no_calibrators(builder: Recorder) -> None:
-    from export.plan.calibrator import create_calibrator
-
+    """Its BuilderFlag has no INT8 either."""
+    builder.module.__version__ = "11.1"
+    del builder.module.IInt8EntropyCalibrator2, builder.module.BuilderFlag.INT8
+    config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=(8, 4), calibrator="entropy")
     with pytest.raises(EngineError, match=r"TensorRT 11\.1 has no calibrators: from version 11 on"):
-        create_calibrator(SimpleNamespace(__version__="11.1"), "entropy", [], (8, 4))
+        build_plan(b"onnx", EngineSpec(name="x"), config, name="x.onnx")

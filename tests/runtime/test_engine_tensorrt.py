@@ -193,6 +193,20 @@ def test_without_graphs_every_frame_is_queued(plan: Path, monkeypatch: pytest.Mo
     assert "CUDA graph" not in engine.backend
 
 
+def test_a_shape_for_which_memory_is_allocated_is_not_captured(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
+    engine = TensorRtEngine(plan)
+    cuda, trt = stand_ins[0]
+    trt.allocates = True
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    assert cuda.launched == 0
+    trt.allocates = False
+    larger = frame(width=40, height=33)
+    assert np.array_equal(engine.infer(larger), 255 - larger)
+    assert cuda.launched == 1
+    engine.close()
+
+
 def test_an_integrated_gpu_copies_nothing(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(integrated=True))
     engine = TensorRtEngine(plan)

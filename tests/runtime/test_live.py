@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -314,6 +315,31 @@ def test_a_gstreamer_pipeline_in_a_child_process() -> None:
     assert len(frames) == 5
     assert frames[0].shape == (24, 32, 3)
     assert (frames[0][0, 0] == [0, 0, 255]).all()
+
+
+def test_messages_of_a_camera_driver_are_no_pixels_and_never_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nvarguscamerasrc prints 40 lines to standard output, and may print more than a pipe holds to the other."""
+    launch = tmp_path / "gst-launch-1.0"
+    launch.write_text(
+        f"""#!{sys.executable}
+import os, re, sys
+(sink,) = (int(match[1]) for word in sys.argv if (match := re.fullmatch("fd=([0-9]+)", word)))
+for index in range(5):
+    print("GST_ARGUS: Creating output stream\\n" * 40, flush=True)
+    print("warning\\n" * 20_000, file=sys.stderr, flush=True)
+    os.write(sink, bytes([index]) * (3 * 32 * 24))
+"""
+    )
+    launch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    feed = PipedFeed("nvarguscamerasrc", size=(32, 24), frame_rate=Fraction(30))
+    frames = []
+    with pytest.raises(SourceLostError, match=r"gst-launch-1\.0: warning"):
+        frames.extend(pixels() for pixels in feed)
+    feed.close()
+    assert [int(frame.min()) for frame in frames] == [int(frame.max()) for frame in frames] == [0, 1, 2, 3, 4]
 
 
 def test_a_csi_camera_without_gstreamer_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import cv2
 
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
+from runtime.sinks.screen import fit_screen
 
 _TITLE = "deblur (q quits)"
 _HINT = "show no window, and write to a file"
@@ -20,6 +21,7 @@ _QUIT_KEYS = {ord("q"), 27}
 class WindowSink:
     """Shows each frame when it arrives; it has to be used in the main thread.
 
+    The window has the size of a frame, or less if the screen is smaller. The user can resize it; the aspect ratio stays.
     `on_quit` is called when the user presses q or Esc or closes the window. Raises UsageError if there is no screen.
     """
 
@@ -29,7 +31,7 @@ class WindowSink:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UsageError("no screen to show frames on", hint=_HINT)
         try:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise UsageError("OpenCV cannot open a window here", hint=_HINT) from error
         self._has_size = False
@@ -38,7 +40,7 @@ class WindowSink:
         """Show a frame and handle the keys that were pressed."""
         try:
             if not self._has_size:
-                cv2.resizeWindow(_TITLE, *frame.size)
+                cv2.resizeWindow(_TITLE, *fit_screen(frame.size))
                 self._has_size = True
             cv2.imshow(_TITLE, frame.pixels)
             key = cv2.waitKey(1) & 0xFF

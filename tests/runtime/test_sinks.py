@@ -17,6 +17,7 @@ import pytest
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame
 from runtime.sinks import WindowSink, existing_output, open_sink
+from runtime.sinks.screen import SMALL_SCREEN, _read_screen_size, fit_screen
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
@@ -223,6 +224,36 @@ def test_a_window_that_is_closed_calls_on_quit() -> None:
     assert calls == []
     cv2.destroyAllWindows()
     cv2.waitKey(1)
+    window.close(complete=True)
+
+
+@pytest.mark.parametrize(
+    ("screen", "size", "window"),
+    [
+        ((1920, 1080), (1280, 720), (1280, 720)),
+        ((1280, 720), (3840, 1080), (1152, 324)),
+        ((3840, 1080), (3840, 1080), (1728, 486)),  # two monitors
+        ((800, 480), (720, 1280), (243, 432)),
+        (None, (1280, 720), (1152, 648)),
+        ((1280, 720), (30_000, 1), (1152, 1)),
+    ],
+)
+def test_a_window_fits_the_screen(
+    screen: tuple[int, int] | None, size: tuple[int, int], window: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.sinks.screen._read_screen_size", lambda: screen)
+    assert fit_screen(size) == window
+
+
+@pytest.mark.needs_screen
+def test_a_frame_larger_than_the_screen_is_shown_whole() -> None:
+    window = WindowSink()
+    window.write(dataclasses.replace(frame_at(0), pixels=make_image(3840, 1080)))
+    left, top, width, height = cv2.getWindowImageRect("deblur (q quits)")
+    screen_width, screen_height = _read_screen_size() or SMALL_SCREEN
+    assert left + width <= screen_width
+    assert top + height <= screen_height
+    assert width / height == pytest.approx(3840 / 1080, rel=0.02)
     window.close(complete=True)
 
 

@@ -21,7 +21,8 @@ _QUIT_KEYS = {ord("q"), 27}
 class WindowSink:
     """Shows each frame when it arrives; it has to be used in the main thread.
 
-    The window has the size of a frame, or less if the screen is smaller. The user can resize it; the aspect ratio stays.
+    The window has the size of a frame, or less on a smaller screen. The user can resize it; the aspect ratio stays.
+
     `on_quit` is called when the user presses q or Esc or closes the window. Raises UsageError if there is no screen.
     """
 

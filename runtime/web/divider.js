@@ -2,6 +2,7 @@
 
 const MAX_SCALE = 16 // device pixels for each pixel of the image
 const GRAB_PX = 28 // largest distance from the divider, in CSS pixels, at which a zoomed view moves the divider
+const MARGIN_PX = 32 // CSS pixels below the image, between it and the controls and below them
 
 export default function ({ data, parentElement }) {
   const view = parentElement.querySelector(".deblur-view")
@@ -32,13 +33,20 @@ export default function ({ data, parentElement }) {
     }
     line.style.left = `${100 * split}%`
     line.setAttribute("aria-valuenow", Math.round(100 * split))
-    view.querySelector(".deblur-zoom").textContent = `${Math.round(100 * fitScale() * zoom / devicePixelRatio)} %`
+    view.querySelector(".deblur-zoom output").textContent = `${Math.round(100 * fitScale() * zoom / devicePixelRatio)} %`
     canvas.dataset.drawn = Number(canvas.dataset.drawn || 0) + 1
+  }
+
+  // Height that leaves the controls in the window, unless too much is above the image, as on a phone.
+  function maxHeight() {
+    const top = view.getBoundingClientRect().top + (view.closest("[data-testid=stMain]")?.scrollTop ?? 0)
+    const room = innerHeight - top - view.querySelector(".deblur-controls").offsetHeight - MARGIN_PX
+    return Math.max(room, 0.45 * innerHeight)
   }
 
   function resize() {
     if (!media) return
-    const width = Math.min(view.clientWidth, (0.7 * innerHeight * media.width) / media.height)
+    const width = Math.min(view.clientWidth, (maxHeight() * media.width) / media.height)
     stage.style.width = `${width}px`
     stage.style.height = `${(width * media.height) / media.width}px`
     canvas.width = Math.round(width * devicePixelRatio)
@@ -157,8 +165,11 @@ export default function ({ data, parentElement }) {
   ;(data.video ? showVideo() : showImages()).catch(showError)
   const observer = new ResizeObserver(resize)
   observer.observe(view)
+  observer.observe(view.closest("[data-testid=stMainBlockContainer]") ?? view) // what is above may appear or vanish
+  addEventListener("resize", resize)
   return () => {
     observer.disconnect()
+    removeEventListener("resize", resize)
     if (video) {
       video.pause()
       URL.revokeObjectURL(video.src)

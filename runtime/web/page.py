@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import cv2
 import streamlit as st
 
 from runtime.errors import DeblurError
-from runtime.sources.video import VideoSource
 from runtime.web.job_queue import JobQueue
 from runtime.web.messages import JobProgress, JobResult
-from runtime.web.settings import Settings
+from runtime.web.reports import show_reports
+from runtime.web.result_view import plain, show_comparison, show_downloads, show_figures
+from runtime.web.selection import Upload, find_selection, show_samples
+from runtime.web.settings import Limits, Settings
 from runtime.web.uploads import OFFERED_SUFFIXES
 
 FOLDER = Path(__file__).parent
-# Index of the frame of the sample clip that each sample image shows. A comment, because Streamlit writes a string that
-# stands alone in this file on the page.
-SAMPLE_FRAMES = {"Sample image 1": 18, "Sample image 2": 61}
-SAMPLE_CLIP = "Sample clip"
-
-divider = st.components.v2.component(
-    "deblur_divider",
-    html=(FOLDER / "divider.html").read_text(),
-    css=(FOLDER / "divider.css").read_text(),
-    js=(FOLDER / "divider.js").read_text(),
-    isolate_styles=False,
-)
 
 
-@dataclass(frozen=True)
-class Upload:
-    """An image or video to restore, and its sharp reference if there is one."""
-
-    name: str
-    content: bytes
-    reference: bytes | None = None
-
-    def result_key(self, engine: str) -> str:
-        """Return a key that is the same for the same content, reference and engine."""
-        digest = hashlib.sha256(self.content)
-        digest.update(self.reference or b"")
-        return digest.hexdigest()[:16] + engine
-
-
-@st.cache_resource(show_spinner="Loading engines")
+@st.cache_resource(show_spinner="Loading networks")
 def open_job_queue(settings_json: str) -> JobQueue:
     """Return the job queue that all visitors share."""
     settings = Settings.from_json(settings_json)
     return JobQueue([Path(path) for path in settings.engines], provider=settings.provider, limits=settings.limits)
-
-
-@st.cache_resource(show_spinner=False)
-def load_sample(name: str, blurred_clip: str, sharp_clip: str) -> Upload:
-    """Return the sample clip or a frame of it, with its reference."""
-    clips = Path(blurred_clip), Path(sharp_clip)
-    if name == SAMPLE_CLIP:
-        return Upload(clips[0].name, *(clip.read_bytes() for clip in clips))
-    return Upload(f"{name}.png", *(_read_frame(clip, SAMPLE_FRAMES[name]) for clip in clips))
-
-
-def _read_frame(clip: Path, index: int) -> bytes:
-    """Return a frame of a clip as PNG."""
-    source = VideoSource(clip)
-    try:
-        frame = next(frame for position, frame in enumerate(source) if position == index)
-    finally:
-        source.close()
-    return bytes(cv2.imencode(".png", frame.pixels)[1])
 
 
 def main() -> None:
@@ -84,56 +36,62 @@ def main() -> None:
     try:
         queue = open_job_queue(sys.argv[1])
     except DeblurError as error:
-        st.error(str(error))
-        return
-    if settings.reports is None:
-        show_restore_tab(queue, settings)
+        st.error(plain(str(error)))
         return
     restore_tab, reports_tab = st.tabs(["Restore", "Benchmarks"])
     with restore_tab:
         show_restore_tab(queue, settings)
     with reports_tab:
-        show_reports(Path(settings.reports))
+        show_reports(settings)
 
 
 def show_restore_tab(queue: JobQueue, settings: Settings) -> None:
-    """Show the upload field, the samples, the choice of an engine, and the result."""
-    limits = queue.limits
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    left.file_uploader(
-        f"Blurred image, or video of up to {limits.video_s:g} seconds",
+    """Show the upload field and the choice of a network; below them the samples, or the result of the selected file."""
+    upload = find_selection(settings)
+    introduction = st.empty()
+    if upload is None:
+        introduction.markdown(describe_page(queue.limits))
+    upload_column, network_column = st.columns([3, 1])
+    upload_column.file_uploader(
+        "Blurred image or video",
         type=OFFERED_SUFFIXES,
         key="upload",
         on_change=partial(st.session_state.pop, "sample", None),
-        help=f"Images up to {limits.image_px / 1e6:.0f} million pixels, "
-        f"videos up to {limits.video_px / 1e6:.1f} million pixels a frame.",
     )
-    if settings.sample_blurred is not None:
-        with right.container(horizontal=True):
-            for name in (*SAMPLE_FRAMES, SAMPLE_CLIP):
-                st.button(name, on_click=partial(st.session_state.__setitem__, "sample", name))
-    result_area = st.container()
-    with st.expander("Engine and sharp reference"):
-        engine = st.selectbox("Engine", queue.engines, format_func=partial(_engine_name, queue))
-        show_engine(queue, engine)
-        st.file_uploader(
-            "Sharp reference of the same image or video, to measure PSNR and SSIM (optional)",
-            type=OFFERED_SUFFIXES,
-            key="reference",
+    with network_column:
+        engine = st.selectbox(
+            "Network",
+            queue.engines,
+            format_func=partial(_engine_name, queue),
+            help="The network that restores the upload. Of the bundled ones, edge-s is the fastest and edge-l the "
+            "sharpest.",
         )
-    with result_area:
-        upload = _selected_upload(settings)
+    main_column, side_column = st.columns([3, 1])
+    with main_column:
         result = _restore(queue, upload, engine) if upload else None
+        if upload is None:
+            show_samples(settings, key="samples")
+        elif result:
+            show_comparison(upload, engine, result[0])
+    with side_column:
         if upload and result:
-            show_result(upload, engine, *result)
+            show_downloads(upload, result[0])
+            show_figures(*result)
+        show_options(queue, engine)
+        if upload:
+            show_samples(settings, key="small-samples")
 
 
-def _selected_upload(settings: Settings) -> Upload | None:
-    """Return the sample or upload that the visitor selected last."""
-    if (name := st.session_state.get("sample")) and settings.sample_blurred and settings.sample_sharp:
-        return load_sample(name, settings.sample_blurred, settings.sample_sharp)
-    upload, reference = st.session_state.get("upload"), st.session_state.get("reference")
-    return Upload(upload.name, upload.getvalue(), reference and reference.getvalue()) if upload else None
+def describe_page(limits: Limits) -> str:
+    """Return two sentences: what the page does, and what it takes and does with files."""
+    return (
+        "This page removes motion blur from an image or a short video with a neural network and compares the result "
+        "with the original.  \n"
+        f"It takes files of up to {limits.upload_mb} MB: images (JPEG, PNG, WebP, BMP, TIFF) of up to "
+        f"{limits.image_px / 1e6:.0f} million pixels, and videos (MP4, MOV, MKV, WebM) of up to {limits.video_s:g} "
+        f"seconds and {limits.video_px / 1e6:.1f} million pixels a frame; your files go only to the machine that "
+        "serves this page, which deletes them after you close it."
+    )
 
 
 def _restore(queue: JobQueue, upload: Upload, engine: str) -> tuple[JobResult, float] | None:
@@ -163,7 +121,7 @@ def _restore(queue: JobQueue, upload: Upload, engine: str) -> tuple[JobResult, f
         answer = queue.restore(upload.content, engine=engine, reference=upload.reference, on_progress=on_progress)
     except DeblurError as error:
         bar.empty()
-        st.error(f"{upload.name}: {error.what}; {error.hint}.", icon=":material/block:")
+        st.error(plain(f"{upload.name}: {error.what}; {error.hint}."), icon=":material/block:")
         return None
     bar.empty()
     result = answer, perf_counter() - start
@@ -171,70 +129,28 @@ def _restore(queue: JobQueue, upload: Upload, engine: str) -> tuple[JobResult, f
     return result
 
 
-def show_result(upload: Upload, engine: str, result: JobResult, seconds: float) -> None:
-    """Show before and after under the divider, the figures, the warnings, and the download buttons."""
-    is_video = "restored.mp4" in result.files
-    previews = {"video": "side_by_side.mp4"} if is_video else {"before": "before.jpg", "after": "after.jpg"}
-    key = upload.result_key(engine)
-    divider(
-        data={"key": key} | {role: _data_url(result, name) for role, name in previews.items()}, key=f"divider {key}"
-    )
-    with st.container(horizontal=True, gap="small"):
-        for label, (value, change) in _figures(result, seconds, is_video=is_video).items():
-            st.metric(label, value, change, width="content")
-    for warning in result.warnings:
-        st.warning(warning)
-    stem = Path(upload.name).stem
-    with st.container(horizontal=True):
-        for label, name in (("Download", "restored"), ("Side by side", "side_by_side")):
-            file = next(file for file in result.files if Path(file).stem == name)
-            st.download_button(
-                label, result.files[file], f"{stem}_{name}{Path(file).suffix}", on_click="ignore", key=f"get {name}"
+def show_options(queue: JobQueue, engine: str) -> None:
+    """Show the field of the sharp reference, and the details of a network."""
+    with st.expander("Measure the quality"):
+        st.file_uploader(
+            "Sharp reference: the same image or video without blur, for PSNR and SSIM",
+            type=OFFERED_SUFFIXES,
+            key="reference",
+        )
+    with st.expander("Network details"):
+        facts = queue.engines[engine]
+        spec = facts["spec"]
+        lines = [f"{spec['name']}: {spec['generator']}, {spec['precision']}", f"Runs on {facts['backend']}"]
+        if spec["psnr_db"] is not None:
+            gain_db = spec["psnr_db"] - spec["blurred_psnr_db"]
+            lines.append(
+                f"PSNR {spec['psnr_db']:.2f} dB on the data set {spec['measured_on']}: {gain_db:+.2f} dB by restoring"
             )
-
-
-def _figures(result: JobResult, seconds: float, *, is_video: bool) -> dict[str, tuple[str, str | None]]:
-    """Return value and change of each figure by its label."""
-    figures: dict[str, tuple[str, str | None]] = {"Engine time per frame": (f"{result.engine_ms:.1f} ms", None)}
-    if is_video:
-        figures["Frames per second, both videos written"] = (f"{result.fps:.1f}", None)
-    else:
-        figures["Upload to result"] = (f"{1e3 * seconds:.0f} ms", None)
-    for name, label, digits, unit in (("psnr_db", "PSNR", 2, " dB"), ("ssim", "SSIM", 3, "")):
-        if name in result.scores:
-            after, before = result.scores[name], result.scores[f"blurred_{name}"]
-            figures[label] = (f"{after:.{digits}f}{unit}", f"{after - before:+.{digits}f}{unit}")
-    return figures
-
-
-def show_engine(queue: JobQueue, engine: str) -> None:
-    """Show network, precision, backend and measured quality of an engine."""
-    facts = queue.engines[engine]
-    spec = facts["spec"]
-    lines = [f"{spec['generator']}, {spec['precision']}", f"runs on {facts['backend']}"]
-    if spec["psnr_db"] is not None:
-        gain_db = spec["psnr_db"] - spec["blurred_psnr_db"]
-        lines.append(f"{spec['psnr_db']:.2f} dB, {gain_db:+.2f} dB over the blurred frames, on {spec['measured_on']}")
-    st.caption("  \n".join(lines))
-
-
-def show_reports(folder: Path) -> None:
-    """Show a published benchmark report, and a choice between them: there is one for each device."""
-    reports = sorted(folder.glob("*/report.html"))
-    if not reports:
-        st.info("There are no benchmark reports here; make bench measures this machine.")
-        return
-    report = st.selectbox("Measured on", reports, format_func=lambda path: path.parent.name)
-    st.iframe(report or reports[0], height=900)
+        st.caption("  \n".join(map(plain, lines)))
 
 
 def _engine_name(queue: JobQueue, path: str) -> str:
     return str(queue.engines[path]["spec"]["name"])
-
-
-def _data_url(result: JobResult, name: str) -> str:
-    media_type = "video/mp4" if name.endswith(".mp4") else "image/jpeg"
-    return f"data:{media_type};base64,{base64.b64encode(result.files[name]).decode()}"
 
 
 main()

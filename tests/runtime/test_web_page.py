@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +30,7 @@ from runtime.address import Address  # noqa: E402
 from runtime.engines import BUNDLED  # noqa: E402
 from runtime.spec import EngineSpec  # noqa: E402
 from runtime.web.__main__ import PAGE, add_benchmarks, build_parser, main  # noqa: E402
+from runtime.web.reports import NO_REPORTS, find_reports  # noqa: E402
 from runtime.web.settings import Limits, Settings  # noqa: E402
 from tests.conftest import DEMO_CLIP, ROOT, make_image  # noqa: E402
 from tests.rig import free_port, wait_until  # noqa: E402
@@ -73,8 +76,8 @@ def upload(browser: selenium.Chrome, file: Path, index: int = 0) -> None:
 def press(browser: selenium.Chrome, label: str) -> None:
     def is_pressed() -> bool:
         try:
-            for button in browser.find_elements(By.CSS_SELECTOR, "button, [role=tab]"):
-                if button.text.strip() == label:
+            for button in browser.find_elements(By.CSS_SELECTOR, "button, [role=tab], summary"):
+                if label in button.text.splitlines():  # beside it may be the name of an icon
                     button.click()
                     return True
         except StaleElementReferenceException:
@@ -104,6 +107,46 @@ def read_errors(browser: selenium.Chrome) -> list[str]:
         .filter(alert => alert.offsetParent).map(alert => alert.innerText)"""
     texts: list[str] = browser.execute_script(script)
     return texts
+
+
+@contextmanager
+def window(browser: selenium.Chrome, width: int, height: int) -> Iterator[None]:
+    """Give the page a window of this size in CSS pixels; one narrower than 640 is that of a phone."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def save_shot(browser: selenium.Chrome, name: str) -> None:
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {})
+    (SHOTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+def list_cut_off(browser: selenium.Chrome) -> list[str]:
+    """Return what is wider than the page or than its own box, and buttons that overlap."""
+    script = """
+    const visible = [...document.querySelectorAll("button, input, p, label, canvas, output, summary, iframe")]
+      .filter(e => e.checkVisibility() && e.offsetWidth > 1 && !e.closest("[data-testid=stSkipNavigation]"))
+    const isOutside = ({left, right}) => left < 0 || right > innerWidth + 1
+    const wide = visible.filter(e => isOutside(e.getBoundingClientRect())
+      || (e.matches("button, p, label, summary") && e.scrollWidth > e.clientWidth + 1 && e.clientWidth))
+    const boxes = visible.filter(e => e.matches("button, input[type=range], summary"))
+      .map(e => [e, e.getBoundingClientRect()])
+    const overlaps = boxes.filter(([a, p]) => boxes.some(([b, q]) => a !== b && !a.contains(b) && !b.contains(a)
+      && p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1))
+    return [...wide, ...overlaps.map(([e]) => e)].map(e => `${e.tagName} ${e.innerText} ${e.className}`)"""
+    texts: list[str] = browser.execute_script(script)
+    return texts
+
+
+def lowest_edge(browser: selenium.Chrome, selectors: str) -> float:
+    """Return the bottom of the lowest of these elements in CSS pixels from the top of the window."""
+    script = """return Math.max(...[...document.querySelectorAll(arguments[0])].filter(e => e.offsetParent)
+        .map(e => e.getBoundingClientRect().bottom))"""
+    return float(browser.execute_script(script, selectors))
 
 
 def read_text(browser: selenium.Chrome) -> str:
@@ -153,7 +196,7 @@ def test_divider_zoom_and_pan_of_an_image(browser: selenium.Chrome, page: str, h
 
 def test_sample_image_and_its_downloads(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
     open_page(browser, page)
-    press(browser, "Sample image 1")
+    press(browser, "Image 1")
     wait_until(lambda: result_key(browser))
     wait_until(lambda: "PSNR" in read_text(browser))
     assert "SSIM" in read_text(browser)
@@ -161,24 +204,25 @@ def test_sample_image_and_its_downloads(browser: selenium.Chrome, page: str, tmp
     browser.save_screenshot(str(SHOTS / "web_picture_wide.png"))
     folder = tmp_path / "downloads"
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
-    press(browser, "Download")
-    press(browser, "Side by side")
+    press(browser, "Download the result (PNG)")
+    press(browser, "Download before and after (JPG)")
     wait_until(lambda: len(list(folder.glob("*.[pj][np]g"))) == 2)
-    restored = cv2.imread(str(folder / "Sample image 1_restored.png"))
-    beside = cv2.imread(str(folder / "Sample image 1_side_by_side.jpg"))
+    restored = cv2.imread(str(folder / "sample image 1_restored.png"))
+    beside = cv2.imread(str(folder / "sample image 1_side_by_side.jpg"))
     assert restored.shape == (360, 640, 3)
     assert cv2.PSNR(beside[:, 640:], restored) > 35
 
 
 def test_uploaded_reference(browser: selenium.Chrome, page: str, halves: Path) -> None:
     open_page(browser, page)
-    browser.find_element(By.CSS_SELECTOR, "summary").click()
+    press(browser, "Measure the quality")
     upload(browser, halves, 1)
     upload(browser, halves, 0)
     wait_until(lambda: result_key(browser))
     wait_until(lambda: "PSNR" in read_text(browser))
     assert "-" in read_text(browser).split("PSNR")[1][:60]  # a sharp image can only lose quality
-    assert "held_out" in read_text(browser)
+    press(browser, "Network details")
+    wait_until(lambda: "held_out" in read_text(browser))
 
 
 def test_clip_plays_on_both_sides(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
@@ -192,21 +236,50 @@ def test_clip_plays_on_both_sides(browser: selenium.Chrome, page: str, tmp_path:
     wait_until(lambda: browser.execute_script(drawn) > before + 5)
     browser.find_element(By.CSS_SELECTOR, "[data-do=play]").click()
     browser.save_screenshot(str(SHOTS / "web_clip_wide.png"))
-    assert "Frames per second" in read_text(browser)
+    assert "Speed" in read_text(browser)
 
 
-def test_page_fits_a_phone(browser: selenium.Chrome, page: str) -> None:
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
+def test_empty_page_says_what_it_does_and_takes(browser: selenium.Chrome, page: str) -> None:
+    with window(browser, 1400, 900):
         open_page(browser, page)
-        press(browser, "Sample image 2")
-        wait_until(lambda: result_key(browser))
-        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {})
-        (SHOTS / "web_phone.png").write_bytes(base64.b64decode(shot["data"]))
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        wait_until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".st-key-samples button")) == 3)
+        text = read_text(browser)
+        for words in ("removes motion blur", "JPEG", "MP4", "50 MB", "20 seconds", "40 million pixels", "deletes them"):
+            assert words in text
+        script = "return getComputedStyle(arguments[0]).backgroundImage.slice(0, 30)"
+        thumbnails = browser.find_elements(By.CSS_SELECTOR, ".st-key-samples button")
+        assert all("data:image/jpeg" in browser.execute_script(script, button) for button in thumbnails)
+        assert len({tuple(button.size.items()) for button in thumbnails}) == 1
+        assert not list_cut_off(browser)
+        save_shot(browser, "web_empty_wide")
+
+
+@pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
+@pytest.mark.parametrize("sample", ["Image 2", "Video"])
+def test_result_fits_the_window(browser: selenium.Chrome, page: str, sample: str, size: tuple[int, int]) -> None:
+    """Comparison, zoom and downloads are visible without scrolling; on a phone, one download is."""
+    with window(browser, *size):
+        open_page(browser, page)
+        press(browser, sample)
+        wait_until(lambda: result_key(browser), 60)
+        wait_until(lambda: "SSIM" in read_text(browser))
+        everything = f"{CANVAS}, .deblur-controls, .stDownloadButton, .st-key-figures"
+        wanted = everything if size[0] > 640 else f"{CANVAS}, .deblur-controls"
+        wait_until(lambda: lowest_edge(browser, wanted) <= size[1])
+        save_shot(browser, f"web_{sample.replace(' ', '_').lower()}_{size[0]}")
+        assert not list_cut_off(browser)
+        canvas = browser.find_element(By.CSS_SELECTOR, CANVAS)
+        assert canvas.size["width"] > 0.6 * size[0]
+
+
+def test_file_names_are_shown_as_they_are(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
+    """Neither Markdown nor HTML in a name reaches the page."""
+    name = "a_b_c [x](y) **d** <b>$1$ :red[e] 1.png"
+    (tmp_path / name).write_bytes(b"not an image")
+    open_page(browser, page)
+    upload(browser, tmp_path / name)
+    wait_until(lambda: read_errors(browser))
+    assert name in read_errors(browser)[0]
 
 
 def test_refusals_are_sentences_without_paths(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
@@ -251,18 +324,43 @@ def test_closing_the_tab_ends_the_job(browser: selenium.Chrome, page: str, tempo
     browser.switch_to.window(first)
     wait_until(lambda: not list(temporary.glob("deblur-web-*")), 5)
     open_page(browser, page)
-    press(browser, "Sample image 1")
+    press(browser, "Image 1")
     wait_until(lambda: result_key(browser))
 
 
 def test_reports_tab(browser: selenium.Chrome, page: str) -> None:
-    open_page(browser, page)
-    press(browser, "Benchmarks")
-    wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, "iframe"))
-    browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
-    wait_until(lambda: "PSNR" in read_text(browser))
-    browser.switch_to.default_content()
-    browser.save_screenshot(str(SHOTS / "web_benchmarks.png"))
+    for size in ((1400, 900), (390, 844)):
+        with window(browser, *size):
+            open_page(browser, page)
+            press(browser, "Benchmarks")
+            wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, "iframe"))
+            assert "with the networks of this page" in read_text(browser)
+            browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
+            wait_until(lambda: "PSNR" in read_text(browser))
+            browser.switch_to.default_content()
+            save_shot(browser, f"web_benchmarks_{size[0]}")
+            assert lowest_edge(browser, "iframe") <= size[1]
+            assert not list_cut_off(browser)
+
+
+def test_reports_of_the_engines_on_the_page_come_first(tmp_path: Path) -> None:
+    assert find_reports(tmp_path, frozenset()) == []
+    for name, date, engine in (("a", "2026-02-01", "old"), ("b", "2026-01-01", "new"), ("c", "2026-01-02", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+        results = {"restored": [{"name": "wiener"}, {"name": "edge", "engine": {"sha256": engine}}]}
+        document = {"made_at": f"{date}T10:00:00Z", "results": results}
+        (tmp_path / name / "quality.json").write_text(json.dumps(document))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "report.html").touch()
+    (tmp_path / "d" / "quality.json").write_text('["no object"]')
+    reports = find_reports(tmp_path, frozenset({"new"}))
+    assert [(report.page.parent.name, report.date, report.is_current) for report in reports] == [
+        ("c", "2026-01-02", True),
+        ("b", "2026-01-01", True),
+        ("a", "2026-02-01", False),
+        ("d", "", False),
+    ]
 
 
 def test_errors_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,7 +384,7 @@ def test_settings_survive_json(tmp_path: Path) -> None:
 
 
 def test_page_without_the_benchmarks_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither samples nor reports are shown."""
+    """No samples are shown, and the tab of the benchmarks says that there are none."""
     settings = Settings(engines=(str(BUNDLED),), provider="cpu")
     monkeypatch.setattr("runtime.web.__main__.find_spec", lambda _: None)
     assert add_benchmarks(settings) == settings
@@ -296,5 +394,5 @@ def test_page_without_the_benchmarks_package(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "argv", ["page.py", settings.to_json()])
     page = AppTest.from_file(str(PAGE), default_timeout=60).run()
     assert not page.exception
-    assert not page.tabs
     assert not page.button
+    assert [info.value for info in page.info] == [NO_REPORTS]

@@ -130,14 +130,14 @@ def plot_latency(documents: Sequence[Document]) -> str:
     ]
     if not engines:
         return ""
-    figure, axes = _create_figure(1.2 + 0.5 * len(engines))
+    figure, axes = _create_figure(1.4 + 0.5 * len(engines))
     for row, (_, host) in enumerate(engines):
         axes.hlines(row, host["min_ms"], host["max_ms"], color="#9aa4ae", linewidth=1)
         axes.hlines(row, host["min_ms"], host["p90_ms"] or host["max_ms"], color="#1668c7", linewidth=5)
         axes.plot(host["p50_ms"], row, "|", color="#000", markersize=14)
     axes.set_yticks(range(len(engines)), [_format_label(name) for name, _ in engines], fontsize=9)
     title = f"Latency, {documents[0]['machine']['device']}"
-    label = "host latency (ms/frame): thin line from minimum to maximum, bar up to p90, mark at the median"
+    label = "host latency (ms/frame)\nthin line from minimum to maximum, bar up to p90, mark at the median"
     axes.set(xscale="log", xlabel=label, title=title)
     axes.invert_yaxis()
     return _to_svg(figure)

@@ -56,7 +56,8 @@ def contents(path: Path) -> Contents:
         for frame in open_source(str(path))
     ]
     with av.open(str(path)) as container:
-        sound = [bytes(packet) for packet in container.demux(container.streams.audio) if packet.dts is not None]
+        packets = container.demux(container.streams.audio) if container.streams.audio else []
+        sound = [bytes(packet) for packet in packets if packet.dts is not None]
     return frames, sound
 
 

@@ -12,6 +12,8 @@ IDENTICAL_DB = 99.0
 """PSNR reported for equal images instead of infinity, which means and JSON files cannot hold."""
 SSIM_MIN_PX = 11
 _WINDOW = (SSIM_MIN_PX, SSIM_MIN_PX)
+_EDGE = SSIM_MIN_PX // 2
+_BAND_ROWS = 256
 _SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
@@ -19,7 +21,10 @@ _C2 = (0.03 * 255) ** 2
 
 def psnr_db(image: Pixels, reference: Pixels) -> float:
     """Return the PSNR in dB of two uint8[H, W, 3] images over all channels; inf if they are equal."""
-    error = np.mean(np.square(image.astype(np.float64) - reference))
+    bands = _bands(len(image))
+    error = (
+        sum(float(np.sum(np.square(image[rows].astype(np.float64) - reference[rows]))) for rows in bands) / image.size
+    )
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
@@ -30,8 +35,15 @@ def ssim(image: Pixels, reference: Pixels) -> float:
     K2 0.03, population variances; the mean over the channels and over the pixels whose window
     lies inside the image.
     """
-    if min(image.shape[:2]) < SSIM_MIN_PX:
-        raise ValueError(f"SSIM needs at least 11x11 pixels, got {image.shape[1]}x{image.shape[0]}")
+    height, width, channels = image.shape
+    if min(height, width) < SSIM_MIN_PX:
+        raise ValueError(f"SSIM needs at least 11x11 pixels, got {width}x{height}")
+    total = sum(float(np.sum(_ssim_map(image[rows], reference[rows]))) for rows in _bands(height, overlap=2 * _EDGE))
+    return total / float((height - 2 * _EDGE) * (width - 2 * _EDGE) * channels)
+
+
+def _ssim_map(image: Pixels, reference: Pixels) -> NDArray[np.float64]:
+    """Return the SSIM of each channel and each pixel whose window lies inside the image."""
     x, y = image.astype(np.float64), reference.astype(np.float64)
     mean_x, mean_y = _local_mean(x), _local_mean(y)
     variance_x = _local_mean(x * x) - mean_x**2
@@ -39,8 +51,14 @@ def ssim(image: Pixels, reference: Pixels) -> float:
     covariance = _local_mean(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
-    edge = SSIM_MIN_PX // 2
-    return float(np.mean((luminance * structure)[edge:-edge, edge:-edge]))
+    return (luminance * structure)[_EDGE:-_EDGE, _EDGE:-_EDGE]
+
+
+def _bands(height: int, *, overlap: int = 0) -> list[slice]:
+    """Return the rows of an image in bands, each with `overlap` rows of the next one: float64 needs much memory."""
+    return [
+        slice(top, min(top + _BAND_ROWS + overlap, height)) for top in range(0, max(1, height - overlap), _BAND_ROWS)
+    ]
 
 
 def _local_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from runtime.address import Address
+from runtime.address import LOOPBACK, Address
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED_NAMES, PROVIDERS, Provider, resolve_engine
 from runtime.errors import EngineError, UsageError
@@ -19,8 +20,7 @@ from runtime.libraries import install_hint
 from runtime.parser import CommandParser
 from runtime.web.settings import Settings
 
-PAGE = Path(__file__).with_name("page.py")
-_DEFAULT = Address("127.0.0.1", 8501)
+_DEFAULT = Address(LOOPBACK, 8501)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,18 +43,37 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[HOST:]PORT",
         help=f"address of the upload page (default: {_DEFAULT}; default host: loopback)",
     )
+    add(
+        "--allow-host",
+        type=_parse_host_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another host name of the page, such as that of a proxy; repeat it for several names "
+        "(default: the host of --serve and localhost; IP addresses are always allowed)",
+    )
     add("--debug", action="store_true", help="print the traceback of an error")
     return parser
+
+
+def _parse_host_name(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"expected a host name such as deblur.example.org, without a port, got {text!r}"
+        )
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the options and replace this process with Streamlit; return an exit code if that is not possible."""
     options = build_parser().parse_args(arguments)
     engines: list[Path] = options.engine or [resolve_engine(name) for name in BUNDLED_NAMES]
-    return run_cli(lambda _: serve(options.serve, engines, options.provider), debug=options.debug)
+    return run_cli(
+        lambda _: serve(options.serve, engines, options.provider, tuple(options.allow_host)), debug=options.debug
+    )
 
 
-def serve(address: Address, engines: list[Path], provider: Provider) -> NoReturn:
+def serve(address: Address, engines: list[Path], provider: Provider, other_names: tuple[str, ...] = ()) -> NoReturn:
     """Replace this process with Streamlit; raises UsageError or EngineError before that."""
     if find_spec("streamlit") is None:
         raise UsageError("Streamlit is not installed", hint=install_hint("streamlit", "PIL"))
@@ -63,7 +82,9 @@ def serve(address: Address, engines: list[Path], provider: Provider) -> NoReturn
             raise EngineError("no such engine", path, hint=f"give a file, or one of {', '.join(BUNDLED_NAMES)}")
     _require_free(address)
     paths = tuple(str(path.resolve()) for path in engines)
-    _exec_streamlit(address, add_benchmarks(Settings(engines=paths, provider=provider)))
+    settings = add_benchmarks(Settings(engines=paths, provider=provider, address=address, other_names=other_names))
+    # exec instead of a child process, so that signals reach Streamlit directly.
+    os.execv(sys.executable, [sys.executable, "-m", "runtime.web.server", settings.to_json()])  # noqa: S606
 
 
 def add_benchmarks(settings: Settings) -> Settings:
@@ -81,24 +102,6 @@ def add_benchmarks(settings: Settings) -> Settings:
         if reports.is_dir():
             settings = replace(settings, reports=str(reports))
     return settings
-
-
-def _exec_streamlit(address: Address, settings: Settings) -> NoReturn:
-    flags = {
-        "server.address": address.host,
-        "server.port": address.port,
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "server.maxUploadSize": settings.limits.upload_mb,
-        "browser.gatherUsageStats": "false",
-        "client.toolbarMode": "minimal",
-        "client.showErrorDetails": "none",
-        "logger.level": "warning",
-    }
-    command = [sys.executable, "-m", "streamlit", "run", str(PAGE)]
-    command += [f"--{name}={value}" for name, value in flags.items()]
-    # exec instead of a child process, so that signals reach Streamlit directly.
-    os.execv(sys.executable, [*command, "--", settings.to_json()])  # noqa: S606
 
 
 def _require_free(address: Address) -> None:

@@ -2,6 +2,7 @@
 
 const MAX_SCALE = 16 // device pixels for each pixel of the image
 const GRAB_PX = 28 // largest distance from the divider, in CSS pixels, at which a zoomed view moves the divider
+const MIN_PX = 160 // smallest width and height of the canvas, in CSS pixels: a very wide or high image has margins
 const MARGIN_PX = 32 // CSS pixels below the image, between it and the controls and below them
 
 export default function ({ data, parentElement }) {
@@ -16,21 +17,30 @@ export default function ({ data, parentElement }) {
   let zoom = 1 // relative to the size that fits the page
   let centre = [0.5, 0.5] // point of the image in the middle of the canvas, as shares of its width and height
 
-  const fitScale = () => canvas.width / media.width // device pixels for each pixel of the image at zoom 1
+  // Device pixels for each pixel of the image at zoom 1.
+  const fitScale = () => Math.min(canvas.width / media.width, canvas.height / media.height)
   const maxZoom = () => Math.max(1, MAX_SCALE / fitScale())
+  // Part of the width and of the height of the image that the canvas shows at a zoom; above 1 if there are margins.
+  const visible = (atZoom) =>
+    [canvas.width / media.width, canvas.height / media.height].map((size) => size / fitScale() / atZoom)
+
+  function drawSide(side, from, to) { // columns of the canvas
+    const scale = fitScale() * zoom
+    const left = media.width * centre[0] - canvas.width / scale / 2
+    const top = media.height * centre[1] - canvas.height / scale / 2
+    const [x0, x1] = [Math.max(0, left + from / scale), Math.min(media.width, left + to / scale)]
+    const [y0, y1] = [Math.max(0, top), Math.min(media.height, top + canvas.height / scale)]
+    if (x1 <= x0 || y1 <= y0) return
+    const [width, height] = [x1 - x0, y1 - y0]
+    media.draw(side, [x0, y0, width, height], [(x0 - left) * scale, (y0 - top) * scale, width * scale, height * scale])
+  }
 
   function draw() {
     if (!media || !canvas.width) return
-    const [width, height] = [media.width / zoom, media.height / zoom]
-    const [left, top] = [media.width * centre[0] - width / 2, media.height * centre[1] - height / 2]
-    const [before, after] = [split, 1 - split]
     context.imageSmoothingEnabled = fitScale() * zoom < 2
     context.clearRect(0, 0, canvas.width, canvas.height)
-    if (before > 0) media.draw(0, [left, top, width * before, height], [0, 0, canvas.width * before, canvas.height])
-    if (after > 0) {
-      const x = canvas.width * before
-      media.draw(1, [left + width * before, top, width * after, height], [x, 0, canvas.width - x, canvas.height])
-    }
+    drawSide(0, 0, canvas.width * split)
+    drawSide(1, canvas.width * split, canvas.width)
     line.style.left = `${100 * split}%`
     line.setAttribute("aria-valuenow", Math.round(100 * split))
     view.querySelector(".deblur-zoom output").textContent = `${Math.round(100 * fitScale() * zoom / devicePixelRatio)} %`
@@ -46,24 +56,27 @@ export default function ({ data, parentElement }) {
 
   function resize() {
     if (!media) return
-    const width = Math.min(view.clientWidth, (maxHeight() * media.width) / media.height)
+    const fitWidth = Math.min(view.clientWidth, (maxHeight() * media.width) / media.height)
+    const width = Math.max(fitWidth, Math.min(MIN_PX, view.clientWidth))
+    const height = Math.max((fitWidth * media.height) / media.width, MIN_PX)
     stage.style.width = `${width}px`
-    stage.style.height = `${(width * media.height) / media.width}px`
+    stage.style.height = `${height}px`
     canvas.width = Math.round(width * devicePixelRatio)
-    canvas.height = Math.round((width * devicePixelRatio * media.height) / media.width)
+    canvas.height = Math.round(height * devicePixelRatio)
     draw()
   }
 
-  function centreOn(x, y) { // shares of the image, limited so that the image fills the canvas
-    const margin = 0.5 / zoom
-    centre = [x, y].map((share) => Math.min(1 - margin, Math.max(margin, share)))
+  function centreOn(x, y) { // shares of the image, limited so that the image fills the canvas where it can
+    const margins = visible(zoom).map((share) => Math.min(0.5, share / 2))
+    centre = [x, y].map((share, axis) => Math.min(1 - margins[axis], Math.max(margins[axis], share)))
     canvas.style.touchAction = zoom > 1 ? "none" : "pan-y"
     draw()
   }
 
   function zoomTo(target, fixed = [0.5, 0.5]) { // `fixed`: point of the canvas that does not move
     const next = Math.min(maxZoom(), Math.max(1, target))
-    const [x, y] = centre.map((share, axis) => share + (fixed[axis] - 0.5) * (1 / zoom - 1 / next))
+    const [now, then] = [visible(zoom), visible(next)]
+    const [x, y] = centre.map((share, axis) => share + (fixed[axis] - 0.5) * (now[axis] - then[axis]))
     zoom = next
     centreOn(x, y)
   }
@@ -91,7 +104,8 @@ export default function ({ data, parentElement }) {
       const distance = ([x, y]) => Math.hypot((x - other[0]) * canvas.clientWidth, (y - other[1]) * canvas.clientHeight)
       zoomTo((zoom * distance(now)) / Math.max(1, distance(last)), other)
     } else if (isPanning) {
-      centreOn(centre[0] - (now[0] - last[0]) / zoom, centre[1] - (now[1] - last[1]) / zoom)
+      const [x, y] = centre.map((share, axis) => share - (now[axis] - last[axis]) * visible(zoom)[axis])
+      centreOn(x, y)
     } else {
       moveDivider(now[0])
     }

@@ -18,13 +18,16 @@ from runtime.image_files import is_image
 from runtime.metrics import IDENTICAL_DB, SSIM_MIN_PX, psnr_db, ssim
 from runtime.pipeline import Pipeline
 from runtime.sinks import Sink, open_sink
-from runtime.sources import SourceInfo, open_source
+from runtime.sources import Source, SourceInfo, open_source
 from runtime.web.messages import Job, JobProgress, Message
 from runtime.web.settings import Limits
 from runtime.web.uploads import check_video, too_long_error
 
+_JPEG_MAX_PX = 65_500
+"""Largest width and height of a JPEG that OpenCV writes."""
 _PREVIEW_QUALITY = 95
 """JPEG quality of the previews in the browser; the file to download has the format of the upload."""
+_WORDS = {"after": "the comparison", "side_by_side": "the side-by-side image"}
 
 SendMessage = Callable[[Message], None]
 
@@ -39,6 +42,8 @@ class PreviewRecorder:
         self._folder, self._limits, self._send = Path(job.folder), limits, send
         self._is_image = is_image(Path(job.source))
         self._video: Sink | None = None
+        self.warnings: list[str] = []
+        """Sentences about previews that are smaller than the result."""
 
     def __call__(self, pipeline: Pipeline, frame: Frame, restored: Pixels) -> None:
         """Record a written frame; raises InputError if there are more frames than the limit allows."""
@@ -54,10 +59,14 @@ class PreviewRecorder:
 
     def _write_images(self, blurred: Pixels, restored: Pixels) -> None:
         images = {"before": blurred, "after": restored, "side_by_side": np.hstack((blurred, restored))}
-        # 4:4:4: the preview shows edges with their full colour resolution.
-        options = [cv2.IMWRITE_JPEG_QUALITY, _PREVIEW_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
         for name, pixels in images.items():
-            (self._folder / f"{name}.jpg").write_bytes(cv2.imencode(".jpg", pixels, options)[1].tobytes())
+            shown = _fit_into_jpeg(pixels)
+            (self._folder / f"{name}.jpg").write_bytes(_encode_preview(shown))
+            if shown is not pixels and name != "before":
+                sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, shown)]
+                self.warnings.append(
+                    f"{_WORDS[name]} is scaled from {sizes[0]} to {sizes[1]}, as JPEG has no larger size"
+                )
 
     def _write_video_frame(self, frame: Frame, restored: Pixels, source: SourceInfo) -> None:
         rows = slice(restored.shape[0] // 2 * 2 or None)  # browsers only play H.264 of an even height
@@ -69,6 +78,25 @@ class PreviewRecorder:
         """Close the video, if there is one."""
         if self._video:
             self._video.close(complete=complete)
+
+
+def _fit_into_jpeg(pixels: Pixels) -> Pixels:
+    """Return an image scaled down to the largest size of a JPEG; the image itself if it is not larger."""
+    height, width = pixels.shape[:2]
+    scale = _JPEG_MAX_PX / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(1, int(scale * width)), max(1, int(scale * height))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _encode_preview(pixels: Pixels) -> bytes:
+    # 4:4:4: the preview shows edges with their full colour resolution.
+    options = [cv2.IMWRITE_JPEG_QUALITY, _PREVIEW_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    is_encoded, content = cv2.imencode(".jpg", pixels, options)
+    if not is_encoded:
+        raise MemoryError("no memory for the preview")
+    return content.tobytes()
 
 
 def restore_upload(job: Job, engine: Engine, limits: Limits, send: SendMessage) -> dict[str, Any]:
@@ -89,19 +117,30 @@ def restore_upload(job: Job, engine: Engine, limits: Limits, send: SendMessage) 
     pipeline = Pipeline(source, engine, open_sink(result, source.info))
     previews = PreviewRecorder(job, limits, send)
     pipeline.listeners.append(previews)
-    is_complete = False
     try:
-        pipeline.run()
-        is_complete = True
-    finally:
-        previews.close(complete=is_complete)
+        damage = _run(pipeline, source)
+    except BaseException:
+        previews.close(complete=False)
+        raise
+    previews.close(complete=True)
     return {
         "frames": pipeline.frames_written,
         "fps": pipeline.fps,
         "engine_ms": pipeline.latencies["engine"].summary()["p50"],
-        "warnings": pipeline.warnings,
+        "warnings": damage + pipeline.warnings + previews.warnings,
         "scores": measure_scores(job.source, result, job.reference) if job.reference else {},
     }
+
+
+def _run(pipeline: Pipeline, source: Source) -> list[str]:
+    """Run a pipeline; return what is wrong with a video of which only a part was restored."""
+    try:
+        pipeline.run()
+    except InputError as error:
+        if pipeline.kept is None or error is not source.damage:
+            raise
+        return [error.what]
+    return []
 
 
 def measure_scores(blurred: str, restored: str, reference: str) -> dict[str, float]:

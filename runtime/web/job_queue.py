@@ -25,7 +25,8 @@ ProgressCallback = Callable[[JobProgress], None]
 class JobQueue:
     """Restores one upload after another in the order of their arrival; a limited number of uploads may wait.
 
-    A failure in the worker ends its job only: the worker is killed and replaced.
+    A failure in the worker ends its job only: the worker is killed and replaced. It is also replaced after a job that
+    leaves it with little memory.
     """
 
     def __init__(self, engines: list[Path], *, provider: str, limits: Limits) -> None:
@@ -99,13 +100,18 @@ class JobQueue:
                     break
                 on_progress(JobProgress(**message))
         finally:
-            if not is_final(message):
+            if not is_final(message) or self._has_little_memory(message):
                 self._worker.kill()
                 self._worker = WorkerClient(self._command)
         if "refused" in message:
             raise RefusedError(message["refused"], hint=message["hint"])
         facts: dict[str, Any] = message["result"]
         return facts
+
+    def _has_little_memory(self, final_message: Message) -> bool:
+        """Whether the worker may have too little memory left for the next job."""
+        is_above_limit = self._worker.memory_bytes() > self.limits.idle_memory_gib * 2**30
+        return is_above_limit or final_message.get("out_of_memory", False)
 
     def close(self) -> None:
         """Kill the worker; a running job fails."""

@@ -2,7 +2,8 @@
 
 The queue sends a `Job`. The worker sends `{"engines": ...}` once its engines are loaded. For each job it sends any
 number of `JobProgress`, and then either `{"result": ...}` with the fields of `JobResult` except `files`, or
-`{"refused": ..., "hint": ...}`. It also sends the latter instead of the engines if one of them cannot be opened.
+`{"refused": ..., "hint": ...}`, with `"out_of_memory": true` if that is the reason. It also sends the latter instead of
+the engines if one of them cannot be opened.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ from time import perf_counter
 
 import streamlit as st
 
-from runtime.errors import DeblurError
+from runtime.errors import DeblurError, printable
 from runtime.web.job_queue import JobQueue
 from runtime.web.messages import JobProgress, JobResult
 from runtime.web.reports import show_reports
-from runtime.web.result_view import plain, show_comparison, show_downloads, show_figures
-from runtime.web.selection import Upload, find_selection, show_samples
+from runtime.web.result_view import plain, show_comparison, show_downloads, show_figures, show_message
+from runtime.web.selection import Upload, find_refusal, find_selection, show_samples
 from runtime.web.settings import Limits, Settings
+from runtime.web.storage import STORAGE
 from runtime.web.uploads import OFFERED_SUFFIXES
 
 FOLDER = Path(__file__).parent
@@ -36,7 +37,7 @@ def main() -> None:
     try:
         queue = open_job_queue(sys.argv[1])
     except DeblurError as error:
-        st.error(plain(str(error)))
+        show_message("error", str(error))
         return
     restore_tab, reports_tab = st.tabs(["Restore", "Benchmarks"])
     with restore_tab:
@@ -68,6 +69,8 @@ def show_restore_tab(queue: JobQueue, settings: Settings) -> None:
         )
     main_column, side_column = st.columns([3, 1])
     with main_column:
+        if refusal := find_refusal():
+            show_message("error", f"The upload is not stored: {refusal}.")
         result = _restore(queue, upload, engine) if upload else None
         if upload is None:
             show_samples(settings, key="samples")
@@ -118,12 +121,14 @@ def _restore(queue: JobQueue, upload: Upload, engine: str) -> tuple[JobResult, f
         bar.progress(progress.frames / max(1, progress.frame_count), text=text)
 
     try:
+        STORAGE.require_room(queue.limits)
         answer = queue.restore(upload.content, engine=engine, reference=upload.reference, on_progress=on_progress)
     except DeblurError as error:
         bar.empty()
-        st.error(plain(f"{upload.name}: {error.what}; {error.hint}."), icon=":material/block:")
+        show_message("error", f"{printable(upload.name)}: {error.what}; {error.hint}.")
         return None
     bar.empty()
+    STORAGE.add_result(answer)
     result = answer, perf_counter() - start
     st.session_state["result_key"], st.session_state["result"] = key, result
     return result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import streamlit as st
 
@@ -63,7 +64,7 @@ def show_downloads(upload: Upload, result: JobResult) -> None:
 def show_figures(result: JobResult, seconds: float) -> None:
     """Show the warnings, the times, and the quality if there is a reference; `seconds` is the time of the whole job."""
     for warning in result.warnings:
-        st.warning(plain(warning))
+        show_message("warning", warning)
     with st.container(horizontal=True, gap="small", key="figures"):
         for figure in _list_figures(result, seconds):
             st.metric(figure.label, figure.value, figure.change, help=figure.help, width="content")
@@ -87,8 +88,17 @@ def _list_figures(result: JobResult, seconds: float) -> list[Figure]:
     return figures
 
 
+def show_message(kind: Literal["error", "warning"], text: str) -> None:
+    """Show a text exactly as it is; names of files and titles in videos are a visitor's.
+
+    `st.error` and `st.warning` read Markdown, and make links and symbols even of text that `plain` has escaped.
+    """
+    with st.container(key=f"{kind}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:12]}"):
+        st.text(text)
+
+
 def plain(text: str) -> str:
-    """Return a text that Streamlit shows as it is, although it reads Markdown: file names hold any character."""
+    """Return facts of an engine so that Streamlit, which reads Markdown, shows them as they are."""
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|~:$&" else letter for letter in text)
 
 

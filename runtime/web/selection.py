@@ -10,10 +10,13 @@ from pathlib import Path
 
 import cv2
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from runtime.frame import Pixels
 from runtime.sources.video import VideoSource
 from runtime.web.settings import Settings
+from runtime.web.storage import STORAGE
 
 SAMPLE_VIDEO = "Video"
 SAMPLE_FRAMES = {"Image 1": 18, "Image 2": 61, SAMPLE_VIDEO: 90}
@@ -40,8 +43,17 @@ def find_selection(settings: Settings) -> Upload | None:
     """Return the sample or upload that the visitor selected last."""
     if (name := st.session_state.get("sample")) and settings.sample_blurred and settings.sample_sharp:
         return load_sample(name, settings.sample_blurred, settings.sample_sharp)
-    upload, reference = st.session_state.get("upload"), st.session_state.get("reference")
-    return Upload(upload.name, upload.getvalue(), reference and reference.getvalue()) if upload else None
+    upload, reference = (st.session_state.get(name) for name in ("upload", "reference"))
+    if not isinstance(upload, UploadedFile):  # None, or a note of Streamlit that the file is not stored
+        return None
+    sharp = reference.getvalue() if isinstance(reference, UploadedFile) else None
+    return Upload(upload.name, upload.getvalue(), sharp)
+
+
+def find_refusal() -> str:
+    """Return why the visitor's last upload was not stored; an empty string if it was."""
+    context = get_script_run_ctx()
+    return STORAGE.refusal(context.session_id) if context else ""
 
 
 @st.cache_resource(show_spinner=False)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from runtime.address import LOOPBACK, Address
 from runtime.engines import Provider
 
 
@@ -27,8 +28,18 @@ class Limits:
     """Seconds after which a job is stopped."""
     memory_gib: float = 4.0
     """Memory in GiB of the process that decodes and restores."""
+    idle_memory_gib: float = 2.0
+    """Memory in GiB above which that process is replaced after a job.
+
+    Libraries keep much of the memory of a large image for the next one. What is left of `memory_gib` has to suffice
+    for the largest upload: 1.4 GiB were measured for an image of 40 million pixels.
+    """
     queue_length: int = 8
     """Number of uploads that may wait while another one is restored."""
+    session_mb: int = 200
+    """Size of the uploads in MB that one visitor may store: image, reference, and one each that replace them."""
+    total_mb: int = 2000
+    """Size of all uploads and results in MB that the server stores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,10 @@ class Settings:
     """Paths of the engines that a visitor can choose from."""
     provider: Provider
     """Library that runs an `.onnx` engine."""
+    address: Address = field(default_factory=lambda: Address(LOOPBACK, 8501))
+    """Address of the page."""
+    other_names: tuple[str, ...] = ()
+    """Other host names of the page, such as that of a proxy."""
     limits: Limits = field(default_factory=Limits)
     sample_blurred: str | None = None
     """Path of the blurred sample clip; None for a page without samples."""
@@ -53,5 +68,6 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         values = json.loads(text)
-        values |= {"engines": tuple(values["engines"]), "limits": Limits(**values["limits"])}
+        values |= {name: tuple(values[name]) for name in ("engines", "other_names")}
+        values |= {"limits": Limits(**values["limits"]), "address": Address(**values["address"])}
         return cls(**values)

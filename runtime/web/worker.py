@@ -20,7 +20,7 @@ from typing import TextIO
 
 from runtime.engines import DEFAULT_SIZE, PROVIDERS, Engine, Provider, open_engine
 from runtime.engines.timing import trial_frame
-from runtime.errors import DeblurError, is_out_of_memory
+from runtime.errors import DeblurError, EngineError, OutOfMemoryError, is_out_of_memory
 from runtime.parser import CommandParser
 from runtime.web.job import restore_upload
 from runtime.web.messages import Job, Message
@@ -28,13 +28,27 @@ from runtime.web.settings import Limits
 
 
 def describe_error(error: Exception) -> Message:
-    """Return the message for a visitor, without paths of the server; the traceback of a bug goes to the log."""
-    if is_out_of_memory(error):
-        return {"refused": "not enough memory for this file", "hint": "upload a smaller file"}
+    """Return the message for a visitor; the traceback of a bug goes to the log."""
+    if is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+        return {"refused": "not enough memory for this file", "hint": "upload a smaller file", "out_of_memory": True}
+    if isinstance(error, EngineError):
+        return {"refused": error.what, "hint": "choose another engine, or upload another file"}
     if isinstance(error, DeblurError):
         return {"refused": error.what, "hint": error.hint}
     traceback.print_exception(error)
     return {"refused": f"this is a bug ({type(error).__name__})", "hint": "the log of the server has details"}
+
+
+def hide_folder(message: Message, folder: str) -> Message:
+    """Return a message in which the files of a folder have their names only: paths of the server are not for visitors.
+
+    Libraries name the file in their errors, and a few of those texts become part of a warning or an error.
+    """
+    text = json.dumps(message)
+    for path in {folder, os.path.realpath(folder)}:
+        text = text.replace(json.dumps(path + os.sep)[1:-1], "").replace(json.dumps(path)[1:-1], "the upload")
+    hidden: Message = json.loads(text)
+    return hidden
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,9 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     send({"engines": facts})
     for job in _read_jobs():
         try:
-            send({"result": restore_upload(job, engines[job.engine], limits, send)})
+            message = {"result": restore_upload(job, engines[job.engine], limits, send)}
         except Exception as error:  # noqa: BLE001 - the visitor gets a sentence, and the next job runs
-            send(describe_error(error))
+            message = describe_error(error)
+        send(hide_folder(message, job.folder))
     return 0
 
 

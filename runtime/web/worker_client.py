@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty, Queue
 from time import monotonic
 from typing import Any
@@ -77,6 +79,15 @@ class WorkerClient:
                 next_message_at = monotonic() + TICK_S
                 yield message
         raise RefusedError(f"not finished after {timeout_s:g} seconds", hint="upload a shorter or smaller file")
+
+    def memory_bytes(self) -> int:
+        """Return the memory of the process as `RLIMIT_DATA` counts it; 0 if it is dead, or without /proc."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return 0
+        found = re.search(r"^VmData:\s+(\d+) kB$", status, re.MULTILINE)
+        return 1024 * int(found[1]) if found else 0
 
     def kill(self) -> None:
         """Kill the process; safe to call twice."""

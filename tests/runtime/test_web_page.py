@@ -29,8 +29,9 @@ from streamlit.testing.v1 import AppTest  # noqa: E402
 from runtime.address import Address  # noqa: E402
 from runtime.engines import BUNDLED  # noqa: E402
 from runtime.spec import EngineSpec  # noqa: E402
-from runtime.web.__main__ import PAGE, add_benchmarks, build_parser, main  # noqa: E402
+from runtime.web.__main__ import add_benchmarks, build_parser, main  # noqa: E402
 from runtime.web.reports import NO_REPORTS, find_reports  # noqa: E402
+from runtime.web.server import PAGE  # noqa: E402
 from runtime.web.settings import Limits, Settings  # noqa: E402
 from tests.conftest import DEMO_CLIP, ROOT, make_image  # noqa: E402
 from tests.rig import free_port, wait_until  # noqa: E402
@@ -103,8 +104,8 @@ def read_colour(browser: selenium.Chrome, x: float, y: float) -> np.ndarray:
 
 
 def read_errors(browser: selenium.Chrome) -> list[str]:
-    script = """return [...document.querySelectorAll('[data-testid=stAlert]')]
-        .filter(alert => alert.offsetParent).map(alert => alert.innerText)"""
+    script = """return [...document.querySelectorAll('[class*=st-key-error-]')]
+        .filter(message => message.offsetParent).map(message => message.innerText)"""
     texts: list[str] = browser.execute_script(script)
     return texts
 
@@ -273,13 +274,56 @@ def test_result_fits_the_window(browser: selenium.Chrome, page: str, sample: str
 
 
 def test_file_names_are_shown_as_they_are(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
-    """Neither Markdown nor HTML in a name reaches the page."""
-    name = "a_b_c [x](y) **d** <b>$1$ :red[e] 1.png"
+    name = (
+        "**b** <img src=x onerror=alert(1)> $x$ :smile: :red[r] [l](x) `c` www.evil.example a@b.cd -> :streamlit:.png"
+    )
     (tmp_path / name).write_bytes(b"not an image")
     open_page(browser, page)
     upload(browser, tmp_path / name)
     wait_until(lambda: read_errors(browser))
     assert name in read_errors(browser)[0]
+    message = browser.find_element(By.CSS_SELECTOR, "[class*=st-key-error]")
+    assert not message.find_elements(By.CSS_SELECTOR, "img, a, strong, code, .katex")
+
+
+def test_a_very_wide_image_is_shown(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
+    open_page(browser, page)
+    pixels = np.zeros((30, 33_000, 3), np.uint8)
+    pixels[:, :16_500], pixels[:, 16_500:] = (120, 40, 20), (90, 220, 160)
+    (tmp_path / "wide.png").write_bytes(encode(pixels))
+    upload(browser, tmp_path / "wide.png")
+    wait_until(lambda: result_key(browser))
+    wait_until(lambda: "is scaled from 66000x30" in read_text(browser))
+    assert browser.find_element(By.CSS_SELECTOR, CANVAS).size["height"] >= 100
+    for _ in range(6):
+        browser.find_element(By.CSS_SELECTOR, "[data-do=in]").click()
+    assert np.abs(read_colour(browser, 0.3, 0.5) - (120, 40, 20)).max() < 12
+    assert np.abs(read_colour(browser, 0.7, 0.5) - (90, 220, 160)).max() < 12
+
+
+def test_an_upload_above_the_quota_is_not_stored(browser: selenium.Chrome, tmp_path: Path) -> None:
+    port = free_port()
+    limits = Limits(session_mb=1)
+    settings = Settings(engines=(str(BUNDLED),), provider="cpu", limits=limits, address=Address("127.0.0.1", port))
+    server = subprocess.Popen([sys.executable, "-m", "runtime.web.server", settings.to_json()], cwd=ROOT)
+    try:
+        open_page(browser, f"http://127.0.0.1:{port}/")
+        noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
+        (tmp_path / "noise.png").write_bytes(encode(noise))
+        press(browser, "Measure the quality")
+        upload(browser, tmp_path / "noise.png")
+        wait_until(lambda: result_key(browser))
+        upload(browser, tmp_path / "noise.png", 1)
+        wait_until(lambda: read_errors(browser))
+        assert read_errors(browser) == [
+            "The upload is not stored: a visitor may store 1 MB; remove another upload first."
+        ]
+        assert len(browser.find_elements(By.CSS_SELECTOR, "[data-testid=stMetric]")) == 2  # without PSNR and SSIM
+        browser.find_elements(By.CSS_SELECTOR, "[data-testid=stFileChipDeleteBtn] button")[-1].click()
+        wait_until(lambda: not read_errors(browser))
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 128 + signal.SIGINT
 
 
 def test_refusals_are_sentences_without_paths(browser: selenium.Chrome, page: str, tmp_path: Path) -> None:
@@ -373,10 +417,13 @@ def test_errors_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "cannot serve" in capsys.readouterr().err
     assert build_parser().parse_args([]).serve == Address("127.0.0.1", 8501)
     assert build_parser().parse_args(["--engine", "edge-s"]).engine == [BUNDLED]
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["--allow-host", "https://deblur.example.org:443/"])
+    assert "expected a host name" in capsys.readouterr().err
 
 
 def test_settings_survive_json(tmp_path: Path) -> None:
-    settings = Settings(engines=("a.onnx",), provider="cpu")
+    settings = Settings(engines=("a.onnx",), provider="cpu", address=Address("::1", 1), other_names=("a", "b"))
     assert Settings.from_json(settings.to_json()) == settings
     settings = add_benchmarks(settings)
     assert Path(settings.sample_blurred or "") == DEMO_CLIP

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from runtime.web.job_queue import JobQueue
 from runtime.web.messages import JobProgress, JobResult, RefusedError
 from runtime.web.settings import Limits
 from runtime.web.uploads import detect_suffix
+from runtime.web.worker import hide_folder
 from tests.conftest import DEMO_CLIP, ROOT, make_image
 from tests.rig import wait_until
 
@@ -203,6 +205,35 @@ def test_uploads_that_are_refused_when_opened(queue: JobQueue, tmp_path: Path) -
     assert restore(queue, encode(make_image(64, 48))).frames == 1
 
 
+def test_a_video_that_is_cut_off_gives_the_frames_before(queue: JobQueue, tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mkv", frames=60)
+    result = restore(queue, (tmp_path / "whole.mkv").read_bytes()[: (tmp_path / "whole.mkv").stat().st_size * 2 // 3])
+    assert "cut off" in result.warnings[0]
+    for name in ("restored.mp4", "side_by_side.mp4"):
+        (tmp_path / name).write_bytes(result.files[name])
+        assert len(list(VideoSource(tmp_path / name))) == result.frames
+    assert 10 < result.frames < 60
+
+
+@pytest.mark.parametrize("size", [(32_752, 16), (65_536, 16), (16, 66_000)])
+def test_images_that_are_too_large_for_a_jpeg_are_shown_smaller(queue: JobQueue, size: tuple[int, int]) -> None:
+    result = restore(queue, encode(make_image(*size)))
+    for name in ("before.jpg", "after.jpg", "side_by_side.jpg", "restored.png"):
+        shape = cv2.imdecode(np.frombuffer(result.files[name], np.uint8), cv2.IMREAD_COLOR).shape
+        assert (shape[1], shape[0]) == size if name == "restored.png" else max(shape) <= 65_500
+    assert "the side-by-side image is scaled from" in result.warnings[-1]
+
+
+def test_messages_hold_no_folder_of_the_server(tmp_path: Path) -> None:
+    folder = str(tmp_path / 'a"b')
+    message = {"refused": f"Invalid data: '{folder}/source.mp4'", "hint": f"free {folder}", "out_of_memory": True}
+    assert hide_folder(message, folder) == {
+        "refused": "Invalid data: 'source.mp4'",
+        "hint": "free the upload",
+        "out_of_memory": True,
+    }
+
+
 def test_frames_are_counted_when_the_header_states_no_length(temporary: Path, tmp_path: Path) -> None:
     """The Matroska file has neither a duration nor a frame count, so the limit applies while frames are restored."""
     pipe = av.open(str(tmp_path / "live.mkv"), "w", options={"live": "1"})
@@ -230,9 +261,29 @@ def test_slow_job_is_stopped_and_the_next_one_runs(temporary: Path) -> None:
 
 def test_upload_that_needs_too_much_memory_is_refused(temporary: Path) -> None:
     with closing(JobQueue([BUNDLED], provider="cpu", limits=Limits(memory_gib=0.4))) as queue:
+        worker = find_worker()
         with pytest.raises(RefusedError, match=r"memory|too much"):
             restore(queue, encode(np.zeros((5000, 7000, 3), np.uint8)))
         assert restore(queue, encode(make_image(64, 48))).frames == 1
+        assert find_worker() != worker
+
+
+def test_worker_that_keeps_much_memory_is_replaced(temporary: Path) -> None:
+    limits = Limits(idle_memory_gib=1.0)
+    with closing(JobQueue([BUNDLED], provider="cpu", limits=limits)) as queue:
+        first = find_worker()
+        restore(queue, encode(make_image(64, 48)))
+        assert find_worker() == first
+        queue.limits = replace(limits, idle_memory_gib=0.01)
+        restore(queue, encode(make_image(64, 48)))
+        assert find_worker() != first
+        assert restore(queue, encode(make_image(64, 48))).frames == 1
+
+
+def find_worker() -> int:
+    """Return the process id of the newest worker of this process."""
+    workers = (child for child in psutil.Process().children() if "runtime.web.worker" in child.cmdline())
+    return max(workers, key=psutil.Process.create_time).pid
 
 
 class LeftError(Exception):

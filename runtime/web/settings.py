@@ -32,7 +32,7 @@ class Limits:
     """Memory in GiB above which that process is replaced after a job.
 
     Libraries keep much of the memory of a large image for the next one. What is left of `memory_gib` has to suffice
-    for the largest upload: 1.4 GiB were measured for an image of 40 million pixels.
+    for the largest upload: 1.5 GiB were measured for an image of 40 million pixels.
     """
     queue_length: int = 8
     """Number of uploads that may wait while another one is restored."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
 from runtime.files import sha256
+from runtime.json_text import read_json
 from runtime.web.settings import Settings
 
 NO_REPORTS = (
@@ -53,7 +53,7 @@ def find_reports(folder: Path, engine_hashes: frozenset[str]) -> list[Report]:
 def _read_report(page: Path, engine_hashes: frozenset[str]) -> Report:
     """Return a report; date and engines are those of `quality.json` beside it, as far as it can be read."""
     try:
-        document = json.loads(page.with_name("quality.json").read_text())
+        document = read_json(page.with_name("quality.json"))
         date = str(document["made_at"]).partition("T")[0]
         measured = {(method.get("engine") or {}).get("sha256") for method in document["results"]["restored"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

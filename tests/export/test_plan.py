@@ -25,7 +25,7 @@ from export.quantization.precision import convert_to_fp16, list_convolutions, pr
 from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device
-from runtime.errors import EngineError
+from runtime.errors import EngineError, UsageError
 from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
 from tests.conftest import ROOT, make_image, without_gpu
@@ -76,6 +76,11 @@ def test_kernels_have_the_types_of_the_graph(
     assert sidecar.convolutions == expected[precision]
     assert sidecar.pixel_kernels == 2  # one before the network, one after it
     assert sidecar.plan_sha256 == hashlib.sha256(plan).hexdigest()
+
+
+def test_a_plan_takes_at_least_one_frame() -> None:
+    with pytest.raises(UsageError, match="batch must be at least 1"):
+        PlanConfig(batch=0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -139,7 +144,6 @@ sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "6
         (["{fp32}", *RTX, "--workspace-mib", "1"], 4, "within workspace limit"),
         (["{fp32}", *RTX, "--compute-capability", "9.0"], 2, "does not run on compute capability 9.0; give one of 7.5"),
         (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must not decrease from --min-size"),
-        (["{fp32}", *RTX, "--batch", "0"], 2, "batch must be at least 1"),
         (["{fp32}", "--dla", "0"], 2, "DLA needs frames of one size"),
         (["{fp32}", *RTX, "--dla", "0", "--size", "64x48"], 2, "neither DLA nor calibrators"),
         (["{fp32}", "--compute-capability", "8.9"], 2, "builds for the GPU that it runs on"),

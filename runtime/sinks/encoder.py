@@ -80,7 +80,7 @@ class FrameTimes:
 
     def __init__(self, *, has_milliseconds: bool) -> None:
         self._has_milliseconds = has_milliseconds
-        self._last_ms = -math.inf
+        self._last_ms: int | None = None
         self.moved = 0
         """Number of frames that were moved to a later millisecond."""
 
@@ -88,10 +88,10 @@ class FrameTimes:
         """Return the time stamp of the next frame in ticks of `time_base`."""
         if not self._has_milliseconds:
             return pts
-        ms: float = round(1000 * pts * time_base)
-        if ms <= self._last_ms:
+        ms = math.floor(1000 * pts * time_base + Fraction(1, 2))  # FFmpeg rounds halves up, `round` to even numbers
+        if self._last_ms is not None and ms <= self._last_ms:
             ms = self._last_ms + 1
-            pts = round(Fraction(ms) / 1000 / time_base)
+            pts = round(Fraction(ms, 1000) / time_base)
             self.moved += 1
         self._last_ms = ms
         return pts
@@ -100,8 +100,8 @@ class FrameTimes:
 class DecodingTimes:
     """Decoding times of packets: each is the presentation time of the frame two before in the order of presentation.
 
-    So they increase and are never after the presentation, at any frame rate and across chunks; all containers ask for
-    that, and Matroska does not store them. `frame_rate` places the first two.
+    Such times increase and are never after the presentation, at any frame rate and across chunks. All containers ask
+    for that, and Matroska does not store decoding times. `frame_rate` places the first two.
     """
 
     def __init__(self, frame_rate: Fraction) -> None:

@@ -1,4 +1,4 @@
-"""What a worker leaves out of a command, because it takes seconds and reads nothing of the mutated file."""
+"""Parts of commands that a worker leaves out: they take seconds and read nothing of the mutated file."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ WORDS = {
     r"(Invalid data found when processing input|no frame in it|Input/output error|End of file|"
     r"Invalid argument|Not yet .*)\))",
 }
-"""What a damaged file may be called; a lack of memory, space or permission is none of it."""
+"""Possible messages about a damaged file, by exit code. None of them is about memory, space or permission."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What outputs keep of an image file: sources that have each trait, and the measurements."""
+"""Traits of image files that outputs may keep: sources that have each trait, and the measurements."""
 
 from __future__ import annotations
 

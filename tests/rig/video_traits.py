@@ -1,4 +1,4 @@
-"""What outputs keep of a video file: sources that have each trait, and the measurements."""
+"""Traits of video files that outputs may keep: sources that have each trait, and the measurements."""
 
 from __future__ import annotations
 

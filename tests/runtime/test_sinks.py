@@ -261,12 +261,12 @@ def test_frames_of_matroska_have_a_millisecond_each(tmp_path: Path) -> None:
     """Frames of a camera may arrive within a millisecond; Matroska stores no finer times."""
     source = source_info(time_base=Fraction(1, 90_000))
     sink = VideoSink(tmp_path / "a.mkv", source)
-    for pts in (0, 30, 60, 9000, 9001, 9090, 18_000):
+    for pts in (0, 30, 60, 9000, 9001, 9090, 18_000, 27_045, 27_090):  # 27_045 is half a millisecond
         sink.write(Frame(pixels=make_image(64, 48, seed=pts), pts=pts, time_base=source.time_base, captured_at=0))
     assert sink.close(complete=True)
     times_ms = [round(1000 * frame.pts_seconds) for frame in open_source(str(tmp_path / "a.mkv"))]
-    assert times_ms == [0, 1, 2, 100, 101, 102, 200]
-    assert sink.warnings == ["4 frames were moved to a later millisecond"]
+    assert times_ms == [0, 1, 2, 100, 101, 102, 200, 301, 302]
+    assert sink.warnings == ["5 frames were moved to a later millisecond"]
 
 
 def test_an_unfinished_file_is_reported_if_finishing_it_fails(

@@ -102,6 +102,9 @@ class VideoSource:
         """Open the file and decode its first frame."""
         try:
             self._container = open_container(self._path, raw)
+        except MemoryError:
+            require_memory(_DECODER_FRAMES, width=1920, height=1080)
+            raise _undecodable_error(self._path, "a table in its header does not fit into memory") from None
         except (FFmpegError, ValueError) as error:
             raise _undecodable_error(self._path, getattr(error, "strerror", None)) from error
         try:

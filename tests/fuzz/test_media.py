@@ -19,7 +19,7 @@ WORDS = {
     r"no video in the file \(|"
     r"the codec of the video is not known|file is cut off after |not a video that can be decoded \("
     r"(Invalid data found when processing input|no frame in it|Input/output error|End of file|"
-    r"Invalid argument|Not yet .*)\))",
+    r"Invalid argument|Not yet .*|a table in its header does not fit into memory)\))",
 }
 """Possible messages about a damaged file, by exit code. None of them is about memory, space or permission."""
 

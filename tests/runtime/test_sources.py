@@ -145,6 +145,17 @@ def test_a_packet_whose_size_does_not_fit_into_memory_is_damage(
         assert sum(1 for _ in container.decode(video=0)) >= 4
 
 
+def test_a_table_whose_size_does_not_fit_into_memory_is_damage(
+    invert: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(clip.read_bytes())
+    count = content.index(b"stts") + 8
+    content[count : count + 4] = b"\x7f\xff\xff\xff"
+    clip.write_bytes(content)
+    assert main(["--engine", str(invert), f"--source={clip}", "--out=null", "--provider", "cpu"]) == 3
+    assert "error: not a video that can be decoded (a table in its header" in capsys.readouterr().err
+
+
 def test_a_stream_that_appears_late_ends_nothing() -> None:
     """PyAV fails at the end, when it empties the buffer of a stream that it does not know."""
 

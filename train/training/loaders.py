@@ -165,6 +165,9 @@ class _BatchLoader(Iterable[Batch]):
         iterator = self._loader._iterator  # noqa: SLF001 - PyTorch has no public way
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
+            for worker in iterator._workers:  # type: ignore[attr-defined]  # noqa: SLF001
+                worker.kill()  # PyTorch has waited for five seconds
+                worker.join()
 
 
 class _ErrorsAsValues(Dataset["Pair | InputError"]):

@@ -206,10 +206,11 @@ class StandInTensorRt:
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
     DataType = SimpleNamespace(UINT8="tensor(uint8)", FLOAT="tensor(float)")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    max_contexts = 99
 
     def __init__(self, cuda: HostCuda) -> None:
         self.cuda = cuda
-        self.executions = 0
+        self.executions = self.contexts = 0
         self.fail_at = 0
         """Number of the execution that fails, counted from 1; 0 for none."""
         self.refuse_shapes = self.allocates = False
@@ -234,8 +235,12 @@ class StandInTensorRt:
             get_tensor_dtype=dict(zip(names, types, strict=True)).__getitem__,
             device_memory_size_v2=1 << 20,
             create_runtime_config=self._config,
-            create_execution_context=lambda config=None: Context(self, session),
+            create_execution_context=lambda config=None: self._context(session),
         )
+
+    def _context(self, session: onnxruntime.InferenceSession) -> Context | None:
+        self.contexts += 1
+        return Context(self, session) if self.contexts <= self.max_contexts else None
 
     def _config(self) -> Any:
         def load(content: bytes) -> None:

@@ -22,6 +22,8 @@ from runtime.spec import EngineSpec
 
 _MIN_CAPABILITY = 8.0
 """Oldest compute capability of the default; a plan that 7.5 shares computes INT8 convolutions in float."""
+_STATIC_OPTIMIZATION_LEVEL = 5
+"""Highest level of the builder (default: 3): it compares more kernels, and code generated for the one frame size."""
 
 
 def build_plan(
@@ -140,6 +142,8 @@ def _create_settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: P
     """Return the builder's settings and, for TensorRT, its timing cache."""
     settings = builder.create_builder_config()
     settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then contains the types of the kernels
+    if config.is_static:
+        settings.builder_optimization_level = _STATIC_OPTIMIZATION_LEVEL
     if config.workspace_mib:
         settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.workspace_mib << 20)
     if config.dla_core is not None:
@@ -153,11 +157,20 @@ def _create_settings(trt: Any, builder: Any, config: PlanConfig, timing_cache: P
         for index, capability in enumerate(capabilities):
             settings.set_compute_capability(_list_known_capabilities(trt)[capability], index)
         return settings, None
-    cache = settings.create_timing_cache(timing_cache.read_bytes() if timing_cache and timing_cache.exists() else b"")
-    if not settings.set_timing_cache(cache, ignore_mismatch=False):  # the file is from another version or GPU
-        cache = settings.create_timing_cache(b"")
-        settings.set_timing_cache(cache, ignore_mismatch=False)
-    return settings, cache
+    return settings, _set_timing_cache(settings, timing_cache)
+
+
+def _set_timing_cache(settings: Any, path: Path | None) -> Any:
+    """Give the builder the measurements in a file, or none if they are damaged or from another version or GPU."""
+    stored = b""
+    if path:
+        with suppress(OSError):
+            stored = path.read_bytes()
+    for content in (stored, b""):
+        cache = settings.create_timing_cache(content)
+        if cache is not None and settings.set_timing_cache(cache, ignore_mismatch=False):
+            break
+    return cache
 
 
 def _list_shapes(config: PlanConfig) -> list[tuple[int, int, int, int]]:

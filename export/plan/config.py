@@ -35,6 +35,11 @@ class PlanConfig:
     calibrator: Algorithm | None = None
     """TensorRT up to 10: quantise an FP32 engine while building it, instead of using the engine's Q/DQ nodes."""
 
+    @property
+    def is_static(self) -> bool:
+        """Whether all frames have one size."""
+        return self.min_size == self.opt_size == self.max_size
+
     def __post_init__(self) -> None:
         for axis, name in enumerate(("width", "height")):
             sizes = [size[axis] for size in (self.min_size, self.opt_size, self.max_size)]
@@ -45,7 +50,7 @@ class PlanConfig:
                 )
         if self.batch < 1:
             raise UsageError(f"batch must be at least 1, got {self.batch}", hint="leave out --batch")
-        if self.dla_core is not None and not self.min_size == self.opt_size == self.max_size:
+        if self.dla_core is not None and not self.is_static:
             raise UsageError("DLA needs frames of one size", hint="give --size")
         if self.calibrator and self.batch > 1:
             raise UsageError("calibration takes one frame at a time", hint="leave out --batch")

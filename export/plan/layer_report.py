@@ -15,8 +15,8 @@ _LAYER = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: .*"
     r"Outputs: .*, TacticName: .*Metadata: (?P<nodes>.*)"
 )
-_NO_PIXEL_KINDS = {"shape_call", "signal", "wait"}
-"""Layers that compute nothing on pixels."""
+_NO_KERNELS = {"shape_call", "signal", "wait", "allocate", "deallocate"}
+"""Kinds of layers that compute nothing on pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def parse_layers(log: Iterable[str]) -> list[Layer]:
     layers = []
     for line in "\n".join(log).splitlines():
         match = _LAYER.match(line)
-        if match and match["kind"] not in _NO_PIXEL_KINDS:
+        if match and match["kind"] not in _NO_KERNELS:
             inputs = tuple(re.findall(r"Datatype: (\w+)", match["inputs"]))
             nodes = tuple(re.findall(r"\[ONNX Layer: (.*?)\]", match["nodes"]))
             layers.append(Layer(match["name"], match["kind"], inputs, nodes))

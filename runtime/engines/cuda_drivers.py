@@ -23,6 +23,9 @@ _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: work that others queue on the default stream does not disturb a capture."""
 _EVENT_DEFAULT = 0
 """CU_EVENT_DEFAULT: an event that records the time."""
+_EVENT_BLOCKING = 1 | 2
+"""CU_EVENT_BLOCKING_SYNC and CU_EVENT_DISABLE_TIMING: a thread that waits for the event sleeps. Without the first, a
+discrete GPU makes it ask all the time, which takes a core from decoder and encoder."""
 
 
 def open_cuda(index: int = 0) -> Cuda:
@@ -46,6 +49,8 @@ class PyCuda:
         driver.init()
         self._context = driver.Device(index).retain_primary_context()
         self._streams: dict[int, Any] = {}
+        self._ends: dict[int, Any] = {}
+        """Event of each stream, recorded behind its work to wait for it."""
         self._graphs = _Graphs.create_if_installed()
 
     @contextmanager
@@ -64,8 +69,8 @@ class PyCuda:
         return _PyCudaBuffer(self._driver, size, mapped=self.device.integrated)
 
     def create_stream(self) -> int:
-        stream = self._driver.Stream(_NON_BLOCKING)
-        self._streams[stream.handle] = stream
+        end, stream = self._driver.Event(_EVENT_BLOCKING), self._driver.Stream(_NON_BLOCKING)
+        self._streams[stream.handle], self._ends[stream.handle] = stream, end
         return int(stream.handle)
 
     def upload(self, buffer: Buffer, size: int, stream: int) -> None:
@@ -77,7 +82,8 @@ class PyCuda:
             self._driver.memcpy_dtoh_async(buffer.host[:size], buffer.device, self._streams[stream])
 
     def wait(self, stream: int) -> None:
-        self._streams[stream].synchronize()
+        self._ends[stream].record(self._streams[stream])
+        self._ends[stream].synchronize()
 
     def capture(self, stream: int, work: Callable[[], None]) -> Any | None:
         return self._graphs.capture(stream, work) if self._graphs else None
@@ -99,7 +105,7 @@ class PyCuda:
         return float(start.time_till(end))
 
     def destroy_stream(self, stream: int) -> None:
-        del self._streams[stream]  # PyCUDA destroys a stream with its object
+        del self._streams[stream], self._ends[stream]  # PyCUDA destroys what has no object any more
 
     def close(self) -> None:
         """Do nothing: the process owns the primary context, and PyCUDA's call to release it leaves it current."""
@@ -125,6 +131,8 @@ class CudaBindings:
         self.device = device
         self._driver, self._index = driver, index
         self._context = _check(driver.cuDevicePrimaryCtxRetain(index))
+        self._ends: dict[int, Any] = {}
+        """Event of each stream, recorded behind its work to wait for it."""
         self._graphs = _Graphs(driver)
 
     @contextmanager
@@ -139,7 +147,10 @@ class CudaBindings:
         return _BindingsBuffer(self._driver, size, mapped=self.device.integrated)
 
     def create_stream(self) -> int:
-        return int(_check(self._driver.cuStreamCreate(_NON_BLOCKING)))
+        end = _check(self._driver.cuEventCreate(_EVENT_BLOCKING))
+        stream = int(_check(self._driver.cuStreamCreate(_NON_BLOCKING)))
+        self._ends[stream] = end
+        return stream
 
     def upload(self, buffer: Buffer, size: int, stream: int) -> None:
         if not self.device.integrated:
@@ -150,7 +161,8 @@ class CudaBindings:
             _check(self._driver.cuMemcpyDtoHAsync(buffer.host.ctypes.data, buffer.device, size, stream))
 
     def wait(self, stream: int) -> None:
-        _check(self._driver.cuStreamSynchronize(stream))
+        _check(self._driver.cuEventRecord(self._ends[stream], stream))
+        _check(self._driver.cuEventSynchronize(self._ends[stream]))
 
     def capture(self, stream: int, work: Callable[[], None]) -> Any | None:
         return self._graphs.capture(stream, work)
@@ -170,12 +182,13 @@ class CudaBindings:
                 events.append(_check(driver.cuEventCreate(_EVENT_DEFAULT)))
                 _check(driver.cuEventRecord(events[-1], stream))
             _check(driver.cuEventSynchronize(events[-1]))
-            return float(_check(driver.cuEventElapsedTime(*events)))
+            return _elapsed_ms(driver, *events)
         finally:
             for event in events:
                 driver.cuEventDestroy(event)
 
     def destroy_stream(self, stream: int) -> None:
+        self._driver.cuEventDestroy(self._ends.pop(stream))
         _check(self._driver.cuStreamDestroy(stream))
 
     def close(self) -> None:
@@ -238,6 +251,25 @@ class _Graphs:
 
     def destroy(self, graph: Any) -> None:
         _check(self._driver.cuGraphExecDestroy(graph))
+
+
+def _elapsed_ms(driver: Any, start: Any, end: Any) -> float:
+    """Return the milliseconds between two events that have occurred."""
+    try:
+        return float(_check(driver.cuEventElapsedTime(start, end)))
+    except RuntimeError:  # cuda-bindings from 12.8 on call cuEventElapsedTime_v2, which drivers before CUDA 12.8 lack
+        time_ms = ctypes.c_float()
+        handles = (ctypes.c_void_p(int(event)) for event in (start, end))
+        _check((_Status(ctypes.CDLL("libcuda.so.1").cuEventElapsedTime(ctypes.byref(time_ms), *handles)),))
+        return time_ms.value
+
+
+class _Status(int):
+    """A CUresult that the driver itself returned: a number without a name."""
+
+    @property
+    def name(self) -> str:
+        return f"error {int(self)}"
 
 
 def _check(result: tuple[Any, ...], *, size: int = 0) -> Any:

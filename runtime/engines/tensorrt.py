@@ -27,8 +27,8 @@ _SLOTS: dict[Mode, int] = {"latency": 1, "throughput": 3}
 class TensorRtEngine:
     """A plan with its sidecar, on the first GPU.
 
-    It has one slot with `mode="latency"` and three with `mode="throughput"`. `infer` splits a batch that is larger
-    than the plan allows; `submit` does not. Raises EngineError if the plan cannot be used on this machine, and its
+    It has one slot with `mode="latency"` and three with `mode="throughput"`, or as many as fit into the memory of the
+    GPU, but at least one. `infer` splits a batch that is larger than the plan allows; `submit` does not. Raises EngineError if the plan cannot be used on this machine, and its
     subclass UnfitPlanError if building it again helps. A plan whose SHA-256 differs from its sidecar is never given
     to TensorRT.
     """
@@ -68,8 +68,10 @@ class TensorRtEngine:
                 if sidecar.flavour == "tensorrt-rtx":
                     self._cache = _RuntimeCache(trt, self._engine, path.with_name(path.name + ".cache"))
                 names = _tensor_names(trt, self._engine)
-                for _ in range(_SLOTS[mode]):
-                    self._slots.append(TensorRtSlot(self._cuda, self._create_context(), names, self._log))
+                self._slots.append(TensorRtSlot(self._cuda, self._create_context(), names, self._log))
+                with suppress(OutOfMemoryError):  # fewer slots are slower, and need less memory
+                    while len(self._slots) < _SLOTS[mode]:
+                        self._slots.append(TensorRtSlot(self._cuda, self._create_context(), names, self._log))
         except BaseException:
             self.close()
             raise
@@ -127,9 +129,11 @@ class TensorRtEngine:
             if not self._is_open:
                 raise closed_error(self.spec)
             require_supported_size(self.spec, batch)
-            slot = next(slot for slot in self._slots if slot not in self._busy)
             with self._cuda.active():
                 self._log.records.clear()
+                if not self._busy and self._slots[0].shape != batch.shape:
+                    self._prepare_slots(batch.shape)
+                slot = next(slot for slot in self._slots if slot not in self._busy)
                 slot.start(batch)
             self._busy.append(slot)
 
@@ -153,6 +157,21 @@ class TensorRtEngine:
                 slot.close()
             if self._cache:
                 self._cache.save()
+
+    def _prepare_slots(self, shape: tuple[int, ...]) -> None:
+        """Prepare all slots for batches of a shape while they are idle; close those that memory does not suffice for."""
+        for count, idle in enumerate(self._slots):
+            try:
+                idle.prepare(shape)
+            except OutOfMemoryError:
+                if len(self._slots) == 1:
+                    raise
+                fitting = max(1, count)
+                for slot in self._slots[fitting:]:
+                    slot.close()
+                del self._slots[fitting:]
+                self._prepare_slots(shape)
+                return
 
     def _release_objects(self) -> None:
         """Release the contexts, then the engine, then the runtime: TensorRT needs this order."""

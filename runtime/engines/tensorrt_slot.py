@@ -27,7 +27,8 @@ class TensorRtSlot:
         self._stream = cuda.create_stream()
         self._buffers: list[Buffer] = []
         """Input and output; empty before the first batch."""
-        self._shape: tuple[int, ...] = ()
+        self.shape: tuple[int, ...] = ()
+        """Shape of the batches that the slot is prepared for; empty before the first."""
         self._size = 0
         """Bytes of a batch."""
 
@@ -37,8 +38,7 @@ class TensorRtSlot:
 
     def start(self, batch: Pixels) -> None:
         """Queue the work for a batch uint8[N, H, W, 3]."""
-        if batch.shape != self._shape:
-            self._prepare(batch.shape)
+        self.prepare(batch.shape)
         self._buffers[0].host[: self._size] = batch.reshape(-1)
         if self.graph is not None:
             self._cuda.launch(self.graph, self._stream)
@@ -48,7 +48,7 @@ class TensorRtSlot:
     def finish(self) -> Pixels:
         """Wait for the batch and return its result, in new memory."""
         self._cuda.wait(self._stream)
-        return np.array(self._buffers[1].host[: self._size].reshape(self._shape))
+        return np.array(self._buffers[1].host[: self._size].reshape(self.shape))
 
     def compute_ms(self, count: int) -> list[float]:
         """Return the GPU time of `count` computations of the last batch, without copies.
@@ -80,10 +80,12 @@ class TensorRtSlot:
             with suppress(DeblurError):
                 release()
 
-    def _prepare(self, shape: tuple[int, ...]) -> None:
-        """Set buffers, addresses and graph for another shape: the work runs once, and is then captured."""
+    def prepare(self, shape: tuple[int, ...]) -> None:
+        """Set buffers, addresses and graph for batches of a shape: the work runs once, and is then captured."""
+        if shape == self.shape:
+            return
         self._destroy_graph()
-        self._shape = ()
+        self.shape = ()
         self._size = int(np.prod(shape))
         if len(self._buffers) < 2 or len(self._buffers[0].host) < self._size:
             while self._buffers:
@@ -106,7 +108,7 @@ class TensorRtSlot:
         self._cuda.wait(self._stream)
         if self._is_capturable():
             self.graph = self._cuda.capture(self._stream, self._queue)
-        self._shape = shape
+        self.shape = shape
 
     def _is_capturable(self) -> bool:
         """Return False if TensorRT-RTX says that it allocates memory while it computes this shape."""

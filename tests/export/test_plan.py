@@ -20,6 +20,7 @@ from export.graph.pixel_interface import add_pixel_interface
 from export.plan.__main__ import main
 from export.plan.builder import build_plan
 from export.plan.config import PlanConfig
+from export.plan.layer_report import parse_layers
 from export.quantization.calibration import calibrate_ranges, compute_core_inputs
 from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization, quantize_int8
 from export.torch_to_onnx import export_to_onnx, get_view
@@ -257,6 +258,40 @@ def test_all_settings_reach_tensorrt(builder: Recorder, tmp_path: Path) -> None:
     assert (sidecar.version, sidecar.dla_core, sidecar.kernels) == ("10.3.0", 1, None)
     rebuilt = sidecar.rebuild_arguments(tmp_path / "x.plan")
     assert rebuilt[-8:] == ["--size", "8x4", "--batch", "2", "--dla", "1", "--workspace-mib", "3"]
+
+
+def test_layers_that_only_manage_memory_are_no_kernels() -> None:
+    line = (
+        "Name: a, LayerType: {}, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, "
+        "Metadata: [ONNX Layer: conv]"
+    )
+    kinds = ["allocate", "correlation", "deallocate", "shape_call", "signal", "wait"]
+    (layer,) = parse_layers(line.format(kind) for kind in kinds)
+    assert layer.kind == "correlation"
+
+
+def test_only_plans_for_one_size_take_the_highest_optimization_level(builder: Recorder) -> None:
+    builder.builder_optimization_level = 3
+    for largest, level in (((16, 4), 3), ((8, 4), 5)):
+        config = PlanConfig(min_size=(8, 4), opt_size=(8, 4), max_size=largest)
+        build_plan(b"onnx", EngineSpec(name="x"), config, name="x.onnx")
+        assert builder.builder_optimization_level == level
+
+
+@pytest.mark.parametrize("kind", ["damaged", "folder"])
+def test_a_timing_cache_that_cannot_be_used_is_measured_again(kind: str, builder: Recorder, tmp_path: Path) -> None:
+    """TensorRT returns no cache for a damaged file."""
+    path = tmp_path / "timing.cache"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"damaged")
+    create = builder.create_timing_cache
+    builder.create_timing_cache = lambda content: None if content else create(content)
+    plan, _ = build_plan(b"onnx", EngineSpec(name="x"), PlanConfig(), name="x.onnx", timing_cache=path)
+    assert plan == b"plan"
+    if kind == "damaged":
+        assert path.read_bytes() == b"measured"
 
 
 def test_an_unwritable_timing_cache_does_not_cost_the_plan(builder: Recorder, tmp_path: Path) -> None:

@@ -94,9 +94,6 @@ class BindingsDriver:
     def cuStreamDestroy(self, stream: int) -> tuple[Any]:
         return (Status(0),)
 
-    def cuStreamSynchronize(self, stream: int) -> tuple[Any]:
-        return (Status(999 if self.broken else 0),)
-
     def _copy(self, to: int, source: int, size: int, stream: int) -> tuple[Any]:
         assert stream == 11
         work = (to, source, size)
@@ -139,7 +136,7 @@ class BindingsDriver:
         return (Status(0),)
 
     def cuEventCreate(self, flags: int) -> tuple[Any, ...]:
-        assert flags == 0
+        assert flags in {0, 1 | 2}
         self.events[44 + len(self.events)] = 0
         return Status(0), max(self.events)
 
@@ -187,11 +184,10 @@ class PyCudaDriver:
             def __init__(self, flags: int = 0) -> None:
                 assert flags == 1
 
-            def synchronize(self) -> None:
-                if bindings.broken:
-                    raise outer.Error("unspecified launch failure")
-
         class Event:
+            def __init__(self, flags: int = 0) -> None:
+                assert flags in {0, 1 | 2}
+
             def record(self, stream: Stream) -> None:
                 bindings.now += 1
                 self.at = bindings.now
@@ -322,7 +318,38 @@ def test_elapsed_time_is_from_the_clock_of_the_gpu(kind: str, monkeypatch: pytes
     driver.broken = True
     with pytest.raises(EngineError, match="the GPU failed"), cuda.active():
         cuda.elapsed_ms(stream, work)
+    with cuda.active():
+        cuda.destroy_stream(stream)
     assert driver.events == {}
+
+
+def test_elapsed_time_with_a_driver_older_than_cuda_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in("bindings", monkeypatch)
+
+    def fail(*_: int) -> None:
+        raise RuntimeError('Function "cuEventElapsedTime_v2" not found')
+
+    def measure(time_ms: Any, start: ctypes.c_void_p, end: ctypes.c_void_p) -> int:
+        time_ms._obj.value = driver.events[end.value] - driver.events[start.value]
+        return status
+
+    driver.cuEventElapsedTime = fail
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: SimpleNamespace(cuEventElapsedTime=measure))
+    with cuda.active():
+        stream, status = cuda.create_stream(), 0
+        assert cuda.elapsed_ms(stream, lambda: None) == 1
+        status = 600
+        with pytest.raises(EngineError, match=r"the GPU failed \(error 600\)"):
+            cuda.elapsed_ms(stream, lambda: None)
+
+
+def test_the_event_of_a_wait_is_recorded_behind_the_work(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, driver = open_with_stand_in(kind, monkeypatch)
+    with cuda.active():
+        stream = cuda.create_stream()
+        for count in (1, 2):
+            cuda.wait(stream)
+            assert driver.now == count
 
 
 @pytest.mark.parametrize("error", [EngineError("not capturable", hint=""), RuntimeError("error of another library")])

@@ -324,6 +324,37 @@ def test_out_of_memory_is_raised_and_memory_released(plan: Path, monkeypatch: py
     assert stand_ins[0][0].closed
 
 
+def test_slots_without_memory_are_left_out(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is memory for the frames of two slots, and later for those of one."""
+    stand_ins = install_stand_in(monkeypatch, lambda: HostCuda(memory_bytes=4 * frame().size))
+    engine = TensorRtEngine(plan, mode="throughput")
+    assert engine.slots == 3
+    for seed in (0, 1):
+        engine.submit(frame(seed))
+        assert engine.slots == 2
+    for seed in (0, 1):
+        assert np.array_equal(engine.collect(), 255 - frame(seed))
+    larger = frame(1, width=40, height=16)
+    assert np.array_equal(engine.infer(larger), 255 - larger)
+    assert engine.slots == 1
+    engine.close()
+    assert stand_ins[0][0].closed
+
+
+def test_contexts_without_memory_are_left_out(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins = install_stand_in(monkeypatch)
+    monkeypatch.setattr("tests.standin.StandInTensorRt.max_contexts", 2)
+    engine = TensorRtEngine(plan, mode="throughput")
+    assert engine.slots == 2
+    assert "2 slots" in engine.backend
+    assert np.array_equal(engine.infer(frame()), 255 - frame())
+    engine.close()
+    assert stand_ins[0][0].closed
+    monkeypatch.setattr("tests.standin.StandInTensorRt.max_contexts", 0)
+    with pytest.raises(OutOfMemoryError, match="not enough GPU memory for a context"):
+        TensorRtEngine(plan, mode="throughput")
+
+
 @pytest.mark.parametrize(("memory_bytes", "code"), [(640 * 360 * 3, 0), (10_000, 7)])
 def test_out_of_memory_through_the_command_line(
     memory_bytes: int,
@@ -350,7 +381,7 @@ def test_memory_is_reported(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None
     install_stand_in(monkeypatch)
     engine = TensorRtEngine(plan, mode="throughput")
     engine.infer(frame())
-    assert engine.device_memory_bytes == 3 * (1 << 20) + 2 * frame().size
+    assert engine.device_memory_bytes == 3 * (1 << 20) + 3 * 2 * frame().size
     assert engine.backend == "tensorrt-rtx 1.7.1.116 on stand-in, 3 slots, CUDA graph, 3 MiB"
 
 

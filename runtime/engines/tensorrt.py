@@ -27,10 +27,10 @@ _SLOTS: dict[Mode, int] = {"latency": 1, "throughput": 3}
 class TensorRtEngine:
     """A plan with its sidecar, on the first GPU.
 
-    It has one slot with `mode="latency"` and three with `mode="throughput"`, or as many as fit into the memory of the
-    GPU, but at least one. `infer` splits a batch that is larger than the plan allows; `submit` does not. Raises EngineError if the plan cannot be used on this machine, and its
-    subclass UnfitPlanError if building it again helps. A plan whose SHA-256 differs from its sidecar is never given
-    to TensorRT.
+    It has one slot with `mode="latency"` and three with `mode="throughput"`, or as many of them as fit into the memory
+    of the GPU. `infer` splits a batch that is larger than the plan allows; `submit` does not. Raises EngineError if the
+    plan cannot be used on this machine, and its subclass UnfitPlanError if building it again helps. A plan whose
+    SHA-256 differs from its sidecar is never given to TensorRT.
     """
 
     def __init__(self, path: Path, *, mode: Mode = "latency") -> None:
@@ -159,7 +159,7 @@ class TensorRtEngine:
                 self._cache.save()
 
     def _prepare_slots(self, shape: tuple[int, ...]) -> None:
-        """Prepare all slots for batches of a shape while they are idle; close those that memory does not suffice for."""
+        """Prepare all slots, which are idle, for batches of a shape; close those for which memory does not suffice."""
         for count, idle in enumerate(self._slots):
             try:
                 idle.prepare(shape)

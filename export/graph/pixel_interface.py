@@ -50,7 +50,7 @@ def add_pixel_interface(
     build = NodeBuilder("pixels")
     size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes)
     split = len(build.nodes)
-    codes = _remove_final_dequantize(graph) if keep_bytes else None
+    codes = remove_final_dequantize(graph) if keep_bytes else None
     codes = codes or _add_codes(build, graph.output[0].name, view, keep_bytes=keep_bytes)
     _add_output_nodes(build, codes, size, view, keep_bytes=keep_bytes)
 
@@ -74,7 +74,7 @@ def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_by
     if view.multiple_of > 1:
         # Of 8-bit tensors TensorRT documents a Cast alone, so that Shape reads what the Cast returns.
         size = build.add_node("Shape", frames, start=1, end=3)
-        missing = _add_distance_to_multiple(build, size, view.multiple_of)
+        missing = add_distance_to_multiple(build, size, view.multiple_of)
         pads = build.add_node("Concat", build.add_constant([0] * 5), missing, build.add_constant([0]), axis=0)
         frames = build.add_node("Pad", frames, pads, mode="edge")
     if view.patch_px > 1:
@@ -92,7 +92,7 @@ def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_by
     return size
 
 
-def _add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:
+def add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:
     """Add ceil(size / multiple) * multiple - size, in operations that TensorRT's builder can bound.
 
     It cannot bound Mod(-size, multiple), and then plans a scratch buffer of gigabytes for plans of several sizes.
@@ -127,7 +127,7 @@ def _add_codes(build: NodeBuilder, values: str, view: View, *, keep_bytes: bool)
     return build.add_node("Round", codes)
 
 
-def _remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
+def remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
     """Remove the DequantizeLinear at the end of a core whose output is quantised to the range of pixels.
 
     Return the name of the 8-bit codes before it, or None if the core does not end with such a node.

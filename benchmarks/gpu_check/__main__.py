@@ -183,7 +183,7 @@ def check_all(engines: Path, out: Path, *, duration_s: float) -> str:
     Raises EngineError without a GPU, without TensorRT, or without engines.
     """
     source = zip(open_source(str(DEMO_BLURRED)), range(FRAMES), strict=False)
-    frames = [frame.pixels[np.newaxis] for frame, _ in source]
+    frames = [frame.bgr[np.newaxis] for frame, _ in source]
     device, flavour = probe(), detect_flavour()
     paths = [path for path in sorted(engines.glob("*.onnx")) if inspect(path).precision != "int8_cpu"]
     if not paths:

@@ -150,7 +150,7 @@ def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -
     kernel = np.einsum("ocyx,cj->ojyx", kernel, white * _expand(patch_px))
     bias -= np.einsum("ojyx,j->o", kernel, _zero_codes(patch_px))
     _write_weights(build, ends.head, kernel, bias)
-    ring = kernel.shape[-1] // 2
+    ring = int(kernel.shape[-1] // 2)
     for attribute in ends.head.attribute:
         if attribute.name == "pads":
             attribute.ints[:] = [0] * 4

@@ -47,7 +47,7 @@ def read_frames(path: Path) -> list[Pixels]:
     hint = f"give at least {MIN_FRAMES} different frames of the camera that the engine is for"
     source = open_source(str(path))
     try:
-        frames = _sample_evenly(_crop_centre(frame.pixels) for frame in source)
+        frames = _sample_evenly(_crop_centre(frame.bgr) for frame in source)
     finally:
         source.close()
     distinct = list({hashlib.sha256(frame.tobytes()).digest(): frame for frame in frames}.values())

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from runtime.engines.base import MODES, Engine, Mode
 from runtime.engines.choice import choose_engine
-from runtime.engines.onnx import OnnxEngine, has_provider
+from runtime.engines.onnx import OnnxEngine, has_provider, inspect
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine, available_cores
 from runtime.engines.tensorrt import TensorRtEngine
@@ -22,6 +22,7 @@ from runtime.engines.triton import TritonEngine, is_triton
 from runtime.errors import EngineError, UnfitPlanError, UsageError, require_in_range
 from runtime.frame import Size
 from runtime.metrics import psnr_db
+from runtime.spec import PixelFormat
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -36,6 +37,8 @@ MAX_THREADS = 256
 """Largest number of threads that may be asked for where there are fewer cores; a library may take minutes for more."""
 DEFAULT_SIZE: Size = (640, 360)
 """Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
+YUV420_SUFFIX = "_yuv420"
+"""End of the name of an engine for planes, behind the name of the engine for BGR frames."""
 _SUFFIXES = (".onnx", ".plan")
 _TRIAL_SIZE: Size = (320, 180)
 """Frame size for comparing ONNX Runtime and OpenVINO, moved into the engine's range."""
@@ -51,6 +54,17 @@ def resolve_engine(engine: str | Path) -> Path:
     path = Path(engine)
     is_bundled = str(engine) in BUNDLED_NAMES and not path.exists()
     return _MODELS / f"{engine}_int8_cpu.onnx" if is_bundled else path
+
+
+def find_yuv420_engine(path: Path) -> Path | None:
+    """Return the engine for planes that was exported with an engine, or `path` if it is one; None without one."""
+    is_own = path.stem.endswith(YUV420_SUFFIX)
+    twin = path if is_own else path.with_name(f"{path.stem}{YUV420_SUFFIX}{path.suffix}")
+    if path.suffix.lower() != ".onnx" or not (path.is_file() and twin.is_file()):
+        return None
+    specs = inspect(path), inspect(twin)
+    facts = [(spec.weights_sha256, spec.precision) for spec in specs]
+    return twin if facts[0] == facts[1] and specs[1].pixels == "yuv420" else None
 
 
 def require_settings(provider: str, threads: int, mode: str) -> None:
@@ -94,6 +108,7 @@ def open_engine(
     mode: Mode = "latency",
     rebuild: bool = False,
     size: Size = DEFAULT_SIZE,
+    pixels: PixelFormat = "bgr",
     tile: Size | None = None,
     overlap_px: int = OVERLAP_PX,
     say: Callable[[str], None] = lambda _: None,
@@ -109,6 +124,7 @@ def open_engine(
         mode: `latency` works on one frame at a time, `throughput` on several where the backend can.
         rebuild: build a plan again from its ONNX file if it does not fit this machine.
         size: width and height in pixels of the frames to compare the engines of a folder with.
+        pixels: form of the frames; `yuv420` opens the engine for planes that was exported with `engine`.
         tile: width and height in pixels of tiles; None for tiles only where a frame is outside the engine's range or
             does not fit into memory.
         overlap_px: overlap of neighbouring tiles in pixels.
@@ -121,12 +137,16 @@ def open_engine(
     """
     path = resolve_engine(engine)
     require_engine(path)
+    if pixels == "yuv420" and not path.is_dir():
+        path = find_yuv420_engine(path) or path
 
     def open_one(file: Path) -> Engine:
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
 
     if path.is_dir():
-        backend, path, reason = choose_engine(path, open_one, size=size, settings=(provider, threads, mode))
+        backend, path, reason = choose_engine(
+            path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode)
+        )
         say(f"chosen  {reason}")
     else:
         backend = open_one(path)
@@ -196,7 +216,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
     default = _open_cpu(path, threads, mode)
     ranges = (default.spec.width, default.spec.height)
     width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL_SIZE, ranges, strict=True))
-    frame = trial_frame((width, height))
+    frame = trial_frame((width, height), default.spec.pixels)
     try:
         other = OpenVinoEngine(path, threads=threads)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
@@ -227,6 +247,8 @@ __all__ = [
     "Mode",
     "Provider",
     "TiledEngine",
+    "YUV420_SUFFIX",
+    "find_yuv420_engine",
     "open_backend",
     "open_engine",
     "require_engine",

@@ -23,11 +23,11 @@ _ORT_NAMES: dict[OrtProvider, str] = {
     "tensorrt": "TensorrtExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-_CONTRACT = "uint8[N, H, W, 3]"
+_CONTRACT = "uint8[N, H, W, 3] or uint8[N, 3 H / 2, W]"
 
 
 class OnnxEngine(SynchronousEngine):
-    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output, on ONNX Runtime.
+    """An ONNX file with one input of frames, as `Engine` describes them, and one such output, on ONNX Runtime.
 
     The engine runs on `provider` or not at all. `threads`: of the CPU; 0 for all cores. Raises EngineError if the
     file is damaged, its inputs or outputs differ from the contract, or the provider is not available.
@@ -166,7 +166,7 @@ def _read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
 def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
-    if not is_pair or _differ_in_size(inputs[0], outputs[0]):
+    if not is_pair or len(inputs[0].shape) != len(outputs[0].shape) or _differ_in_size(inputs[0], outputs[0]):
         signature = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
         raise EngineError(
             f"expected one input and one output of {_CONTRACT}, got {signature}",
@@ -179,7 +179,9 @@ def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     except ValueError as error:
         raise EngineError(f"metadata {METADATA_KEY} is damaged ({error})", path, hint="export it again") from error
     height, width = inputs[0].shape[1:3]
+    spec = dataclasses.replace(spec, pixels="bgr" if len(inputs[0].shape) == 4 else "yuv420")
     if isinstance(height, int):
+        height = height if spec.pixels == "bgr" else height * 2 // 3
         spec = dataclasses.replace(spec, height=(height, height))
     if isinstance(width, int):
         spec = dataclasses.replace(spec, width=(width, width))
@@ -193,5 +195,5 @@ def _differ_in_size(one: ort.NodeArg, other: ort.NodeArg) -> bool:
 
 
 def _is_frames(node: ort.NodeArg) -> bool:
-    """Return whether an input or output is uint8[N, H, W, 3]."""
-    return node.type == "tensor(uint8)" and len(node.shape) == 4 and node.shape[3] == 3
+    """Return whether an input or output is uint8[N, H, W, 3] or uint8[N, 3 H / 2, W]."""
+    return node.type == "tensor(uint8)" and (len(node.shape) == 3 or (len(node.shape) == 4 and node.shape[3] == 3))

@@ -26,7 +26,7 @@ has the same grid as the whole frame."""
 
 
 class TiledEngine:
-    """An engine that accepts frames of any size.
+    """An engine that accepts frames of any size; one for planes accepts those in its range only.
 
     A frame within the range of `engine` goes to it whole, unless `tile` (width, height) is given. Any other frame is
     cut into tiles that overlap by at least `overlap_px`. The results are blended across the overlap with weights that
@@ -70,6 +70,8 @@ class TiledEngine:
                 f"expected uint8[H, W, 3] in BGR order, got {type(frames).__name__}; cv2.imread gives None for a file "
                 "that it cannot read"
             )
+        if self.spec.pixels != "bgr":
+            raise ValueError("this engine takes batches of planes; call infer, or open the engine for BGR")
         if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
             raise ValueError(
                 f"expected uint8[H, W, 3] or uint8[N, H, W, 3] in BGR order, got {frames.dtype}{list(frames.shape)}"
@@ -78,6 +80,8 @@ class TiledEngine:
 
     @property
     def spec(self) -> EngineSpec:
+        if self._engine_spec.pixels != "bgr":
+            return self._engine_spec
         return dataclasses.replace(self._engine_spec, width=(1, _MAX_SIDE_PX), height=(1, _MAX_SIDE_PX))
 
     @property
@@ -97,9 +101,8 @@ class TiledEngine:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
-        require_batch(batch)
-        height, width = batch.shape[1:3]
-        if self._fits_whole(width, height):
+        width, height = require_batch(batch, self._engine_spec.pixels)
+        if self._engine_spec.pixels != "bgr" or self._fits_whole(width, height):
             try:
                 self._engine.submit(batch)
             except OutOfMemoryError as error:
@@ -129,6 +132,8 @@ class TiledEngine:
 
     def _use_smaller_tiles(self, batch: Pixels, error: OutOfMemoryError) -> None:
         """Change to tiles of half the size of this batch's frames; raise `error` if that is not possible."""
+        if self._engine_spec.pixels != "bgr":
+            raise error
         height, width = batch.shape[1:3]
         if not self._fits_whole(width, height):
             return  # an earlier frame has caused the change

@@ -17,9 +17,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Stream
 
-from runtime.colour import bgr_from_video_frame
+from runtime.colour import ColourTags, bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
-from runtime.frame import Frame, Pixels, Size, require_memory
+from runtime.frame import Frame, Image, Pixels, Size, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.deinterlace import Interlacing
@@ -27,6 +27,7 @@ from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
+from runtime.yuv420 import Yuv420, has_even_size, has_planes
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DEFAULT_RATE = Fraction(25)
@@ -51,6 +52,15 @@ class RawFrames:
     """Width and height in pixels."""
     fps: Fraction
     """Frames per second."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoded frame with its presentation time in ticks of `time_base` seconds."""
+
+    image: av.VideoFrame
+    pts: int
+    time_base: Fraction
 
 
 def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
@@ -83,22 +93,32 @@ class VideoSource:
         self._out_of_order = 0
         self._interlacing = interlacing or Interlacing()
         self._format: StreamFormat | None = None
+        self._planes: ColourTags | None = None
+        """Meaning of the planes that are delivered; None for BGR."""
         self._has_packets = False
         self._is_pipe = path == STDIN or path.is_fifo()
-        self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
+        self._first: _Decoded | None = run_interruptibly(lambda: self._open(raw))
+        first = self._first.image
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
             format=self._format or PLAIN,
-            size=self._first.size,
+            size=(first.height, first.width) if first.rotation % 180 else (first.width, first.height),
+            has_planes=has_planes(first),
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not self._is_pipe else None,
             extras=path if has_more_than_frames_and_sound(self._container) and not self._is_pipe else None,
             files=() if self._is_pipe else (path,),
         )
 
-    def _open(self, raw: RawFrames | None) -> Frame:
+    def deliver_planes(self) -> None:
+        """Deliver frames as planes with the colours of the first one; call it before the first frame is read."""
+        assert self._first is not None
+        self._planes = Yuv420.from_video_frame(self._first.image).colour
+        self.info = replace(self.info, format=replace(self.info.format, colour=self._planes))
+
+    def _open(self, raw: RawFrames | None) -> _Decoded:
         """Open the file and decode its first frame."""
         try:
             self._container = open_container(self._path, raw)
@@ -142,8 +162,24 @@ class VideoSource:
         """Yield the frames; at the end, `damage` says whether the file was cut off."""
         if self._first is not None:
             first, self._first = self._first, None
-            yield replace(first, captured_at=perf_counter())
-        yield from self._frames
+            yield self._convert(first)
+        for decoded in self._frames:
+            yield self._convert(decoded)
+
+    def _convert(self, decoded: _Decoded) -> Frame:
+        """Return a decoded frame, upright, as BGR or as planes."""
+        frame = decoded.image
+        pixels: Image
+        if self._planes and has_even_size(frame):
+            pixels = Yuv420.from_video_frame(frame, rotation=frame.rotation)
+            if pixels.colour != self._planes:
+                pixels = Yuv420.from_bgr(pixels.bgr, self._planes)
+        elif self._planes:
+            what = f"frames change to an odd size ({frame.width}x{frame.height})"
+            raise InputError(what, self._path, hint="add --pixels bgr")
+        else:
+            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
+        return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())
 
     @property
     def start(self) -> Fraction:
@@ -159,8 +195,8 @@ class VideoSource:
         """Close the file."""
         self._container.close()
 
-    def _read_frames(self) -> Iterator[Frame]:
-        """Yield decoded frames as upright BGR with increasing time stamps."""
+    def _read_frames(self) -> Iterator[_Decoded]:
+        """Yield decoded frames with increasing time stamps."""
         last_pts: int | None = None
         for frame in self._interlacing.apply(self._decode()):
             time_base = frame.time_base or 1 / self._rate
@@ -176,8 +212,7 @@ class VideoSource:
                 continue
             if self._format is None:
                 self._format = StreamFormat.read(self._stream, frame)
-            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
-            yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
+            yield _Decoded(frame, pts, time_base)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""

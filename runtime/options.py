@@ -42,7 +42,7 @@ class RunOptions:
     overlap_px: int = OVERLAP_PX
     """Overlap of neighbouring tiles in pixels."""
     pixels: Literal["auto", "bgr", "yuv420"] = "auto"
-    """Form of the frames: `yuv420` keeps the planes of 4:2:0 video, `auto` does where source, engine and outputs can."""
+    """Form of frames: `yuv420` keeps the planes of 4:2:0 video; `auto` does where source, engine and outputs can."""
     watch_engine: bool = False
     """Replace the engine between two frames when its file is replaced."""
 

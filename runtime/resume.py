@@ -93,7 +93,9 @@ def adopt_engine(options: RunOptions, outputs: Iterable[str]) -> RunOptions:
             raise UsageError(f"the unfinished output was begun with --provider {first.provider}", output, hint=hint)
         provider = first.provider
     pixels: PixelFormat = "yuv420" if Path(first.engine).stem.endswith(YUV420_SUFFIX) else "bgr"
-    return replace(options, engine=engine, provider=provider, pixels=pixels if options.pixels == "auto" else options.pixels)
+    return replace(
+        options, engine=engine, provider=provider, pixels=pixels if options.pixels == "auto" else options.pixels
+    )
 
 
 def resume(source: Source, sink: Sink) -> int:

@@ -78,14 +78,10 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             all_outputs = [output for _, outputs in jobs for output in outputs]
             if options.resume:
                 options = adopt_engine(options, all_outputs)
-            pixels, reason = choose_pixels(options, sources, all_outputs)
+            pixels = _set_pixels(options, sources, all_outputs)
             engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
             resources.callback(engine.close)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
-            say(f"pixels  {'4:2:0, as decoded' if pixels == 'yuv420' else f'BGR ({reason})'}")
-            for source in sources:
-                if pixels == "yuv420" and isinstance(source, VideoSource):
-                    source.deliver_planes()
             shared = SharedEngine(engine)
             pipelines = [
                 _open_pipeline(options, source, outputs, shared.create_client(), file=file, not_started=not_started)
@@ -177,6 +173,16 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
     return source
 
 
+def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) -> PixelFormat:
+    """Choose the form of the frames, let the sources deliver it, and return it."""
+    pixels, reason = choose_pixels(options, sources, outputs)
+    say(f"pixels  {'4:2:0, as decoded' if pixels == 'yuv420' else f'BGR ({reason})'}")
+    for source in sources:
+        if pixels == "yuv420" and isinstance(source, VideoSource):
+            source.deliver_planes()
+    return pixels
+
+
 def _open_pipeline(
     options: RunOptions,
     source: Source,
@@ -198,9 +204,7 @@ def _open_pipeline(
     return pipeline
 
 
-def _open_engine(
-    options: RunOptions, size: Size, mode: Mode, pixels: PixelFormat
-) -> tuple[Engine, EngineFile]:
+def _open_engine(options: RunOptions, size: Size, mode: Mode, pixels: PixelFormat) -> tuple[Engine, EngineFile]:
     """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
     provider = options.provider
 

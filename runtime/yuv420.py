@@ -69,7 +69,7 @@ class Yuv420:
 
     @cached_property
     def bgr(self) -> Pixels:
-        """uint8[H, W, 3] BGR, full range; converted at the first use."""
+        """uint8[H, W, 3] BGR, full range; converted at the first use, with the chroma in the middle of its square."""
         return np.ascontiguousarray(bgr_from_video_frame(self.to_video_frame()))
 
     def to_video_frame(self) -> av.VideoFrame:
@@ -108,7 +108,8 @@ def _is_full_range(frame: av.VideoFrame) -> bool:
 def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
     """Return views of luma, U and V."""
     first, *others = (
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in frame.planes
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
+        for plane in frame.planes
     )
     width, half = frame.width, frame.width // 2
     if frame.format.name == "nv12":

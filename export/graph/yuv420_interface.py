@@ -70,24 +70,32 @@ def _add_input_nodes(build: NodeBuilder, frames: str, size: _FrameSize, view: Yu
     chroma = build.add_node("Slice", frames, size.height, build.add_constant([_TO_THE_END]), axis)
     luma = _add_reshape(build, luma, 1, size.height, size.width)
     chroma = _add_reshape(build, chroma, 2, size.half_height, size.half_width)
-    patches = []
-    for plane, missing, block, outside in (
-        (luma, size.missing, view.patch_px, BLACK),
-        (chroma, size.half_missing, view.patch_px // 2, NEUTRAL),
-    ):
-        pads = build.add_node("Concat", build.add_constant([0] * 6), *missing, axis=0)
-        plane = build.add_node("Pad", plane, pads, mode="edge")
-        plane = build.add_node("SpaceToDepth", plane, blocksize=block) if block > 1 else plane
-        if view.ring:
-            ring = build.add_constant([0, 0, view.ring, view.ring] * 2)
-            plane = build.add_node("Pad", plane, ring, build.add_constant(kind(outside)))
-        patches.append(plane)
+    patches = [
+        _add_patches(
+            build, plane, missing=missing, block_px=block, outside=build.add_constant(kind(code)), ring=view.ring
+        )
+        for plane, missing, block, code in (
+            (luma, size.missing, view.patch_px, BLACK),
+            (chroma, size.half_missing, view.patch_px // 2, NEUTRAL),
+        )
+    ]
     values = build.add_node("Concat", *patches, axis=1)
     if keep_bytes:
         zero_point = build.add_constant(np.uint8(NEUTRAL))
         build.add_node("DequantizeLinear", values, build.add_constant(np.float32(1)), zero_point)
     else:
         build.add_node("Sub", values, build.add_constant(np.float32(NEUTRAL)))
+
+
+def _add_patches(build: NodeBuilder, plane: str, *, missing: list[str], block_px: int, outside: str, ring: int) -> str:
+    """Add the nodes from a plane, padded by `missing`, to its patches with a ring of patches of the code `outside`."""
+    pads = build.add_node("Concat", build.add_constant([0] * 6), *missing, axis=0)
+    patches = build.add_node("Pad", plane, pads, mode="edge")
+    if block_px > 1:
+        patches = build.add_node("SpaceToDepth", patches, blocksize=block_px)
+    if ring:
+        patches = build.add_node("Pad", patches, build.add_constant([0, 0, ring, ring] * 2), outside)
+    return patches
 
 
 def _add_codes(build: NodeBuilder, values: str, *, keep_bytes: bool) -> str:
@@ -110,9 +118,9 @@ def _add_output_nodes(build: NodeBuilder, codes: str, size: _FrameSize, view: Yu
         (bounds[0], bounds[1], view.patch_px, size.height, size.width),
         (bounds[1], bounds[2], view.patch_px // 2, size.half_height, size.half_width),
     ):
-        plane = build.add_node("Slice", codes, start, stop, axis)
-        plane = build.add_node("DepthToSpace", plane, blocksize=block) if block > 1 else plane
-        plane = build.add_node("Slice", plane, corner, build.add_node("Concat", height, width, axis=0), sides)
+        padded = build.add_node("Slice", codes, start, stop, axis)
+        padded = build.add_node("DepthToSpace", padded, blocksize=block) if block > 1 else padded
+        plane = build.add_node("Slice", padded, corner, build.add_node("Concat", height, width, axis=0), sides)
         rows = build.add_node("Concat", build.add_constant([0, -1]), size.width, axis=0)
         planes.append(build.add_node("Reshape", plane, rows))
     build.add_node("Concat", *planes, axis=1)

@@ -116,7 +116,7 @@ class SynchronousEngine:
 
 
 def require_batch(batch: Pixels, pixels: PixelFormat = "bgr") -> Size:
-    """Return width and height of the frames of a batch; raise ValueError unless it is uint8 and of the form `pixels`."""
+    """Return width and height of the frames of a batch; raises ValueError for an array of another form or type."""
     contract = {"bgr": "uint8[N, H, W, 3] in BGR order", "yuv420": "uint8[N, 3 H / 2, W]"}[pixels]
     if not isinstance(batch, np.ndarray):
         raise ValueError(f"expected {contract}, got {type(batch).__name__}")  # noqa: TRY004 - as below

@@ -23,13 +23,13 @@ from runtime.files import output_error
 from runtime.frame import Size
 from runtime.install.bundle import Manifest, sync, unpack
 from runtime.install.gate import require_faithful_plan, require_no_worse, require_same_quality
+from runtime.install.service import find_obstacles, render_unit
 from runtime.install.versions import Versions
 from runtime.parser import CommandParser
 from runtime.sidecar import Flavour, sidecar_path
 
 SIGNERS = "allowed_signers"
 """Name of the kept signers file in the folder of versions."""
-SERVICE_TEMPLATE = Path(__file__).with_name("deblur.service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
         if sum((values.bundle is not None, values.rollback, values.service)) != 1:
             raise UsageError("give exactly one action", hint="give a BUNDLE, --rollback or --service")
         if values.service:
-            print(render_service(values.to), end="")
+            print(render_unit(values.to), end="")
+            for obstacle in find_obstacles(values.to):
+                say(f"warning: {obstacle}")
         elif values.rollback:
             roll_back(values.to)
         else:
@@ -203,12 +205,6 @@ def _keep_signers(signers: Path, kept: Path) -> None:
         new.rename(kept)
     except OSError as error:
         raise output_error(kept, error) from error
-
-
-def render_service(folder: Path) -> str:
-    """Return a systemd unit that streams with this Python environment and the current version of a folder."""
-    text = SERVICE_TEMPLATE.read_text().replace("@PYTHON@", sys.executable)
-    return text.replace("@ENGINES@", str(folder.resolve() / "current"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from runtime.engines import BUNDLED
 from runtime.engines.onnx import inspect
 from runtime.errors import InputError, UsageError
 from runtime.install import __main__ as installer
+from runtime.install.archive import open_archive
 from runtime.install.bundle import Manifest
 from runtime.install.gate import TOLERANCE_DB
 from runtime.sidecar import sidecar_path
@@ -404,7 +404,7 @@ def test_a_plan_of_another_size_than_the_test_images_is_compared_on_the_same_fra
 ) -> None:
     _build_stand_ins(monkeypatch, size)
     synced = set()
-    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(f"/proc/self/fd/{file}").readlink().name))
     assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0
     assert {"edge-s_fp16.plan", "edge-s_fp16.plan.json"} <= synced  # or a power cut could leave them empty
     output = capsys.readouterr().err
@@ -537,19 +537,14 @@ def test_wrong_arguments_are_refused(
     assert install(tmp_path / "none.tar.zst", tmp_path / "board") == 3
 
 
-def test_the_unit_for_systemd(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert installer.main(["--to", str(board), "--service"]) == 0
-    unit = capsys.readouterr().out
-    assert f"--engine {board}/current" in unit
-    assert "@" not in unit.split("[Unit]")[1]
-    (tmp_path / "deblur.service").write_text(unit)
-    if shutil.which("systemd-analyze"):
-        checked = subprocess.run(
-            ["systemd-analyze", "verify", tmp_path / "deblur.service"],  # noqa: S607
-            check=False,
-            capture_output=True,
-        )
-        assert b"deblur.service" not in checked.stderr
+def test_a_bundle_that_this_user_may_not_read(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)  # tests may run as root, who may read everything
+        with pytest.raises(InputError, match="this user may not read it"), open_archive(first):
+            pass
 
 
 @pytest.mark.parametrize(

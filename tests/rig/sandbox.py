@@ -101,11 +101,11 @@ def run_in_sandbox(
         *(f"mount -t tmpfs -o mode=755 tmpfs {path}" for path in ("/var/lib", "/var/cache")),
         "mount -t tmpfs -o mode=1777 tmpfs /tmp",
         *(f"mkdir {path}; chown {user}: {path}; mount --bind {path} {path}" for path in unit.state_folders),
-        f'{PYTHON} -c "{listen}" & until test -S /tmp/argus_socket; do sleep 0.05; done; trap "kill $!" EXIT',
+        f'{PYTHON} -c "{listen}" & until test -S /tmp/argus_socket; do kill -0 $!; sleep 0.05; done; trap "kill $!" EXIT',
         f"cd /opt/deblur; {drop} {variables} sh -ec {shlex.quote(chr(10).join(before))}",
         *_restrictions(unit),
         f"cd {unit.settings['WorkingDirectory']}",
-        f"{drop} {restrict} {variables} {unit.settings.get('Environment', '')} sh -ec {shlex.quote(chr(10).join(within))}",
+        f"{drop} {restrict} {variables} {unit.settings['Environment']} sh -ec {shlex.quote(chr(10).join(within))}",
     ]
     command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", "\n".join(script)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)

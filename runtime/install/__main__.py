@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from runtime.cli import run_cli, say
 from runtime.commands import BUNDLE_WRITER, PLAN_BUILDER
 from runtime.engines import PROVIDERS, Provider
 from runtime.errors import EngineError, UsageError
-from runtime.files import output_error
+from runtime.files import output_error, write_whole
 from runtime.frame import Size
 from runtime.install.bundle import Manifest, sync, unpack
 from runtime.install.gate import require_faithful_plan, require_no_worse, require_same_quality
@@ -196,15 +195,12 @@ def _build_plan(engine: Path, flavour: Flavour, size: Size) -> Path:
 
 
 def _keep_signers(signers: Path, kept: Path) -> None:
-    """Copy the signers file into the folder of versions; raises OutputError."""
-    if signers.resolve() == kept.resolve():
-        return
-    new = kept.with_name(f".{kept.name}.new")
-    try:
-        shutil.copyfile(signers, new)
-        new.rename(kept)
-    except OSError as error:
-        raise output_error(kept, error) from error
+    """Copy the signers file into the folder of versions, whole or not at all; raises OutputError."""
+    if signers.resolve() != kept.resolve():
+        try:
+            write_whole(kept, signers.read_bytes())
+        except OSError as error:
+            raise output_error(kept, error) from error
 
 
 if __name__ == "__main__":

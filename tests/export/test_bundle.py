@@ -317,13 +317,21 @@ def test_links_are_refused(board: Path, second: Path, tmp_path: Path) -> None:
 
 
 def test_signatures(
-    board: Path, first: Path, second: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    board: Path,
+    first: Path,
+    second: Path,
+    key: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_key(tmp_path / "other")
     assert install(second, board, "--signers", signers(tmp_path / "wrong", tmp_path / "other")) == 3
     assert "not signed by anyone in wrong" in capsys.readouterr().err
     assert version(board) == "1.0.0"
+    synced = _record_synced(monkeypatch)
     assert install(second, board, "--signers", signers(tmp_path / "right", key)) == 0
+    assert "allowed_signers.partial" in synced  # an empty list after a power cut would refuse every bundle
     assert "signed by builder@example.org" in capsys.readouterr().err
     assert install(first, board) == 3  # from now on a signature is required
     assert "not signed" in capsys.readouterr().err
@@ -394,6 +402,13 @@ def _build_stand_ins(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], onn
     install_stand_in(monkeypatch)
 
 
+def _record_synced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return a set that receives the name of each file that is flushed to the disk."""
+    synced: set[str] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(f"/proc/self/fd/{file}").readlink().name))
+    return synced
+
+
 @pytest.mark.parametrize("size", [(320, 256), (80, 48)], ids=["larger than the images", "smaller: two tiles"])
 def test_a_plan_of_another_size_than_the_test_images_is_compared_on_the_same_frames(
     size: tuple[int, int],
@@ -403,8 +418,7 @@ def test_a_plan_of_another_size_than_the_test_images_is_compared_on_the_same_fra
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _build_stand_ins(monkeypatch, size)
-    synced = set()
-    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(f"/proc/self/fd/{file}").readlink().name))
+    synced = _record_synced(monkeypatch)
     assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0
     assert {"edge-s_fp16.plan", "edge-s_fp16.plan.json"} <= synced  # or a power cut could leave them empty
     output = capsys.readouterr().err

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,17 +18,17 @@ from runtime.cli import run_cli, say
 from runtime.commands import BUNDLE_WRITER, PLAN_BUILDER
 from runtime.engines import PROVIDERS, Provider
 from runtime.errors import EngineError, UsageError
-from runtime.files import output_error
+from runtime.files import output_error, write_whole
 from runtime.frame import Size
-from runtime.install.bundle import unpack
-from runtime.install.gate import require_no_worse, require_same_quality
+from runtime.install.bundle import Manifest, sync, unpack
+from runtime.install.gate import require_faithful_plan, require_no_worse, require_same_quality
+from runtime.install.service import find_obstacles, render_unit
 from runtime.install.versions import Versions
 from runtime.parser import CommandParser
-from runtime.sidecar import Flavour
+from runtime.sidecar import Flavour, sidecar_path
 
 SIGNERS = "allowed_signers"
 """Name of the kept signers file in the folder of versions."""
-SERVICE_TEMPLATE = Path(__file__).with_name("deblur.service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class InstallOptions:
     signers: Path | None = None
     """Allowed-signers file of OpenSSH; None uses the file that an earlier install kept, if there is one."""
     plan: Flavour | None = None
-    """Library to build plans for, which then replace the FP16 and INT8 engines; None builds none."""
+    """Library to build plans of the FP16 and INT8 engines for; None builds none."""
     plan_size: Size = (1280, 720)
     """Width and height in pixels of the frames that the plans are tuned for."""
     provider: Provider = "auto"
@@ -68,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     engines.add_argument(
         "--plan",
         choices=get_args(Flavour),
-        help="library to build plans for, which replace the FP16 and INT8 engines (default: no plans)",
+        help="library to build plans of the FP16 and INT8 engines for (default: no plans)",
     )
     engines.add_argument(
         "--size",
@@ -107,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         if sum((values.bundle is not None, values.rollback, values.service)) != 1:
             raise UsageError("give exactly one action", hint="give a BUNDLE, --rollback or --service")
         if values.service:
-            print(render_service(values.to), end="")
+            print(render_unit(values.to), end="")
+            for obstacle in find_obstacles(values.to):
+                say(f"warning: {obstacle}")
         elif values.rollback:
             roll_back(values.to)
         else:
@@ -156,24 +157,31 @@ def install(options: InstallOptions) -> None:
                 options.bundle,
                 hint="nothing was changed; --allow-downgrade installs it, --rollback returns to the previous version",
             )
-        engines = [staging / name for name in manifest.engines]
-        if options.plan:
-            engines = [
-                _build_plan(engine, options.plan, options.plan_size)
-                for engine in engines
-                if engine.stem.endswith(("_fp16", "_int8"))
-            ]
-        if not engines:
-            raise EngineError("the bundle has no engine for this board", options.bundle, hint="leave out --plan")
-        results = require_same_quality(staging, manifest, engines, options.provider)
-        for name, decibels in results.items():
-            say(f"gate    {name}: {decibels:.2f} dB, as where it was made")
-        if versions.current.exists() and not options.force:
-            require_no_worse(max(results.values()), versions.current, staging, options.provider)
+        _prove_engines(staging, manifest, versions.current, options)
         if options.signers:
             _keep_signers(options.signers, kept_signers)
         name = versions.activate(staging, manifest.folder_name)
     say(f"current {name}")
+
+
+def _prove_engines(staging: Path, manifest: Manifest, current: Path, options: InstallOptions) -> None:
+    """Check the engines of an unpacked bundle, and build and check its plans; raises EngineError or InputError."""
+    for_plans = [name for name in manifest.engines if Path(name).stem.endswith(("_fp16", "_int8"))]
+    if options.plan and not for_plans:
+        raise EngineError("the bundle has no FP16 or INT8 engine for a plan", options.bundle, hint="leave out --plan")
+    results = require_same_quality(staging, manifest, options.provider)
+    for engine, decibels in results.items():
+        say(f"gate    {engine}: {decibels:.2f} dB, as where it was made")
+    if current.exists() and not options.force:
+        require_no_worse(max(results.values()), current, staging, options.provider)
+    if options.plan is None:
+        return
+    for engine in for_plans:
+        plan = _build_plan(staging / engine, options.plan, options.plan_size)
+        decibels = require_faithful_plan(plan, staging)
+        for path in (plan, sidecar_path(plan), staging):
+            sync(path)
+        say(f"gate    {plan.name}: {decibels:.2f} dB, as {engine} on frames of the same size")
 
 
 def _build_plan(engine: Path, flavour: Flavour, size: Size) -> Path:
@@ -187,21 +195,12 @@ def _build_plan(engine: Path, flavour: Flavour, size: Size) -> Path:
 
 
 def _keep_signers(signers: Path, kept: Path) -> None:
-    """Copy the signers file into the folder of versions; raises OutputError."""
-    if signers.resolve() == kept.resolve():
-        return
-    new = kept.with_name(f".{kept.name}.new")
-    try:
-        shutil.copyfile(signers, new)
-        new.rename(kept)
-    except OSError as error:
-        raise output_error(kept, error) from error
-
-
-def render_service(folder: Path) -> str:
-    """Return a systemd unit that streams with this Python environment and the current version of a folder."""
-    text = SERVICE_TEMPLATE.read_text().replace("@PYTHON@", sys.executable)
-    return text.replace("@ENGINES@", str(folder.resolve() / "current"))
+    """Copy the signers file into the folder of versions, whole or not at all; raises OutputError."""
+    if signers.resolve() != kept.resolve():
+        try:
+            write_whole(kept, signers.read_bytes())
+        except OSError as error:
+            raise output_error(kept, error) from error
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
     try:
         with path.open("rb") as compressed, decompressor.stream_reader(compressed) as stream:
             yield Archive(cast("BinaryIO", stream), path)
+    except PermissionError as error:
+        raise InputError("this user may not read it", path, hint="copy it to /tmp and let all users read it") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", path, hint="copy it again") from error
     except zstandard.ZstdError as error:

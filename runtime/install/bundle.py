@@ -128,13 +128,13 @@ def unpack(bundle: Path, folder: Path, *, signers: Path | None) -> tuple[Manifes
     if missing:
         raise damaged_error(f"{min(missing)!r} is missing", bundle)
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        sync_folder(path)
+        sync(path)
     return manifest, signer
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the names of a folder's files to the disk, so that they survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or the names of a folder's files, to the disk, so that they survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtime.errors import OutputError, UsageError
 from runtime.files import output_error, sha256
-from runtime.install.bundle import MANIFEST, Manifest, sync_folder
+from runtime.install.bundle import MANIFEST, Manifest, sync
 
 _STAGING = "incoming"
 """Name of the folder where a version is prepared."""
@@ -71,7 +71,7 @@ class Versions:
         if target is None:
             target = next(path for path in self._names(name) if not path.exists())
             staging.rename(target)
-            sync_folder(self._versions)
+            sync(self._versions)
         if self.current.exists() and self.current.resolve().name.partition("~")[0] != name:
             self._set_link(self.previous, self.current.resolve())
         self._set_link(self.current, target)
@@ -103,7 +103,7 @@ class Versions:
         new.unlink(missing_ok=True)
         new.symlink_to(target.relative_to(self.folder.resolve()))
         new.rename(link)
-        sync_folder(self.folder)
+        sync(self.folder)
 
 
 def _has_files_of(version: Path, staging: Path) -> bool:

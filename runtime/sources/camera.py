@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -22,6 +23,8 @@ _DEFAULT_RATE = 30
 _KEPT_MESSAGES = 20
 _JOIN_S = 1.0
 """Seconds to wait for the last messages of a child that has ended."""
+_END_S = 3.0
+"""Seconds that a child may take to close its camera."""
 _DEFAULT_CSI_SIZE: Size = (1280, 720)
 Capture = Callable[[Any], cv2.VideoCapture]
 
@@ -125,16 +128,22 @@ class PipedFeed:
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame, which returns its pixels; raises SourceLostError when the child ends."""
         width, height = self._size
-        while len(content := self._pixels.read(3 * width * height)) == 3 * width * height:
-            yield np.frombuffer(content, np.uint8).reshape(height, width, 3).copy
+        row = -(-3 * width // 4) * 4  # GStreamer begins each row at a multiple of four bytes
+        while len(content := self._pixels.read(row * height)) == row * height:
+            rows = np.frombuffer(content, np.uint8).reshape(height, row)
+            yield rows[:, : 3 * width].reshape(height, width, 3).copy
         self._drain.join(_JOIN_S)
         reason = self._messages[0].decode(errors="replace").strip() if self._messages else "it ended"
         raise SourceLostError(f"gst-launch-1.0: {reason}", hint="check the camera and nvarguscamerasrc")
 
     def close(self) -> None:
-        """End the child process."""
-        self._child.kill()
-        self._child.wait()
+        """End the child process, after time to close the camera: nvargus-daemon may keep it for one that is killed."""
+        self._child.send_signal(signal.SIGINT)
+        try:
+            self._child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
         self._pixels.close()
 
     def _read_messages(self) -> None:

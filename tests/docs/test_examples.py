@@ -137,13 +137,18 @@ def test_commands_that_are_not_run_parse(page: Path) -> None:
 
 
 def _require_parses(line: str, place: str) -> None:
+    """Parse each command of a line that is one of ours."""
     words = shlex.split(line, comments=True)
-    for end, word in enumerate(words):
-        if word in {"|", ">", "2>", "&&"}:
-            words = words[:end]
-            break
+    ends = [index for index, word in enumerate(words) if word in {"|", "&&"}]
+    for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True):
+        _require_command_parses(words[start:end], place)
+
+
+def _require_command_parses(words: list[str], place: str) -> None:
+    redirections = [index for index, word in enumerate(words) if word in {">", "2>"}]
+    words = words[: min(redirections, default=len(words))]
     if words[:1] == ["sudo"]:
-        words = words[1:]
+        words = words[3:] if words[1:2] == ["-u"] else words[1:]
     if words[:1] and Path(words[0]).name in {"python", "python3"} and words[1:2] == ["-m"]:
         module, arguments = words[2], words[3:]
     elif words[:1] and words[0].removeprefix(".venv/bin/") in MODULES:
@@ -155,7 +160,7 @@ def _require_parses(line: str, place: str) -> None:
     try:
         GENERATOR.load_parser(module).parse_args(arguments)
     except SystemExit as error:
-        pytest.fail(f"{place}: does not parse ({error}): {line}")
+        pytest.fail(f"{place}: does not parse ({error}): {shlex.join(words)}")
 
 
 def test_the_page_of_the_command_line_is_current() -> None:

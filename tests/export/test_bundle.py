@@ -7,8 +7,8 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
-import subprocess
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -21,12 +21,18 @@ import zstandard
 
 from export.bundle import main as bundle
 from export.bundle import pack
+from runtime.engines import BUNDLED
+from runtime.engines.onnx import inspect
 from runtime.errors import InputError, UsageError
 from runtime.install import __main__ as installer
+from runtime.install.archive import open_archive
 from runtime.install.bundle import Manifest
+from runtime.install.gate import TOLERANCE_DB
+from runtime.sidecar import sidecar_path
 from runtime.video import main as run_video
 from tests.conftest import DEMO_CLIP
 from tests.rig.bundles import engines, install, make_key, signers, version, write_pairs
+from tests.standin import install_stand_in, write_plan
 
 Members = list[tuple[str, bytes]]
 
@@ -311,13 +317,21 @@ def test_links_are_refused(board: Path, second: Path, tmp_path: Path) -> None:
 
 
 def test_signatures(
-    board: Path, first: Path, second: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    board: Path,
+    first: Path,
+    second: Path,
+    key: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_key(tmp_path / "other")
     assert install(second, board, "--signers", signers(tmp_path / "wrong", tmp_path / "other")) == 3
     assert "not signed by anyone in wrong" in capsys.readouterr().err
     assert version(board) == "1.0.0"
+    synced = _record_synced(monkeypatch)
     assert install(second, board, "--signers", signers(tmp_path / "right", key)) == 0
+    assert "allowed_signers.partial" in synced  # an empty list after a power cut would refuse every bundle
     assert "signed by builder@example.org" in capsys.readouterr().err
     assert install(first, board) == 3  # from now on a signature is required
     assert "not signed" in capsys.readouterr().err
@@ -362,7 +376,68 @@ def test_a_plan_that_cannot_be_built_changes_nothing(
     board: Path, second: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert install(second, board, "--plan", "tensorrt") == 4
-    assert "the bundle has no engine for this board" in capfd.readouterr().err
+    assert "the bundle has no FP16 or INT8 engine for a plan" in capfd.readouterr().err
+    assert version(board) == "1.0.0"
+
+
+@pytest.fixture
+def fp16_bundle(pairs: Path, tmp_path: Path) -> Path:
+    (tmp_path / "fp16").mkdir()
+    shutil.copy(BUNDLED.with_name("edge-s_fp16.onnx"), tmp_path / "fp16")
+    pack(tmp_path / "fp16", pairs, tmp_path / "deblur-2.0.0.tar.zst")
+    return tmp_path / "deblur-2.0.0.tar.zst"
+
+
+def _build_stand_ins(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], onnx: Path | None = None) -> None:
+    """Let an install build stand-ins for plans, for frames of one size; with `onnx` they compute something else."""
+
+    def build(engine: Path, *_: object) -> Path:
+        spec = dataclasses.replace(inspect(engine), width=(size[0],) * 2, height=(size[1],) * 2)
+        plan = write_plan(onnx or engine, engine.parent, engine=spec)
+        for path in (plan, sidecar_path(plan)):
+            path.rename(path.with_name(path.name.replace(plan.stem, engine.stem)))
+        return engine.with_suffix(".plan")
+
+    monkeypatch.setattr(installer, "_build_plan", build)
+    install_stand_in(monkeypatch)
+
+
+def _record_synced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return a set that receives the name of each file that is flushed to the disk."""
+    synced: set[str] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(f"/proc/self/fd/{file}").readlink().name))
+    return synced
+
+
+@pytest.mark.parametrize("size", [(320, 256), (80, 48)], ids=["larger than the images", "smaller: two tiles"])
+def test_a_plan_of_another_size_than_the_test_images_is_compared_on_the_same_frames(
+    size: tuple[int, int],
+    fp16_bundle: Path,
+    board: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _build_stand_ins(monkeypatch, size)
+    synced = _record_synced(monkeypatch)
+    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0
+    assert {"edge-s_fp16.plan", "edge-s_fp16.plan.json"} <= synced  # or a power cut could leave them empty
+    output = capsys.readouterr().err
+    onnx_db, plan_db = (float(text) for text in re.findall(r"gate .*: ([0-9.]+) dB", output)[-2:])
+    assert abs(onnx_db - plan_db) > TOLERANCE_DB  # the frames of the plan give another PSNR than the images
+    assert version(board) == "2.0.0"
+    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0  # no worse than itself
+
+
+def test_a_plan_that_computes_something_else_changes_nothing(
+    fp16_bundle: Path,
+    board: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _build_stand_ins(monkeypatch, (320, 256), engines(tmp_path / "worse", worse=True) / "deblur_int8_cpu.onnx")
+    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 4
+    assert "dB on the same frames" in capsys.readouterr().err
     assert version(board) == "1.0.0"
 
 
@@ -476,19 +551,14 @@ def test_wrong_arguments_are_refused(
     assert install(tmp_path / "none.tar.zst", tmp_path / "board") == 3
 
 
-def test_the_unit_for_systemd(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert installer.main(["--to", str(board), "--service"]) == 0
-    unit = capsys.readouterr().out
-    assert f"--engine {board}/current" in unit
-    assert "@" not in unit.split("[Unit]")[1]
-    (tmp_path / "deblur.service").write_text(unit)
-    if shutil.which("systemd-analyze"):
-        checked = subprocess.run(
-            ["systemd-analyze", "verify", tmp_path / "deblur.service"],  # noqa: S607
-            check=False,
-            capture_output=True,
-        )
-        assert b"deblur.service" not in checked.stderr
+def test_a_bundle_that_this_user_may_not_read(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)  # tests may run as root, who may read everything
+        with pytest.raises(InputError, match="this user may not read it"), open_archive(first):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -301,10 +302,11 @@ def test_a_missing_camera_is_one_line(text: str, survived: Survived) -> None:
     survived("one line", code=5)
 
 
-def test_a_gstreamer_pipeline_in_a_child_process() -> None:
+@pytest.mark.parametrize("width", [32, 33, 34, 35])
+def test_a_gstreamer_pipeline_in_a_child_process(width: int) -> None:
     try:
         feed = PipedFeed(
-            "videotestsrc num-buffers=5 pattern=red ! videoconvert", size=(32, 24), frame_rate=Fraction(30)
+            "videotestsrc num-buffers=5 pattern=red ! videoconvert", size=(width, 24), frame_rate=Fraction(30)
         )
     except SourceLostError as error:
         pytest.skip(str(error))
@@ -313,8 +315,9 @@ def test_a_gstreamer_pipeline_in_a_child_process() -> None:
         frames.extend(pixels() for pixels in feed)
     feed.close()
     assert len(frames) == 5
-    assert frames[0].shape == (24, 32, 3)
-    assert (frames[0][0, 0] == [0, 0, 255]).all()
+    for frame in frames:
+        assert frame.shape == (24, width, 3)
+        assert (frame == [0, 0, 255]).all()
 
 
 def test_messages_of_a_camera_driver_are_no_pixels_and_never_stop_it(
@@ -340,6 +343,35 @@ for index in range(5):
         frames.extend(pixels() for pixels in feed)
     feed.close()
     assert [int(frame.min()) for frame in frames] == [int(frame.max()) for frame in frames] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_the_child_process_is_asked_to_close_its_camera_before_it_is_killed(
+    obedient: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = tmp_path / "gst-launch-1.0"
+    launch.write_text(
+        f"""#!{sys.executable}
+import os, re, signal, sys, time
+(sink,) = (int(match[1]) for word in sys.argv if (match := re.fullmatch("fd=([0-9]+)", word)))
+def close(*_):
+    open({str(tmp_path / "closed")!r}, "w").close()
+    if {obedient}:
+        sys.exit(0)
+signal.signal(signal.SIGINT, close)
+os.write(sink, bytes(3 * 32 * 24))
+while True:
+    time.sleep(60)
+"""
+    )
+    launch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("runtime.sources.camera._END_S", 60.0 if obedient else 1.0)
+    feed = PipedFeed("nvarguscamerasrc", size=(32, 24), frame_rate=Fraction(30))
+    next(iter(feed))
+    feed.close()
+    assert (tmp_path / "closed").exists()
+    assert feed._child.returncode == (0 if obedient else -signal.SIGKILL)
 
 
 def test_a_csi_camera_without_gstreamer_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

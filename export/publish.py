@@ -36,6 +36,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     settings = (
         config.name,
         config.precisions,
+        config.pixels,
         config.calibration_method,
         config.int8_budget_db,
         config.fp16_budget_db,
@@ -62,7 +63,10 @@ def compute_tools_digest() -> str:
 
 def list_names(config: ExportConfig) -> list[str]:
     """Return the names of the files that an export publishes; those of plans only if it builds plans."""
-    engines = [f"{config.name}_{precision}" for precision in config.precisions]
+    variants = [
+        EngineSpec(name="", precision=name, pixels=form).variant for form in config.pixels for name in config.precisions
+    ]
+    engines = [f"{config.name}_{variant}" for variant in variants]
     names = [f"{engine}.onnx" for engine in engines]
     if config.plan:
         names += [f"{engine}{suffix}" for engine in engines for suffix in (".plan", ".plan.json")]

@@ -19,6 +19,11 @@ METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
 
 
+def variant_name(precision: Precision, pixels: PixelFormat) -> str:
+    """Return the end of the names of engines with this precision and form of frames."""
+    return precision if pixels == "bgr" else f"{precision}_{pixels}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """Origin, size range and measured quality of an engine.
@@ -72,6 +77,11 @@ class EngineSpec:
             low, high = getattr(self, name)
             if not 1 <= low <= high:
                 raise ValueError(f"{name} must be (smallest, largest) with 1 <= smallest <= largest, got {(low, high)}")
+
+    @property
+    def variant(self) -> str:
+        """Precision and form of the frames, as at the end of file names: `int8_cpu` or `int8_cpu_yuv420`."""
+        return variant_name(self.precision, self.pixels)
 
     def accepts(self, *, width: int, height: int) -> bool:
         """Return whether frames of this size are within the size range of the engine."""

@@ -29,8 +29,10 @@ _LUMA_CODES, _CHROMA_CODES = 219, 224
 """Codes between black and white, and between the extremes of chroma, in limited range."""
 BLACK, NEUTRAL = 16, 128
 """Codes of luma without light and of chroma without colour."""
-_NODES = "yuv"
-"""Prefix of the names of the nodes that are added to a core."""
+CODE_RANGE = (float(-NEUTRAL), float(255 - NEUTRAL))
+"""Values of the codes 0 and 255 in a core."""
+CONVERSION = "yuv"
+"""Begin of the names of the nodes that are added to a core, before a dot."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _keeps_size(convolution: onnx.NodeProto) -> bool:
 
 def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -> int:
     """Rewrite both convolutions for the channels of 4:2:0; return the number of patches around the frame."""
-    build = NodeBuilder(_NODES)
+    build = NodeBuilder(CONVERSION)
     kernel, bias = _read_weights(graph, ends.head)
     kernel = np.einsum("ocyx,cj->ojyx", kernel, white * _expand(patch_px))
     bias -= np.einsum("ojyx,j->o", kernel, _zero_codes(patch_px))
@@ -173,7 +175,7 @@ def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -
 
 def _add_conversions(graph: onnx.GraphProto, view: View, patch_px: int) -> None:
     """Add convolutions of 1x1 patches from 4:2:0 to BGR before a core, and of its residual to 4:2:0 behind it."""
-    build = NodeBuilder(_NODES)
+    build = NodeBuilder(CONVERSION)
     source, result = graph.input[0].name, graph.output[0].name
     low, high = view.pixel_range
     expand, reduce = (high - low) * _expand(patch_px), _reduce(patch_px) / (high - low)
@@ -181,7 +183,7 @@ def _add_conversions(graph: onnx.GraphProto, view: View, patch_px: int) -> None:
     if view.patch_px < patch_px:
         bgr = build.add_node("DepthToSpace", bgr, blocksize=patch_px)
     split = len(build.nodes)
-    core_output = f"{_NODES}.core_output"
+    core_output = f"{CONVERSION}.core_output"
     residual = build.add_node("Sub", core_output, bgr)
     if view.patch_px < patch_px:
         residual = build.add_node("SpaceToDepth", residual, blocksize=patch_px)

@@ -32,7 +32,7 @@ Ranges = dict[str, tuple[float, float]]
 
 QDQ_OPSET = 19
 """First ONNX opset whose Q/DQ nodes have half-precision scales; TensorRT 10.3 (JetPack 6) reads up to 20."""
-_CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
+_CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace", "Slice"]
 """Operators between convolutions that the layout `int8_cpu` quantises."""
 
 
@@ -134,5 +134,3 @@ def _compute_weight_scales(core: onnx.ModelProto, layers: Collection[str]) -> di
         scales = (pair_sums / 127).clip(np.finfo(np.float32).tiny)
         overrides[tensor.name] = [{"axis": 0, "scale": scale, "zero_point": 0} for scale in scales]
     return overrides
-
-

@@ -60,11 +60,11 @@ class EngineMaker:
         self.core, self._network, self._pairs = core, network, pairs
         self._config, self._steps, self._former, self._model = config, steps, former, model
         self._cache = NetworkCache(steps, network)
-        with steps.progress.step(f"restore the pairs with PyTorch ({network.pixels})"):
+        with steps.progress.step(f"restore_pairs as {network.pixels}"):
             self._evaluator = Evaluator(network, pairs.pairs)
         self.float_engine = create_restorer(network.wrap(core))
         """The float engine as a function."""
-        with steps.progress.step(f"measure_score of the float network ({network.pixels})"):
+        with steps.progress.step(f"measure_score of the float network for {network.pixels}"):
             score = self._evaluator.score(self.float_engine)
         require_agreement(score, min_db=MIN_AGREEMENT_DB, name=self._name("fp32"))
         self._float_psnr_db = score.psnr_db

@@ -10,6 +10,7 @@ from export.config import ExportConfig
 from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
+from runtime.spec import variant_name
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "generator.safetensors"
@@ -63,9 +64,7 @@ def compute_tools_digest() -> str:
 
 def list_names(config: ExportConfig) -> list[str]:
     """Return the names of the files that an export publishes; those of plans only if it builds plans."""
-    variants = [
-        EngineSpec(name="", precision=name, pixels=form).variant for form in config.pixels for name in config.precisions
-    ]
+    variants = [variant_name(precision, pixels) for pixels in config.pixels for precision in config.precisions]
     engines = [f"{config.name}_{variant}" for variant in variants]
     names = [f"{engine}.onnx" for engine in engines]
     if config.plan:

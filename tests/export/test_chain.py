@@ -114,15 +114,8 @@ def test_a_second_export_computes_only_what_changed(
     computed.clear()
     cv2.imwrite(str(pairs / "blur" / "0.png"), cv2.blur(cv2.imread(str(pairs / "sharp" / "0.png")), (7, 1)))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert computed == [
-        "choose_residual",
-        "measure_layer_losses",
-        "quantize_within_budget_int8",
-        "quantize_within_budget_int8_cpu",
-        "choose_residual",
-        "quantize_within_budget_int8",
-        "quantize_within_budget_int8_cpu",
-    ]
+    for_both = ["choose_residual", "quantize_within_budget_int8", "quantize_within_budget_int8_cpu"]
+    assert sorted(computed) == sorted([*for_both, *for_both, "measure_layer_losses"])
     undamaged = (tmp_path / "out" / NAMES[0]).read_bytes()
     (tmp_path / "out" / NAMES[0]).write_bytes(b"damaged")
     assert main([*arguments, "--budget-db", "0.2"]) == 0

@@ -96,7 +96,7 @@ def test_a_thousand_frames_do_not_increase_memory(plan: Path) -> None:
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_onnx_runtimes_gpu_providers(provider: str) -> None:
-    from runtime.engines.onnx import has_provider
+    from runtime.engines.onnx_providers import has_provider
 
     if not has_provider(provider):
         pytest.skip(f"ONNX Runtime was built without {provider}")

@@ -92,7 +92,7 @@ def open_engine(
         say(f"chosen  {reason}")
     elif provider in {"auto", *GPU_PROVIDERS} and path in _CPU_FILES:
         fp16 = path.with_name(path.name.replace("_int8_cpu", "_fp16"))
-        gpu_backend = _open_cuda_if_possible(fp16) if provider == "auto" else open_one(fp16)
+        gpu_backend = _open_cuda_if_possible(fp16, threads) if provider == "auto" else open_one(fp16)
         if gpu_backend:
             say(f"chosen  {fp16.name}, because {path.name} is for CPUs")
             path = fp16
@@ -158,18 +158,18 @@ def _open_cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngi
 
 
 def _open_auto(path: Path, threads: int, mode: Mode) -> Engine:
-    return _open_cuda_if_possible(path) or _open_on_cpu(path, threads, mode)
+    return _open_cuda_if_possible(path, threads) or _open_on_cpu(path, threads, mode)
 
 
 def _open_on_cpu(path: Path, threads: int, mode: Mode) -> Engine:
     return _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
 
 
-def _open_cuda_if_possible(path: Path) -> Engine | None:
+def _open_cuda_if_possible(path: Path, threads: int) -> Engine | None:
     """Return an engine on CUDA; None if ONNX Runtime does not have it, or the machine has no GPU."""
     if has_provider("cuda"):
         with suppress(EngineError):
-            return OnnxEngine(path, provider="cuda")
+            return OnnxEngine(path, provider="cuda", threads=threads)
     return None
 
 

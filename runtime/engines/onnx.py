@@ -68,7 +68,8 @@ class OnnxEngine(SynchronousEngine):
         except DeblurError:
             raise
         except Exception as error:  # ONNX Runtime has an exception class of its own for each status code
-            raise inference_error(error, self.spec, batch, hint="export it again") from error
+            hint = "try provider cpu" if self.provider in GPU_PROVIDERS else "export it again"
+            raise inference_error(error, self.spec, batch, hint=hint) from error
 
     def close(self) -> None:
         runner, self._runner = self._runner, None

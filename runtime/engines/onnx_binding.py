@@ -111,6 +111,7 @@ class _BoundShape:
     def __init__(self, session: ort.InferenceSession, shape: Shape, frames: Frames) -> None:
         self.shape, self.frames = shape, frames
         self.options: ort.RunOptions | None = None
+        self.has_run = False
         self._session = session
         self._binding = session.io_binding()
         frames.bind(self._binding, (session.get_inputs()[0].name, session.get_outputs()[0].name))
@@ -123,6 +124,7 @@ class _BoundShape:
     def run(self, batch: Pixels) -> Pixels:
         self.frames.write(batch)
         self._session.run_with_iobinding(self._binding, self.options)  # returns when the GPU has finished
+        self.has_run = True
         return self.frames.read()
 
 
@@ -163,7 +165,7 @@ class BoundRunner:
             last = self._last
             if last is None or last.shape != batch.shape:
                 return self._rebind(batch.shape).run(batch)
-            if not self._with_graphs or self.graph_count == MAX_GRAPHS:
+            if not self._with_graphs or not last.has_run or self.graph_count == MAX_GRAPHS:
                 return last.run(batch)
             last.use_graph(self.graph_count + 1)
             try:

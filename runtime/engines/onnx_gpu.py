@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,7 @@ class GpuRunner:
         self._path, self._input_name, self._provider = path, input_name, provider
         self._create_options, self._describe = create_options, describe
         preload_libraries(provider)
-        self._memory = FrameMemory("cpu" if provider == "trt-rtx" else "cuda")
+        self._memory = FrameMemory(provider)
         try:
             self._runner = self._start(with_graphs=provider == "cuda")
         except BaseException:
@@ -69,6 +68,14 @@ class GpuRunner:
         return self._run(batch)
 
     def _run(self, batch: Pixels) -> Pixels:
+        try:
+            return self._run_with_graph_if_possible(batch)
+        except DeblurError:
+            raise
+        except Exception as error:
+            raise RuntimeError(_short_reason(error)) from error
+
+    def _run_with_graph_if_possible(self, batch: Pixels) -> Pixels:
         try:
             return self._runner.run(batch)
         except CaptureError as error:
@@ -87,7 +94,7 @@ class GpuRunner:
             try:
                 session = self._open_session(with_graphs=True)
             except EngineError as error:
-                reason = error.what
+                reason = _short_reason(error.__cause__ or error)
         has_graphs = session is not None
         if session is None:
             session = self._open_session(with_graphs=False)
@@ -120,20 +127,27 @@ class GpuRunner:
 
 
 class FrameMemory:
-    """Memory for frames: page-locked with PyCUDA or cuda-bindings, else by ONNX Runtime on `device`."""
+    """Memory for frames where a provider reads and writes them.
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    For `trt-rtx` it is host memory, and ONNX Runtime copies: how its plug-ins name the memory of a GPU differs from
+    version to version. For the others it is on the GPU, with page-locked memory on the host if PyCUDA or cuda-bindings
+    is installed.
+    """
+
+    def __init__(self, provider: OrtProvider) -> None:
+        self._device = "cpu" if provider == "trt-rtx" else "cuda"
+        self.description = "page-locked frames"
         self._cuda: Cuda | None = None
         self._stream = 0
-        with suppress(EngineError):  # neither of the two packages
+        if self._device == "cpu":
+            self.description = "frames copied by ONNX Runtime"
+            return
+        try:
             self._cuda = open_cuda()
             with self._cuda.active():
                 self._stream = self._cuda.create_stream()
-
-    @property
-    def description(self) -> str:
-        return "page-locked frames" if self._cuda else "frames not page-locked: cuda-bindings is not installed"
+        except EngineError as error:
+            self.description = f"frames not page-locked: {error.what}"
 
     def allocate(self, shape: Shape) -> Frames:
         return PinnedFrames(shape, self._cuda, self._stream) if self._cuda else OrtFrames(shape, self._device)
@@ -162,7 +176,7 @@ def require_convolutions_on_gpu(session: ort.InferenceSession, provider: OrtProv
         )
 
 
-def _short_reason(error: Exception) -> str:
+def _short_reason(error: BaseException) -> str:
     """Return the message of ONNX Runtime without its file names, signatures and the name of the host."""
     line = first_line(error)
     if failure := re.search(r"(CUDA|CUDNN|CUBLAS) failure \d+: [^;]+", line):

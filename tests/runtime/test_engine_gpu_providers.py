@@ -40,6 +40,10 @@ NO_GPU = (
     "ERRTYPE = cudaError] CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; "
     "hostname=board ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(0);\n"
 )
+OUT_OF_MEMORY, ILLEGAL_ADDRESS = (
+    f"/onnxruntime_src/cuda_call.cc:154 bool onnxruntime::CudaCall() {failure} ; GPU=0 ; hostname=board ; line=3"
+    for failure in ("CUDA failure 2: out of memory", "CUDA failure 700: an illegal memory access was encountered")
+)
 """Messages of onnxruntime-gpu 1.31 without the libraries of TensorRT, and without a GPU."""
 
 
@@ -161,9 +165,7 @@ def test_options_that_are_rejected_with_graphs_are_tried_without(cuda: HostCuda)
     )
     engine = open_cuda_engine()
     assert [options["enable_cuda_graph"] for _, options in GpuSession.asked] == ["1", "0"]
-    assert engine.backend.endswith(
-        "(no CUDA graph: ONNX Runtime could not start cuda (this session cannot use graphs); page-locked frames)"
-    )
+    assert engine.backend.endswith("(no CUDA graph: this session cannot use graphs; page-locked frames)")
     for batch in frames(40, 40, 40):
         engine.infer(batch)
     assert set(GpuSession.graph_ids) == {""}
@@ -186,11 +188,14 @@ def test_a_failed_capture_costs_no_frame(cuda: HostCuda) -> None:
 def test_a_failing_frame_is_an_error_and_the_next_one_is_not(cuda: HostCuda) -> None:
     engine = open_cuda_engine()
     engine.infer(*frames(40))
-    GpuSession.fail = staticmethod(lambda _: "CUDA failure 2: out of memory: allocation failed")
-    with pytest.raises(OutOfMemoryError):
-        engine.infer(*frames(51))
+    for message, kind in ((OUT_OF_MEMORY, OutOfMemoryError), (ILLEGAL_ADDRESS, EngineError)):
+        GpuSession.fail = staticmethod(lambda _, message=message: message)
+        with pytest.raises(kind) as failure:
+            engine.infer(*frames(51))
+        assert "hostname" not in str(failure.value)
     GpuSession.fail = staticmethod(lambda _: None)
     engine.infer(*frames(51))
+    assert set(GpuSession.graph_ids) == {"-1"}, "a shape that only failed is not captured"
     engine.close()
 
 
@@ -203,7 +208,9 @@ def test_without_a_package_for_page_locked_memory_onnx_runtime_copies(
     monkeypatch.setattr(onnx_gpu, "open_cuda", refuse)
     monkeypatch.setattr(onnx_gpu, "OrtFrames", lambda shape, device: OrtFrames(shape, {"cuda": "cpu"}[device]))
     engine, plain = open_cuda_engine(), OnnxEngine(FP32)
-    assert engine.backend.endswith("(CUDA graphs; frames not page-locked: cuda-bindings is not installed)")
+    assert engine.backend.endswith(
+        "(CUDA graphs; frames not page-locked: neither PyCUDA nor cuda-bindings is installed)"
+    )
     for batch in frames(40, 40, 51):
         assert np.array_equal(engine.infer(batch), plain.infer(batch))
     engine.close()
@@ -356,7 +363,6 @@ class TestPlugin:
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, onnx_plugin._PACKAGE, raising=False)
         monkeypatch.setattr(onnx_providers, "probe", lambda: None)
-        monkeypatch.setattr(onnx_gpu, "open_cuda", HostCuda)
         return folder
 
     def test_without_the_package_one_line_says_what_to_install(
@@ -398,11 +404,11 @@ class TestPlugin:
         monkeypatch.setattr(onnx_plugin, "open_device", lambda path: device)
         monkeypatch.setitem(onnx_providers.ORT_NAMES, "trt-rtx", "CPUExecutionProvider")
         monkeypatch.setattr(onnx_gpu, "require_convolutions_on_gpu", lambda *_: None)
-        monkeypatch.setattr(onnx_gpu, "PinnedFrames", partial(PinnedFrames, device="cpu"))
         options = onnx_plugin.session_options
         monkeypatch.setattr(onnx_plugin, "session_options", lambda *facts: given.append(options(*facts)) or {})
         engine = open_backend(FP16, provider="trt-rtx")
         assert (engine.spec.height, engine.spec.width) == ((64, 2176), (64, 3840))
+        assert engine.backend.endswith(" (frames copied by ONNX Runtime)")
         ((name, cache),) = [(key, value) for key, value in given[0].items() if "cache" in key]
         assert (name, Path(cache).parent) == ("nv_runtime_cache_path", tmp_path / "cache" / "deblur" / "trt-rtx")
         profile = {key: value.split(":")[1] for key, value in given[0].items() if "profile" in key}

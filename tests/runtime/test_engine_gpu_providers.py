@@ -285,6 +285,19 @@ def test_a_gpu_provider_without_a_gpu_is_one_line(provider: Any, monkeypatch: py
         open_backend(FP16, provider=provider)
 
 
+def test_a_missing_library_is_named(
+    cuda: HostCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime writes to its log that it cannot load its library for CUDA, and goes on without the provider."""
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").write_bytes(b"junk")
+    monkeypatch.setattr(ort, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(GpuSession, "get_providers", lambda _: ["CPUExecutionProvider"])
+    with pytest.raises(EngineError, match=r"could not start cuda \(.*libonnxruntime_providers_cuda\.so"):
+        open_cuda_engine()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_convolutions_on_the_cpu_are_an_error() -> None:
     options = ort.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -305,6 +318,9 @@ def test_a_bundled_engine_is_its_fp16_file_on_a_gpu(cuda: HostCuda, capsys: pyte
             cuda.closed = False
     with open_engine("edge-s", provider="cpu") as opened:
         assert opened.spec.precision == "int8_cpu"
+    backend = open_backend("edge-s", provider="cuda")
+    assert backend.spec.precision == "fp16"
+    backend.close()
 
 
 def test_auto_takes_the_int8_file_where_cuda_does_not_start(cuda: HostCuda) -> None:
@@ -417,7 +433,11 @@ class TestPlugin:
         batch = np.concatenate([make_image(80, 64, seed=seed)[None] for seed in range(3)])
         plain = OnnxEngine(FP16)
         expected = np.concatenate([plain.infer(batch[index : index + 1]) for index in range(3)])
+        counts: list[int] = []
+        run = BoundRunner.run
+        monkeypatch.setattr(BoundRunner, "run", lambda self, part: counts.append(len(part)) or run(self, part))
         assert np.array_equal(engine.infer(batch), expected)
+        assert counts == [1, 1, 1]
         engine.close()
 
     def test_sizes_of_an_engine_for_one_size(self) -> None:

@@ -23,6 +23,8 @@ from runtime.spec import EngineSpec
 
 NAME = "NvTensorRTRTXExecutionProvider"
 _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
+_MIN_VERSION = (1, 24)
+"""Version of ONNX Runtime that the plug-in needs."""
 _CPU_HINT = "use provider cpu"
 _HEIGHT_PX, _WIDTH_PX = (64, 720, 2176), (64, 1280, 3840)
 """Smallest, best and largest size of frames; TensorRT-RTX plans memory for the largest, and 65,535 would be too large.
@@ -33,7 +35,8 @@ Other frames are padded or cut into tiles, as with a plan.
 
 def is_installed() -> bool:
     """Return whether the plug-in is installed, and an ONNX Runtime that takes plug-ins."""
-    return find_spec(_PACKAGE) is not None and hasattr(ort.SessionOptions, "add_provider_for_devices")
+    version = tuple(map(int, ort.__version__.split(".")[:2]))
+    return find_spec(_PACKAGE) is not None and version >= _MIN_VERSION
 
 
 def require_installed(path: Path) -> None:

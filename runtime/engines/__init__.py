@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -92,11 +91,10 @@ def open_engine(
         say(f"chosen  {reason}")
     elif provider in {"auto", *GPU_PROVIDERS} and path in _CPU_FILES:
         fp16 = path.with_name(path.name.replace("_int8_cpu", "_fp16"))
-        gpu_backend = _open_cuda_if_possible(fp16, threads) if provider == "auto" else open_one(fp16)
-        if gpu_backend:
+        backend = open_one(fp16) if provider != "auto" else _open_auto(fp16, threads, mode, cpu_path=path)
+        if backend.spec.precision == "fp16":
             say(f"chosen  {fp16.name}, because {path.name} is for CPUs")
             path = fp16
-        backend = gpu_backend or _open_on_cpu(path, threads, mode)
     else:
         backend = open_one(path)
         _warn_of_precision(backend, say)
@@ -157,23 +155,24 @@ def _open_cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngi
     return OnnxEngine(path, threads=threads)
 
 
-def _open_auto(path: Path, threads: int, mode: Mode) -> Engine:
-    return _open_cuda_if_possible(path, threads) or _open_on_cpu(path, threads, mode)
+def _open_auto(path: Path, threads: int, mode: Mode, *, cpu_path: Path | None = None) -> Engine:
+    """Open an engine on CUDA if that is possible, else on the CPU; `cpu_path`: the file for the CPU if it is another.
 
-
-def _open_on_cpu(path: Path, threads: int, mode: Mode) -> Engine:
-    return _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
-
-
-def _open_cuda_if_possible(path: Path, threads: int) -> Engine | None:
-    """Return an engine on CUDA; None if ONNX Runtime does not have it, or the machine has no GPU."""
+    `backend` says why CUDA is not used, where ONNX Runtime has it.
+    """
+    reason = ""
     if has_provider("cuda"):
-        with suppress(EngineError):
+        try:
             return OnnxEngine(path, provider="cuda", threads=threads)
-    return None
+        except EngineError as error:
+            reason = error.what
+    path = cpu_path or path
+    engine = _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
+    engine.backend += f" (not CUDA: {reason})" if reason else ""
+    return engine
 
 
-def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
+def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine | OpenVinoEngine:
     """Open an engine with ONNX Runtime or OpenVINO, whichever is faster on a small frame on this machine.
 
     OpenVINO is used only if its output agrees with ONNX Runtime's: it computes some quantised networks wrongly.

@@ -327,6 +327,7 @@ def test_auto_takes_the_int8_file_where_cuda_does_not_start(cuda: HostCuda) -> N
     GpuSession.refuse = staticmethod(lambda _: NO_GPU)
     with open_engine("edge-s") as opened:
         assert (opened.spec.precision, opened.provider in {"cpu", "openvino"}) == ("int8_cpu", True)
+        assert "(not CUDA: ONNX Runtime could not start cuda (CUDA failure 35: " in opened.backend
 
 
 def test_another_int8_file_for_cpus_runs_on_a_gpu_with_a_warning(cuda: HostCuda, tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 _MIN_VERSION = (1, 24)
 """Version of ONNX Runtime that the plug-in needs."""
 _CPU_HINT = "use provider cpu"
-_HEIGHT_PX, _WIDTH_PX = (64, 720, 2176), (64, 1280, 3840)
-"""Smallest, best and largest size of frames; TensorRT-RTX plans memory for the largest, and 65,535 would be too large.
+HEIGHT_PX, WIDTH_PX = (64, 720, 2176), (64, 1280, 3840)
+"""Smallest, best and largest size of frames; others are padded or cut into tiles, as with a plan.
 
-Other frames are padded or cut into tiles, as with a plan.
+TensorRT-RTX plans scratch memory for the largest: 0.3 GB for `edge-s` and 0.4 GB for `edge-l`.
 """
 
 
@@ -82,7 +82,7 @@ def _load_cuda_runtime(folder: Path) -> None:
 
 def limit_sizes(spec: EngineSpec) -> EngineSpec:
     """Return the spec with the range of sizes that a session is built for."""
-    (low, _, high), (left, _, right) = _profile(spec.height, _HEIGHT_PX), _profile(spec.width, _WIDTH_PX)
+    (low, _, high), (left, _, right) = _profile(spec.height, HEIGHT_PX), _profile(spec.width, WIDTH_PX)
     return dataclasses.replace(spec, height=(low, high), width=(left, right))
 
 
@@ -91,7 +91,7 @@ def session_options(spec: EngineSpec, input_name: str, kernel_cache: Path) -> di
 
     Without CUDA graphs: the provider documents them for a session that sees one shape only.
     """
-    heights, widths = _profile(spec.height, _HEIGHT_PX), _profile(spec.width, _WIDTH_PX)
+    heights, widths = _profile(spec.height, HEIGHT_PX), _profile(spec.width, WIDTH_PX)
     names = ("min", "opt", "max")
     profile = {
         f"nv_profile_{name}_shapes": f"{input_name}:1x{height}x{width}x3"

@@ -1,4 +1,4 @@
-"""Frame sizes of the plug-in of ONNX Runtime, planned by the same version of TensorRT-RTX, which needs no GPU for that."""
+"""Frame sizes of the plug-in of ONNX Runtime, planned by the same version of TensorRT-RTX without a GPU."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ _EXTRAS = {
     "export": {"onnx": "onnx>=1.18", "onnx_ir": "onnx-ir>=0.1.9", "onnxscript": "onnxscript>=0.5"},
     "openvino": {"openvino": "openvino>=2025"},
     "rtx": {"tensorrt_rtx": "tensorrt-rtx>=1.7", "cuda": "cuda-bindings>=12"},
+    "trt-rtx": {"onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx-cu12>=0.5"},
     "tensorrt": {"tensorrt": "tensorrt>=10.3", "pycuda": "pycuda>=2024.1"},
     "bench": {
         "jsonschema": "jsonschema>=4.20",

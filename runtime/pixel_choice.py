@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime.engines import YUV420_SUFFIX, find_yuv420_engine, resolve_engine
+from runtime.engines.onnx_providers import GPU_PROVIDERS, has_provider
 from runtime.errors import UsageError
 from runtime.options import RunOptions
 from runtime.sinks import NULL
@@ -47,10 +48,16 @@ def _find_obstacles(options: RunOptions, sources: Sequence[Source], outputs: Seq
     for output in outputs:
         if output != NULL and Path(output).suffix.lower() not in SUFFIXES:
             yield f"output {output} is no video file"
+    yield from _find_engine_obstacles(options)
+
+
+def _find_engine_obstacles(options: RunOptions) -> Iterator[str]:
     if options.tile:
         yield "tiles are cut from BGR"
     if options.watch_engine:
         yield "a watched engine takes BGR"
+    if options.provider in GPU_PROVIDERS or (options.provider == "auto" and has_provider("cuda")):
+        yield "ONNX Runtime's GPU providers take BGR"
     if not _has_engine(resolve_engine(options.engine)):
         yield "there is no engine for planes beside the engine"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.engines.base import Engine, Mode
-from runtime.engines.onnx import OnnxEngine, _HostRunner, _IoBindingRunner
+from runtime.engines.onnx import HostRunner, OnnxEngine
+from runtime.engines.onnx_binding import BoundRunner, Frames, OrtFrames, PinnedFrames, Shape
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine
 from runtime.engines.shared import SharedEngine
@@ -44,10 +45,28 @@ OpenBackend = Callable[[Path, Resources], Engine]
 
 def open_bound(onnx: Path, _: Resources) -> Engine:
     """Open ONNX Runtime with IO binding, as on a GPU, but in the memory of the CPU."""
-    engine = OnnxEngine(onnx)
-    assert isinstance(engine._runner, _HostRunner)
-    engine._runner = _IoBindingRunner(engine._runner._session, "cpu")
+    return bind(OnnxEngine(onnx), lambda shape: OrtFrames(shape, "cpu"))
+
+
+def open_pinned(onnx: Path, resources: Resources, *, integrated: bool) -> Engine:
+    """Open ONNX Runtime on frames of a stand-in for CUDA, whose device is the memory of the CPU."""
+    cuda = HostCuda(integrated=integrated)
+    with cuda.active():
+        stream = cuda.create_stream()
+    resources.cleanup.callback(release, cuda, stream)
+    return bind(OnnxEngine(onnx), lambda shape: PinnedFrames(shape, cuda, stream, device="cpu"))
+
+
+def bind(engine: OnnxEngine, allocate: Callable[[Shape], Frames]) -> OnnxEngine:
+    assert isinstance(engine._runner, HostRunner)
+    engine._runner = BoundRunner(engine._runner._session, allocate, with_graphs=True)
     return engine
+
+
+def release(cuda: HostCuda, stream: int) -> None:
+    with cuda.active():
+        cuda.destroy_stream(stream)
+    cuda.close()  # fails if frames were not released
 
 
 def open_plan(
@@ -83,6 +102,8 @@ def open_triton(onnx: Path, resources: Resources) -> Engine:
 BACKENDS: list[tuple[str, OpenBackend]] = [
     ("onnxruntime-cpu", lambda onnx, _: OnnxEngine(onnx)),
     ("onnxruntime-io-binding", open_bound),
+    ("onnxruntime-page-locked", partial(open_pinned, integrated=False)),
+    ("onnxruntime-page-locked-integrated", partial(open_pinned, integrated=True)),
     ("onnxruntime-parallel", lambda onnx, _: ParallelEngine(onnx, threads=2)),
     ("openvino", lambda onnx, _: OpenVinoEngine(onnx)),
     ("tensorrt", partial(open_plan, flavour="tensorrt")),

@@ -33,7 +33,7 @@ def open_named_engine(name: str, *, threads: int = 0, mode: Mode = "latency") ->
     provider = next((known for known in PROVIDERS if known == (suffix or "auto")), None)
     if provider is None:
         raise UsageError(f"no such provider: {suffix}", hint=f"use one of {', '.join(PROVIDERS)}")
-    return open_backend(resolve_engine(path), provider=provider, threads=threads, mode=mode)
+    return open_backend(resolve_engine(path, provider), provider=provider, threads=threads, mode=mode)
 
 
 def pin_provider(name: str, engine: Engine) -> str:
@@ -66,7 +66,8 @@ def number_duplicates(names: list[str]) -> list[str]:
 
 def describe_engine(name: str, engine: Engine) -> dict[str, Any]:
     """Return the identity of an engine for a result file: the SHA-256 of its file, precision, backend and slots."""
-    content = resolve_engine(name.partition("@")[0]).read_bytes()
+    path, _, provider = name.partition("@")
+    content = resolve_engine(path, provider).read_bytes()
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "precision": engine.spec.precision,

@@ -25,6 +25,7 @@ PACKAGES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu12",
     "opencv-python",
     "opencv-python-headless",
     "openvino",

@@ -5,41 +5,40 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
 
 from runtime.engines.base import MODES, Engine, Mode
-from runtime.engines.choice import choose_engine
-from runtime.engines.onnx import OnnxEngine, has_provider, inspect
+from runtime.engines.choice import choose_engine, is_for_cpus_on_gpu
+from runtime.engines.names import (
+    BUNDLED,
+    BUNDLED_HELP,
+    BUNDLED_NAMES,
+    MODELS,
+    PROVIDERS,
+    Provider,
+    require_engine,
+    require_settings,
+    resolve_engine,
+)
+from runtime.engines.onnx import OnnxEngine
+from runtime.engines.onnx_providers import GPU_PROVIDERS, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine, available_cores
 from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
-from runtime.errors import EngineError, UnfitPlanError, UsageError, require_in_range
+from runtime.engines.variants import YUV420_SUFFIX, find_yuv420_engine
+from runtime.errors import EngineError, UnfitPlanError
 from runtime.frame import Size
 from runtime.metrics import psnr_db
 from runtime.spec import PixelFormat
 
-Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "coreml"]
-PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
-"""Names of the engines that come with the package."""
-BUNDLED_HELP = f"bundled engine {BUNDLED_NAMES[0]} (default), {' or '.join(BUNDLED_NAMES[1:])}"
-"""Start of the help text of `--engine`."""
-_MODELS = Path(__file__).parent.parent / "models"
-BUNDLED = _MODELS / f"{BUNDLED_NAMES[0]}_int8_cpu.onnx"
-"""Default engine."""
-MAX_THREADS = 256
-"""Largest number of threads that may be asked for where there are fewer cores; a library may take minutes for more."""
 DEFAULT_SIZE: Size = (640, 360)
 """Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
-YUV420_SUFFIX = "_yuv420"
-"""End of the name of an engine for planes, behind the name of the engine for BGR frames."""
-_SUFFIXES = (".onnx", ".plan")
+_CPU_FILES = frozenset(MODELS / f"{name}_int8_cpu.onnx" for name in BUNDLED_NAMES)
+"""Bundled engines for CPUs; beside each lies the FP16 file for GPUs."""
 _TRIAL_SIZE: Size = (320, 180)
 """Frame size for comparing ONNX Runtime and OpenVINO, moved into the engine's range."""
 _MIN_AGREEMENT_DB = 40.0
@@ -47,57 +46,6 @@ _MIN_AGREEMENT_DB = 40.0
 
 The bundled INT8 engines agree to 48 dB and more; a wrong result was seen with 31 dB.
 """
-
-
-def resolve_engine(engine: str | Path) -> Path:
-    """Return the path of an engine; a bundled name means its INT8 file for CPUs, unless a file has that name."""
-    path = Path(engine)
-    is_bundled = str(engine) in BUNDLED_NAMES and not path.exists()
-    return _MODELS / f"{engine}_int8_cpu.onnx" if is_bundled else path
-
-
-def find_yuv420_engine(path: Path) -> Path | None:
-    """Return the engine for planes that was exported with an engine, or `path` if it is one; None without one."""
-    is_own = path.stem.endswith(YUV420_SUFFIX)
-    twin = path if is_own else path.with_name(f"{path.stem}{YUV420_SUFFIX}{path.suffix}")
-    if path.suffix.lower() != ".onnx" or not (path.is_file() and twin.is_file()):
-        return None
-    specs = inspect(path), inspect(twin)
-    facts = [(spec.weights_sha256, spec.precision) for spec in specs]
-    return twin if facts[0] == facts[1] and specs[1].pixels == "yuv420" else None
-
-
-def require_settings(provider: str, threads: int, mode: str) -> None:
-    """Raise UsageError for a provider or mode that does not exist, and for an impossible number of threads."""
-    if provider not in PROVIDERS:
-        raise UsageError(f"unknown provider {provider!r}", hint=f"use one of {', '.join(PROVIDERS)}")
-    if mode not in MODES:
-        raise UsageError(f"unknown mode {mode!r}", hint=f"use one of {', '.join(MODES)}")
-    require_in_range("number of threads (0 for every core)", threads, 0, max(MAX_THREADS, available_cores()))
-
-
-def require_engine(engine: str | Path) -> None:
-    """Raise EngineError if there is no engine of this bundled name or path; opens nothing."""
-    path = resolve_engine(engine)
-    bundled = f"{', '.join(BUNDLED_NAMES[:-1])} or {BUNDLED_NAMES[-1]}"
-    hint = f"check the path, or use a bundled engine: {bundled}"
-    if is_triton(path):
-        return
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise EngineError("no such engine", path, hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise EngineError(f"cannot be read ({getattr(error, 'strerror', error)})", path, hint=hint) from error
-    if path.is_dir():
-        return
-    if not path.is_file():
-        raise EngineError("engine is not a file", path, hint=hint)
-    if path.suffix.lower() not in _SUFFIXES:
-        kind = path.suffix or "without a suffix"
-        raise EngineError(f"unknown kind of engine ({kind})", path, hint="give an .onnx file or a .plan")
-    if path.stat().st_size == 0:
-        raise EngineError("engine is empty", path, hint="export it again")
 
 
 def open_engine(
@@ -119,7 +67,8 @@ def open_engine(
         engine: a bundled name (`edge-s`, `edge-m`, `edge-l`), an `.onnx` file, a `.plan` with its sidecar, a folder of
             them (the fastest that keeps its quality budget is measured and used), or `triton://HOST:PORT/MODEL`.
         provider: the library that runs an `.onnx` file. `auto` is CUDA where ONNX Runtime has it, else the faster of
-            ONNX Runtime and OpenVINO in a short measurement; `backend` of the result says which.
+            ONNX Runtime and OpenVINO in a short measurement; `backend` of the result says which. On a GPU a bundled
+            engine is its FP16 file.
         threads: number of CPU threads; 0 for every core.
         mode: `latency` works on one frame at a time, `throughput` on several where the backend can.
         rebuild: build a plan again from its ONNX file if it does not fit this machine.
@@ -148,11 +97,24 @@ def open_engine(
             path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode)
         )
         say(f"chosen  {reason}")
+    elif provider in {"auto", *GPU_PROVIDERS} and path in _CPU_FILES:
+        fp16 = path.with_name(path.name.replace("_int8_cpu", "_fp16"))
+        backend = open_one(fp16) if provider != "auto" else _open_auto(fp16, threads, mode, cpu_path=path)
+        if backend.spec.precision == "fp16":
+            say(f"chosen  {fp16.name}, because {path.name} is for CPUs")
+            path = fp16
     else:
         backend = open_one(path)
-        if backend.spec.precision == "fp16" and backend.provider in {"cpu", "openvino"}:
-            say("warning: an FP16 engine is several times slower on a CPU than an INT8 engine for CPUs (NAME_int8_cpu)")
+        _warn_of_precision(backend, say)
     return TiledEngine(backend, path=path, tile=tile, overlap_px=overlap_px, say=say)
+
+
+def _warn_of_precision(backend: Engine, say: Callable[[str], None]) -> None:
+    """Warn of an engine whose precision is for other processors than the one that it runs on."""
+    if backend.spec.precision == "fp16" and backend.provider in {"cpu", "openvino"}:
+        say("warning: an FP16 engine is several times slower on a CPU than an INT8 engine for CPUs (NAME_int8_cpu)")
+    if is_for_cpus_on_gpu(backend):
+        say("warning: an INT8 engine for CPUs is slower on a GPU than an FP16 engine (NAME_fp16)")
 
 
 def open_backend(
@@ -167,7 +129,7 @@ def open_backend(
 
     Arguments and errors are those of `open_engine`.
     """
-    path = resolve_engine(engine)
+    path = resolve_engine(engine, provider)
     require_settings(provider, threads, mode)
     require_engine(path)
     if is_triton(path):
@@ -201,14 +163,24 @@ def _open_cpu(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngi
     return OnnxEngine(path, threads=threads)
 
 
-def _open_auto(path: Path, threads: int, mode: Mode) -> Engine:
+def _open_auto(path: Path, threads: int, mode: Mode, *, cpu_path: Path | None = None) -> Engine:
+    """Open an engine on CUDA if that is possible, else on the CPU; `cpu_path`: the file for the CPU if it is another.
+
+    `backend` says why CUDA is not used, where ONNX Runtime has it.
+    """
+    reason = ""
     if has_provider("cuda"):
-        with suppress(EngineError):  # ONNX Runtime for GPUs on a machine without one
+        try:
             return OnnxEngine(path, provider="cuda", threads=threads)
-    return _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
+        except EngineError as error:
+            reason = error.what
+    path = cpu_path or path
+    engine = _open_faster(path, threads, mode) if find_spec("openvino") else _open_cpu(path, threads, mode)
+    engine.backend += f" (not CUDA: {reason})" if reason else ""
+    return engine
 
 
-def _open_faster(path: Path, threads: int, mode: Mode) -> Engine:
+def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelEngine | OpenVinoEngine:
     """Open an engine with ONNX Runtime or OpenVINO, whichever is faster on a small frame on this machine.
 
     OpenVINO is used only if its output agrees with ONNX Runtime's: it computes some quantised networks wrongly.

@@ -65,7 +65,7 @@ class Engine(Protocol):
 
     @property
     def provider(self) -> str:
-        """Name of what computes: cpu, openvino, cuda, tensorrt, coreml, tensorrt-rtx, triton."""
+        """Name of what computes: cpu, openvino, cuda, tensorrt, trt-rtx, coreml, tensorrt-rtx, triton."""
         ...
 
     @property
@@ -166,13 +166,13 @@ def inference_error(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: 
     """Return the error for an exception of the library: OutOfMemoryError if it speaks of memory, else EngineError."""
     width, height = frame_size(batch)
     message = first_line(error)
-    if "alloc" in message.lower() or isinstance(error, MemoryError):
+    if any(word in message.lower() for word in ("alloc", "out of memory")) or isinstance(error, MemoryError):
         return OutOfMemoryError(
             f"not enough memory for a frame of {width}x{height}", spec.name, hint="use smaller frames"
         )
     return EngineError(f"engine failed on a frame of {width}x{height} ({message})", spec.name, hint=hint)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its class if the message is empty."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

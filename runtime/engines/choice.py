@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runtime.commands import EXPORTER
 from runtime.engines.base import Engine
+from runtime.engines.onnx_providers import GPU_PROVIDERS
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
@@ -22,7 +23,14 @@ from runtime.spec import EngineSpec, PixelFormat
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
 """Seconds of measurement for each engine."""
-_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+_LIBRARIES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu12",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 
 
 def choose_engine(
@@ -55,6 +63,10 @@ def choose_engine(
         raise EngineError(
             f"no engine that can be used ({reasons})", folder, hint=f"export one with python -m {EXPORTER}"
         )
+    if len(rejected := [name for name in engines if is_for_cpus_on_gpu(engines[name])]) < len(engines):
+        for name in rejected:
+            engines.pop(name).close()
+            rejections.append(f"{name}: is for CPUs")
     frame = trial_frame(size, pixels)
     medians_ms = median_ms_per_frame(list(engines.values()), frame, seconds=TRIAL_S * len(engines))
     times_ms = dict(zip(engines, medians_ms, strict=True))
@@ -99,6 +111,11 @@ def rejection_reason(spec: EngineSpec, size: Size) -> str:
     if spec.loss_db is None or spec.budget_db is None:
         return "its loss in dB was not measured"
     return f"loses {spec.loss_db:.2f} dB, its budget is {spec.budget_db:.2f}" if spec.loss_db > spec.budget_db else ""
+
+
+def is_for_cpus_on_gpu(engine: Engine) -> bool:
+    """Return whether an engine has the INT8 layout of CPUs, which a GPU computes in float, and runs on a GPU."""
+    return engine.spec.precision == "int8_cpu" and engine.provider in GPU_PROVIDERS
 
 
 def _failure_reason(engine: Engine, frame: Pixels) -> str:

@@ -257,7 +257,7 @@ def _elapsed_ms(driver: Any, start: Any, end: Any) -> float:
     """Return the milliseconds between two events that have occurred."""
     try:
         return float(_check(driver.cuEventElapsedTime(start, end)))
-    except RuntimeError:  # cuda-bindings from 12.8 on call cuEventElapsedTime_v2, which drivers before CUDA 12.8 lack
+    except RuntimeError:  # cuda-bindings 13 calls cuEventElapsedTime_v2, which drivers before CUDA 12.8 lack
         time_ms = ctypes.c_float()
         handles = (ctypes.c_void_p(int(event)) for event in (start, end))
         _check((_Status(ctypes.CDLL("libcuda.so.1").cuEventElapsedTime(ctypes.byref(time_ms), *handles)),))

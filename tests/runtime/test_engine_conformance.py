@@ -18,7 +18,7 @@ from runtime.spec import EngineSpec
 from tests.conftest import make_image, write_engine
 from tests.engine_backends import BACKENDS, OpenBackend, Resources
 
-PROVIDERS = {"cpu", "openvino", "cuda", "tensorrt", "coreml", "tensorrt-rtx", "triton"}
+PROVIDERS = {"cpu", "openvino", "cuda", "tensorrt", "trt-rtx", "coreml", "tensorrt-rtx", "triton"}
 Open = Callable[[Path], Engine]
 
 

@@ -11,6 +11,7 @@ import pytest
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.cuda import probe
 from runtime.engines.cuda_drivers import open_cuda
+from runtime.engines.onnx_providers import OrtProvider, has_provider
 from runtime.engines.tensorrt import Mode
 from runtime.errors import EngineError
 from runtime.metrics import psnr_db
@@ -94,15 +95,33 @@ def test_a_thousand_frames_do_not_increase_memory(plan: Path) -> None:
         engine.infer(frame)
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_onnx_runtimes_gpu_providers(provider: str) -> None:
-    from runtime.engines.onnx import has_provider
-
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "trt-rtx"])
+def test_onnx_runtimes_gpu_providers(provider: OrtProvider, precision: str) -> None:
+    """The sizes alternate, so that graphs of several sizes are captured and replayed."""
     if not has_provider(provider):
         pytest.skip(f"ONNX Runtime was built without {provider}")
-    path = BUNDLED.with_name("edge-s_fp32.onnx")
-    frame = make_image(333, 217)[None]
-    expected = open_backend(path, provider="cpu").infer(frame)
+    path = BUNDLED.with_name(f"edge-s_{precision}.onnx")
+    frames = [make_image(width, 217, seed=seed)[None] for seed, width in enumerate((333, 333, 320, 333, 320, 333))]
+    plain = open_backend(path, provider="cpu")
     engine = open_backend(path, provider=provider)
-    for _ in range(3):
-        assert psnr_db(engine.infer(frame)[0], expected[0]) > 55
+    for frame in frames:
+        assert psnr_db(engine.infer(frame)[0], plain.infer(frame)[0]) > MIN_DB[precision]
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graph_of_onnx_runtime_gives_the_bits_of_a_run_without(precision: str) -> None:
+    if not has_provider("cuda"):
+        pytest.skip("ONNX Runtime was built without cuda")
+    engine = open_backend(BUNDLED.with_name(f"edge-s_{precision}.onnx"), provider="cuda")
+    frames = [make_image(320, 180, seed=seed)[None] for seed in range(3)]
+    expected = []
+    for number, frame in enumerate(frames):
+        engine.infer(make_image(64 + number, 64)[None])  # another size, so that the next one is not captured
+        expected.append(engine.infer(frame))
+    assert "CUDA graphs" in engine.backend
+    for frame, result in zip(frames * 2, expected * 2, strict=True):
+        assert np.array_equal(engine.infer(frame), result)
+    assert "CUDA graphs" in engine.backend  # no capture failed
+    engine.close()

@@ -78,7 +78,7 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
 def test_the_requirements_are_those_of_the_project(extra: str, modules: dict[str, str]) -> None:
     listed = re.search(rf"^{extra or 'dependencies'} = (\[.*?\])(?: #.*)?$", PROJECT, re.MULTILINE | re.DOTALL)
     assert listed
-    assert set(modules.values()) <= set(re.findall(r'"([^"]+)"', listed[1]))
+    assert set(modules.values()) <= set(re.findall(r'"([^";]+)', listed[1]))
 
 
 def test_hints_name_no_package_that_is_not_published() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from runtime.engines import MAX_THREADS, available_cores
+from runtime.engines import available_cores
+from runtime.engines.names import MAX_THREADS
 from runtime.errors import UsageError
 from runtime.options import RunOptions
 from runtime.patterns import find_files

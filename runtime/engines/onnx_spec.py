@@ -54,5 +54,10 @@ def _differ_in_size(one: ort.NodeArg, other: ort.NodeArg) -> bool:
 
 
 def _is_frames(node: ort.NodeArg) -> bool:
-    """Return whether an input or output is uint8[N, H, W, 3] or uint8[N, 3 H / 2, W]."""
-    return node.type == "tensor(uint8)" and (len(node.shape) == 3 or (len(node.shape) == 4 and node.shape[3] == 3))
+    """Return whether an input or output is uint8[N, H, W, 3] or uint8[N, 3 H / 2, W], with W even."""
+    if node.type != "tensor(uint8)" or len(node.shape) not in {3, 4}:
+        return False
+    if len(node.shape) == 4:
+        return bool(node.shape[3] == 3)
+    _, rows, width = (side if isinstance(side, int) else 0 for side in node.shape)
+    return rows % 3 == 0 and width % 2 == 0

@@ -1,74 +1,423 @@
-"""The page of the GPU check, with stand-ins for the GPU and the builder."""
+"""The GPU check without a GPU, and with stand-ins for the GPU and TensorRT in its child processes."""
 
 from __future__ import annotations
 
-import shutil
+import ctypes
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper
 
-from benchmarks.gpu_check import __main__ as gpu_check
-from runtime.engines import BUNDLED
-from runtime.sidecar import Sidecar, sidecar_path
-from tests.conftest import without_gpu
-from tests.standin import HostCuda, install_stand_in, write_plan
+from benchmarks.gpu_check import __main__ as command
+from benchmarks.gpu_check import driver, preflight, processes, robustness, stream, trtexec
+from benchmarks.gpu_check.catalogue import list_steps
+from benchmarks.gpu_check.engine import count_layers
+from benchmarks.gpu_check.runner import run_step
+from benchmarks.gpu_check.steps import CheckError, Report, Step, StepResult
+from benchmarks.gpu_check.verdict import Verdict
+from runtime.engines.cuda import Device
+from runtime.engines.cuda_drivers import CudaBindings
+from tests.conftest import ROOT, make_image, without_gpu, write_engine
+from tests.rig import with_gpu
+from tests.runtime.test_cuda import BindingsDriver
+
+COPY = [helper.make_node("Identity", ["x0"], ["y"])]
+TRTEXEC = "#!/bin/sh\necho '[I] GPU Compute Time: min = 1 ms, max = 9 ms, mean = 5 ms, median = {} ms, percentile'\n"
 
 
-@without_gpu
-def test_a_missing_gpu_is_an_engine_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert gpu_check.main(["--out", str(tmp_path)]) == 4
-    assert "no NVIDIA driver is installed here" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return Report(tmp_path / "facts.json")
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Simulate a machine with a GPU; return a folder with one engine in `engines`."""
-    install_stand_in(monkeypatch)
-    (tmp_path / "plans").mkdir()
-
-    def build(content: bytes, spec: object, config: object, *, name: str, **_: Any) -> tuple[bytes, Sidecar]:
-        plan = write_plan(tmp_path / "engines" / name, tmp_path / "plans")
-        return plan.read_bytes(), Sidecar.from_json(sidecar_path(plan).read_text())
-
-    monkeypatch.setattr(gpu_check, "build_plan", build)
-    monkeypatch.setattr(gpu_check, "probe", lambda: HostCuda().device)
-    monkeypatch.setattr(gpu_check, "FRAMES", 3)
-    monkeypatch.setattr(gpu_check, "MIN_QUERIES", 8)
-    monkeypatch.setattr(gpu_check, "run_tests", lambda: "passed: 12 passed")
-    (tmp_path / "engines").mkdir()
-    shutil.copy(BUNDLED.with_name("edge-s_fp32.onnx"), tmp_path / "engines")
+    """Give the children stand-ins for a GPU, TensorRT and trtexec; return a folder with one engine in `engines`."""
+    monkeypatch.setattr(processes, "PYTHON", (*processes.PYTHON, with_gpu.__file__))
+    for name in ("engines", "bin", "logs", "plans"):
+        (tmp_path / name).mkdir()
+    write_engine(tmp_path / "engines" / "copy.onnx", nodes=COPY)
+    tool = tmp_path / "bin" / "trtexec"
+    tool.write_text(TRTEXEC.format("1000"))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     return tmp_path
 
 
-def test_a_page_with_a_verdict(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--engines", str(machine / "engines"), "--out", str(machine / "out"), "--duration", "0.3"]
-    assert gpu_check.main(arguments) == 0
+def run_check(folder: Path) -> int:
+    arguments = ["--engines", str(folder / "engines"), "--out", str(folder / "out"), "--duration", "0.01"]
+    return command.main(arguments)
+
+
+def read_steps(out: Path) -> dict[str, Any]:
+    content = json.loads((out / "verdict.json").read_text())
+    return {step["name"]: step for step in content["steps"]}
+
+
+# The whole command
+
+
+@without_gpu
+def test_without_a_gpu_it_runs_to_the_end_and_says_at_each_step_what_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    page = (tmp_path / "verdict.md").read_text()
+    assert page == done.stdout
+    assert page.startswith("# NOT RUN: no NVIDIA driver is installed here (libcuda.so.1)")
+    steps = read_steps(tmp_path)
+    first, second, *others = steps.values()
+    assert (first["status"], second["status"]) == ("passed", "passed")
+    assert first["facts"]["modules"]["numpy"]["version"] == np.__version__
+    assert {"edge-s_fp16", "edge-s_fp32"} <= {engine["name"] for engine in second["facts"]["engines"]}
+    assert len(others) > 30
+    for step in others:
+        assert step["status"] == "not run"
+        assert "no NVIDIA driver is installed here" in step["reason"]
+        assert step["name"] in page
+    assert str(preflight.ARGUS_SOCKET) in steps["30 frames of a CSI camera"]["reason"]
+    assert "/usr/src/tensorrt/bin" in steps["trtexec with the same engine: at most 10 % faster"]["reason"]
+    with tarfile.open(tmp_path / "gpu-check.tar.gz") as archive:
+        names = archive.getnames()
+    assert {"gpu-check/verdict.md", "gpu-check/verdict.json"} <= set(names)
+    assert f"gpu-check/logs/{first['log']}" in names
+
+
+def test_a_machine_on_which_all_steps_pass(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_check(machine)
+    steps = read_steps(machine / "out")
+    assert {name: step["reason"] for name, step in steps.items() if step["status"] == "failed"} == {}
     page = capsys.readouterr().out
-    assert page.startswith("# PASS")
-    assert "| edge-s_fp32 | " in page
-    assert (machine / "out" / "verdict.md").read_text() == page
-    assert (machine / "out" / "edge-s_fp32.plan.json").exists()
+    assert page.startswith("# PASS\n")
+    assert code == 0
+    assert {name for name, step in steps.items() if step["status"] == "not run"} == {
+        "30 frames of a CSI camera",
+        "tests for a GPU: pytest -m gpu",
+    }
+    output = steps["copy, any size: output against the CPU"]["facts"]
+    assert (output["has_graph"], output["graph_equals_plain"], output["worst_db"]) == (True, True, 99.0)
+    assert "1 x 333x217" in output["sizes"]
+    assert output["sizes"][0] == output["sizes"][-1]
+    assert "5 x 640x360" in steps["copy, two frames a call: output against the CPU"]["facts"]["sizes"]
+    layers = steps["copy, one size: list its layers"]["facts"]
+    assert layers["layer_types"] == {"FP32": 1, "FP16": 1}
+    speed = steps["copy, any size: speed"]["facts"]
+    assert speed["size"] == "1280x720"
+    assert 0 < speed["compute_p50_ms"] <= speed["compute_p99_ms"]
+    assert speed["throughput_fps"] > 0
+    assert "plan was built by tensorrt 0.0.1" in page
+    assert "not enough GPU memory" in steps["GPU memory full: one clear error"]["facts"]["message"]
+    video = steps["video for 0.12 s, from decoder to encoder"]["facts"]
+    assert video["frames"] >= 300
+    assert "Fastest: **" in page
+    with tarfile.open(machine / "out" / "gpu-check.tar.gz") as archive:
+        names = archive.getnames()
+    assert "gpu-check/logs/copy_one_size_build_the_plan.log" in names
+    assert "gpu-check/plans/copy_static.layers.json" in names
+    assert not [name for name in names if name.endswith((".plan", ".mp4"))]
 
 
-def test_a_plan_with_other_output_fails(
-    machine: Path, invert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def build_another(content: bytes, spec: object, config: object, *, name: str, **_: Any) -> tuple[bytes, Sidecar]:
-        plan = write_plan(invert, machine / "plans")
-        return plan.read_bytes(), Sidecar.from_json(sidecar_path(plan).read_text())
-
-    monkeypatch.setattr(gpu_check, "build_plan", build_another)
-    arguments = ["--engines", str(machine / "engines"), "--out", str(machine / "out"), "--duration", "0.1"]
-    assert gpu_check.main(arguments) == 1
-    assert capsys.readouterr().out.startswith("# FAIL: edge-s_fp32")
-
-
-def test_failed_tests_fail_the_page(
+def test_an_engine_that_dies_fails_and_the_others_still_run(
     machine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_check, "run_tests", lambda: "failed: 1 failed")
-    arguments = ["--engines", str(machine / "engines"), "--out", str(machine / "out"), "--duration", "0.1"]
-    assert gpu_check.main(arguments) == 1
-    assert capsys.readouterr().out.startswith("# FAIL: the tests")
+    monkeypatch.setenv("STAND_IN_FAULT", "copy_static.plan:signal")
+    parts = ("size: build the plan", "size: output against the CPU", "size: speed")
+    monkeypatch.setattr(
+        command, "list_steps", lambda *words: [step for step in list_steps(*words) if step.name.endswith(parts)]
+    )
+    assert run_check(machine) == 1
+    page = capsys.readouterr().out
+    assert page.startswith("# FAIL: copy, one size: output against the CPU; copy, one size: speed\n")
+    steps = read_steps(machine / "out")
+    assert "died of SIGSEGV" in steps["copy, one size: speed"]["reason"]
+    assert steps["copy, any size: speed"]["status"] == "passed"
+
+
+def test_opencv_that_does_not_load_is_the_verdict(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith("# FAIL: machine, drivers and Python modules: OpenCV does not work with the NumPy")
+    assert "engines for a GPU | not run: OpenCV does not work" in done.stdout
+
+
+def test_a_check_that_is_interrupted_leaves_a_page_and_an_archive(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(step: Step, logs: Path) -> StepResult:
+        if "output" in step.name:
+            raise KeyboardInterrupt
+        return run_step(step, logs)
+
+    monkeypatch.setattr(command, "run_step", run)
+    run_check(machine)
+    page = (machine / "out" / "verdict.md").read_text()
+    assert page.startswith("# NOT FINISHED: 4 of 25 steps done\n")
+    assert (machine / "out" / "gpu-check.tar.gz").exists()
+
+
+def test_a_folder_without_engines_and_one_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "engines").mkdir()
+    assert run_check(tmp_path) == 1
+    assert "no engines for a GPU in" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert command.main(["--out", str(tmp_path / "file" / "out")]) == 6
+    assert capsys.readouterr().err.startswith("error: cannot write output (Not a directory)")
+
+
+def test_a_damaged_engine_does_not_hide_the_others(machine: Path) -> None:
+    (machine / "engines" / "broken.onnx").write_bytes(b"no engine")
+    listing = Step(name="engines", function="engine:list_engines", arguments={"folder": str(machine / "engines")})
+    result = run_step(listing, machine / "logs")
+    assert result.status == "failed"
+    assert "broken.onnx" in result.reason
+    assert [engine["name"] for engine in result.facts["engines"]] == ["copy"]
+
+
+# One process
+
+
+def run_speed(folder: Path, **settings: Any) -> StepResult:
+    plan, onnx = folder / "plans" / "copy_static.plan", folder / "engines" / "copy.onnx"
+    build = {"onnx": str(onnx), "plan": str(plan), "kind": "static"}
+    assert run_step(Step(name="build", function="engine:build_plan", arguments=build), folder / "logs").reason == ""
+    speed = {"plan": str(plan), "kind": "static", "duration_s": 0.01}
+    step = Step(name="speed", function="engine:measure_speed", arguments=speed, **settings)
+    return run_step(step, folder / "logs")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("signal", r"the process died of SIGSEGV, in execute_async_v3 \(with_gpu.py, line \d+\)"),
+        ("exception", "RuntimeError: the stand-in failed"),
+    ],
+)
+def test_every_end_of_a_process_becomes_a_line(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, kind: str, reason: str
+) -> None:
+    monkeypatch.setenv("STAND_IN_FAULT", f"measure_speed:{kind}")
+    result = run_speed(machine)
+    assert result.status == "failed"
+    assert re.fullmatch(reason, result.reason)
+    assert (machine / "logs" / result.log).stat().st_size > 100
+
+
+def test_a_process_that_hangs_is_ended(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_FAULT", "measure_speed:hang")
+    result = run_speed(machine, limit_s=4)
+    assert result.status == "failed"
+    assert result.reason.startswith("it took longer than 4 s, ")
+    assert "Fatal Python error: Aborted" in (machine / "logs" / result.log).read_text()
+
+
+def test_other_output_fails_with_the_agreement(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_speed(machine)
+    monkeypatch.setenv("STAND_IN_FAULT", "compare_output:black")
+    both = {"onnx": str(machine / "engines" / "copy.onnx"), "plan": str(machine / "plans" / "copy_static.plan")}
+    step = Step(name="output", function="engine:compare_output", arguments={**both, "kind": "static"})
+    result = run_step(step, machine / "logs")
+    assert result.status == "failed"
+    assert "dB between plan and CPU at 1 x 640x360, at least 35 dB are required" in result.reason
+    assert result.facts["worst_db"] < 35
+
+
+def test_facts_survive_a_process_that_is_killed(tmp_path: Path) -> None:
+    report = Report(tmp_path / "facts.json")
+    report.add(first=1)
+    report.add(second=2)
+    assert json.loads((tmp_path / "facts.json").read_text())["facts"] == {"first": 1, "second": 2}
+
+
+def test_a_step_for_information_never_decides(tmp_path: Path) -> None:
+    def judge(**result: Any) -> str:
+        verdict = Verdict(tmp_path, is_finished=True)
+        verdict.add(StepResult(name="step", **result))
+        return verdict.headline
+
+    assert judge(status="failed", reason="slow", weight="information") == "PASS"
+    assert judge(status="not run", reason="no camera", weight="optional") == "PASS"
+    assert judge(status="failed", reason="slow", weight="optional") == "FAIL: step: slow"
+    assert judge(status="not run", reason="no driver", weight="required") == "NOT RUN: no driver"
+
+
+# Single steps
+
+
+def test_trtexec_that_is_much_faster_fails(machine: Path) -> None:
+    run_speed(machine)
+    tool = machine / "bin" / "trtexec"
+    tool.write_text(TRTEXEC.format("0.0001"))
+    paths = {"onnx": str(machine / "engines" / "copy.onnx"), "plan": str(machine / "plans" / "copy_static.plan")}
+    step = Step(name="trtexec", function="trtexec:compare", arguments={"trtexec": str(tool), **paths})
+    result = run_step(step, machine / "logs")
+    assert result.status == "failed"
+    assert "trtexec 0.000 ms for the same engine" in result.reason
+    assert "--stronglyTyped --useCudaGraph" in result.facts["command"]
+    assert "--shapes=x0:1x360x640x3" in result.facts["command"]
+    with pytest.raises(CheckError, match="no GPU compute time"):
+        trtexec.parse_compute_ms("error")
+
+
+def test_a_half_plan_after_a_kill_fails(machine: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = machine / "plans" / "killed.plan"
+
+    def kill(command: list[str], seconds: float) -> bool:
+        plan.write_bytes(b"half")
+        return True
+
+    monkeypatch.setattr(robustness, "_kill_after", kill)
+    monkeypatch.setattr(robustness, "_build", lambda command: None)
+    monkeypatch.setattr(robustness, "detect_flavour", lambda: "tensorrt")
+    with pytest.raises(CheckError, match=r"the killed build left killed\.plan"):
+        robustness.kill_build(report, onnx="copy.onnx", plan=str(plan))
+
+
+class Camera:
+    """Stand-in for a camera with a number of frames."""
+
+    def __init__(self, count: int, *, is_still: bool = False) -> None:
+        self._seeds = [0 if is_still else index for index in range(count)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (SimpleNamespace(pixels=make_image(64, 48, seed=seed)) for seed in self._seeds)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("camera", "reason"),
+    [(Camera(40), ""), (Camera(9), "gave 9 frames"), (Camera(40, is_still=True), "frames of the camera are the same")],
+)
+def test_thirty_frames_of_a_camera(
+    invert: Path, report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, camera: Camera, reason: str
+) -> None:
+    monkeypatch.setattr(stream, "open_source", lambda *_: camera)
+    if reason:
+        with pytest.raises(CheckError, match=reason):
+            stream.read_camera(report, plan=str(invert))
+    else:
+        stream.read_camera(report, plan=str(invert))
+    facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
+    assert facts["shape"] == [48, 64, 3]
+
+
+def test_a_jetson_is_described_from_its_files(tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    files = {
+        "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 1\n# KERNEL",
+        "proc/meminfo": "MemTotal:  7620 kB\nMemFree: 1 kB\n",
+        "tmp/argus_socket": "",
+        "sys/class/video4linux/video0/name": "vi-output, imx219 9-0010\n",
+        "sys/class/devfreq/17000000.gpu/cur_freq": "306000000",
+        "usr/src/tensorrt/bin/trtexec": "",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(preflight, "_ask", lambda code, *words: {"version": "1", "file": "f"})
+    monkeypatch.setenv("PATH", "")
+    preflight.check_machine(report, root=str(root))
+    facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
+    assert facts["l4t"] == "# R36 (release), REVISION: 4.3, GCID: 1"
+    assert facts["memory"] == {"MemTotal": "7620 kB"}
+    assert facts["gpu_clock_mhz"] == {"cur_freq": 306.0}
+    assert facts["trtexec"] == str(root / "usr/src/tensorrt/bin/trtexec")
+    assert facts["missing"] == {}
+    (root / "tmp/argus_socket").unlink()
+    assert set(preflight._list_missing({}, {}, {"error": "no driver"}, root)) == {"csi", "driver"}
+
+
+def test_layers_are_counted_in_the_words_of_every_version() -> None:
+    layers = [
+        {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Thirty-two wide channel INT8"}]},
+        {"LayerType": "correlation", "Outputs": [{"Datatype": "Int8"}]},
+        {"LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
+        {"LayerType": "NoOp", "Outputs": []},
+        "only a name",
+    ]
+    assert count_layers(layers) == {
+        "layer_kinds": {"CaskConvolution": 1, "correlation": 1, "Reformat": 1, "NoOp": 1, "unknown": 1},
+        "layer_types": {"INT8": 2, "FP32": 1, "other": 1},
+    }
+
+
+def test_shared_memory_can_be_forced_on_any_gpu() -> None:
+    cuda = CudaBindings(BindingsDriver(), Device("GPU", "8.9", integrated=False, driver="13.0"), 0)
+    cuda.device = dataclasses.replace(cuda.device, integrated=True)
+    with cuda.active():
+        buffer = cuda.allocate(100)
+        assert buffer.host.ctypes.data == buffer.device
+        buffer.free()
+
+
+class Library:
+    """Stand-in for libcuda with a hundred bytes."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+
+    def free(self) -> int:
+        return 100 - sum(map(len, self.blocks.values()))
+
+    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:  # noqa: N802
+        free._obj.value, total._obj.value = self.free(), 100
+        return 0
+
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
+        if size.value > self.free():
+            return 2
+        block = (ctypes.c_uint8 * size.value)()
+        address._obj.value = ctypes.addressof(block)
+        self.blocks[address._obj.value] = block
+        return 0
+
+    def cuMemAllocManaged(self, address: Any, size: Any, flags: int) -> int:  # noqa: N802
+        assert flags == 1
+        return self.cuMemAlloc_v2(address, size)
+
+    def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802
+        del self.blocks[address.value]
+        return 0
+
+
+def test_calls_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setattr(driver, "_library", lambda: library)
+    address = driver.allocate(60)
+    assert address
+    assert driver.free_bytes() == 40
+    assert driver.allocate(41) is None
+    buffer = driver.ManagedBuffer(40)
+    buffer.host[:] = 7
+    assert buffer.device == buffer.host.ctypes.data
+    buffer.free()
+    driver.release(address)
+    assert driver.free_bytes() == 100
+    with pytest.raises(CheckError, match="cuMemAllocManaged failed with CUDA error 2"):
+        driver.ManagedBuffer(101)

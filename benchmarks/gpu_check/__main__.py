@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.gpu_check.catalogue import MACHINE, Engine, Settings, list_steps, listing
 from benchmarks.gpu_check.processes import ROOT
 from benchmarks.gpu_check.runner import find_missing, run_step
-from benchmarks.gpu_check.steps import Step, StepResult
+from benchmarks.gpu_check.steps import Step
 from benchmarks.gpu_check.verdict import Verdict
 from runtime.arguments import number_in
 from runtime.cli import run_cli
@@ -54,19 +54,16 @@ def _list_steps(settings: Settings, verdict: Verdict) -> Iterator[Step]:
 
 
 def _run(step: Step, settings: Settings, verdict: Verdict) -> None:
+    print(f"[{len(verdict.results) + 1}/{verdict.total or '?'}] {step.name}: ", end="", file=sys.stderr, flush=True)
     missing = verdict.results[MACHINE.name].facts.get("missing", {}) if step is not MACHINE else {}
     if lacking := find_missing(step, missing, verdict.results):
         result = verdict.skip(step, lacking)
     else:
-        verdict.write()  # if the machine fails now, the page says how far the check came
+        verdict.start(step)
         result = run_step(step, settings.out / "logs")
         verdict.add(result)
-    print(_format_line(result, len(verdict.results), verdict.total), file=sys.stderr, flush=True)
-
-
-def _format_line(result: StepResult, number: int, total: int | None) -> str:
     reason = f": {result.reason}" if result.reason else ""
-    return f"[{number}/{total or '?'}] {result.name}: {result.status} ({result.seconds:.1f} s){reason}"
+    print(f"{result.status} ({result.seconds:.1f} s){reason}", file=sys.stderr, flush=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,6 +17,13 @@ STREAM_RATIO = 12
 PRECISIONS = ("fp16", "int8", "fp32")
 """Precisions in the order of their worth on a GPU."""
 MEMORIES = ("copied", "mapped", "managed")
+DAMAGES: dict[str, tuple[str, Weight]] = {
+    "version": ("plan of another TensorRT version", "required"),
+    "changed": ("plan that its sidecar does not describe", "required"),
+    "junk": ("random bytes given to TensorRT", "information"),
+    "half": ("half a plan given to TensorRT", "information"),
+}
+"""Plans that must be refused: what each is, and how the step counts. The runtime keeps damaged plans from TensorRT."""
 _BUILD_S = 1200.0
 MACHINE = Step(name="machine, drivers and Python modules", function="preflight:check_machine")
 
@@ -108,13 +115,14 @@ def _list_single_steps(engine: Engine, settings: Settings, trtexec: str | None) 
             after=after_static,
             weight="information",
         )
-    for damage, what in (("version", "a plan of another version"), ("junk", "random bytes"), ("half", "half a plan")):
+    for damage, (what, weight) in DAMAGES.items():
         yield Step(
-            name=f"{what} instead of the plan: one clear error",
+            name=f"{what}: one clear error",
             function="robustness:refuse_plan",
             arguments={"plan": static, "damage": damage},
             needs=GPU,
             after=after_static,
+            weight=weight,
         )
     yield Step(
         name="GPU memory full: one clear error",

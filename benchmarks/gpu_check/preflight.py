@@ -108,16 +108,13 @@ def find_trtexec(root: Path = Path("/")) -> str | None:
 def _ask(code: str, *words: str) -> dict[str, Any]:
     """Run Python code in a process of its own; return what it prints as JSON, or its `error` on one line."""
     exit_code, text = processes.read_output([*processes.PYTHON, "-c", code, *words], limit_s=_LIMIT_S)
-    line = processes.last_line(text)
     if exit_code is None:
         return {"error": text}
     if exit_code < 0:
         return {"error": f"the process died of signal {-exit_code}"}
-    try:
-        answer: Any = json.loads(line) if exit_code == 0 else None
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {"error": line}
+    answers = [line for line in text.splitlines() if line.startswith("{")]  # libraries print before it and after it
+    answer: Any = json.loads(answers[-1]) if exit_code == 0 and answers else None
+    return answer if isinstance(answer, dict) else {"error": processes.last_line(text)}
 
 
 def _list_missing(

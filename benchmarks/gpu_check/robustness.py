@@ -29,18 +29,23 @@ _KILLED_AFTER = (0.5, 0.25, 0.125)
 
 
 def refuse_plan(report: Report, *, plan: str, damage: str) -> None:
-    """Open a plan of another version, of random bytes, or cut in half: it must be refused with one line.
+    """Open a plan that is not right: it must be refused with one line.
 
-    Its sidecar has the right SHA-256, so that TensorRT itself gets the plan.
+    `damage`: `version` for another version of TensorRT in the sidecar, `changed` for bytes that the sidecar does not
+    describe, `junk` and `half` for random bytes and half a plan, whose SHA-256 the sidecar has, so that TensorRT itself
+    gets them.
     """
     source, copy = Path(plan), Path(plan).with_name(f"refused_{damage}.plan")
     content = source.read_bytes()
     values = json.loads(sidecar_path(source).read_text())
     if damage == "version":
         values["version"] = "0.0.1"
+    elif damage == "junk":
+        content = np.random.default_rng(0).bytes(len(content))
     else:
-        content = np.random.default_rng(0).bytes(len(content)) if damage == "junk" else content[: len(content) // 2]
-    values["plan_sha256"] = hashlib.sha256(content).hexdigest()
+        content = content[: len(content) // 2]
+    if damage != "changed":
+        values["plan_sha256"] = hashlib.sha256(content).hexdigest()
     copy.write_bytes(content)
     sidecar_path(copy).write_text(json.dumps(values))
     try:

@@ -18,6 +18,7 @@ PAGE, DATA = "verdict.md", "verdict.json"
 SCHEMA = 1
 """Version of the fields of verdict.json."""
 _NAMES_IN_VERDICT = 3
+_LOG_SUFFIXES = (".json", ".log", ".txt")
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Verdict:
     """Number of all steps; None until it is known."""
     began_s: float = field(default_factory=time)
     """Time of the start, in seconds since 1970."""
+    running: str = ""
+    """Name of the step that runs now, or at which the check was ended."""
     is_finished: bool = False
 
     @property
@@ -46,7 +49,8 @@ class Verdict:
         failed = f"FAIL: {_join_failures(failures)}"
         if not self.is_finished:
             count = f"{len(self.results)} of {self.total or 'an unknown number of'} steps done"
-            return f"NOT FINISHED: {count}" + (f"; {failed}" if failures else "")
+            running = f", stopped in: {self.running}" if self.running else ""
+            return f"NOT FINISHED: {count}{running}" + (f"; {failed}" if failures else "")
         if failures:
             return failed
         return f"NOT RUN: {missing[0]}" if missing else "PASS"
@@ -57,9 +61,15 @@ class Verdict:
         word = self.headline.partition(":")[0]
         return {"PASS": 0, "NOT RUN": 4}.get(word, 1)
 
+    def start(self, step: Step) -> None:
+        """Note that a step begins: if the machine stops now, the page says where."""
+        self.running = step.name
+        self.write()
+
     def add(self, result: StepResult) -> None:
         """Take the result of a step and write page and JSON."""
         self.results[result.name] = result
+        self.running = ""
         self.write()
 
     def skip(self, step: Step, reason: str) -> StepResult:
@@ -88,7 +98,12 @@ class Verdict:
     def pack(self) -> Path:
         """Write the archive with page, JSON, logs and descriptions of the plans, without plans; return its path."""
         logs, plans = self.out / "logs", self.out / "plans"
-        candidates = [self.out / PAGE, self.out / DATA, *sorted(logs.glob("*.*")), *sorted(plans.glob("*.json"))]
+        candidates = [
+            self.out / PAGE,
+            self.out / DATA,
+            *sorted(file for suffix in _LOG_SUFFIXES for file in logs.glob(f"*{suffix}")),
+            *sorted(plans.glob("*.json")),
+        ]
         # Files of an earlier check in the same folder would mislead. Some file systems round times to two seconds.
         files = [file for file in candidates if file.stat().st_mtime > self.began_s - 2]
         path = self.out / ARCHIVE

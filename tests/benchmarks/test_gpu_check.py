@@ -26,6 +26,7 @@ from benchmarks.gpu_check.engine import count_layers
 from benchmarks.gpu_check.runner import run_step
 from benchmarks.gpu_check.steps import CheckError, Report, Step, StepResult
 from benchmarks.gpu_check.verdict import Verdict
+from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device
 from runtime.engines.cuda_drivers import CudaBindings
 from tests.conftest import ROOT, make_image, without_gpu, write_engine
@@ -121,7 +122,12 @@ def test_a_machine_on_which_all_steps_pass(machine: Path, capsys: pytest.Capture
     assert speed["size"] == "1280x720"
     assert 0 < speed["compute_p50_ms"] <= speed["compute_p99_ms"]
     assert speed["throughput_fps"] > 0
-    assert "plan was built by tensorrt 0.0.1" in page
+    for name, message in (
+        ("plan of another TensorRT version", "plan was built by tensorrt 0.0.1"),
+        ("plan that its sidecar does not describe", "SHA-256 differs"),
+        ("half a plan given to TensorRT", "tensorrt cannot load the plan"),
+    ):
+        assert message in steps[f"{name}: one clear error"]["facts"]["message"]
     assert "not enough GPU memory" in steps["GPU memory full: one clear error"]["facts"]["message"]
     video = steps["video for 0.12 s, from decoder to encoder"]["facts"]
     assert video["frames"] >= 300
@@ -175,7 +181,7 @@ def test_a_check_that_is_interrupted_leaves_a_page_and_an_archive(
     monkeypatch.setattr(command, "run_step", run)
     run_check(machine)
     page = (machine / "out" / "verdict.md").read_text()
-    assert page.startswith("# NOT FINISHED: 4 of 25 steps done\n")
+    assert page.startswith("# NOT FINISHED: 4 of 26 steps done, stopped in: copy, one size: output against the CPU\n")
     assert (machine / "out" / "gpu-check.tar.gz").exists()
 
 
@@ -209,6 +215,16 @@ def run_speed(folder: Path, **settings: Any) -> StepResult:
     speed = {"plan": str(plan), "kind": "static", "duration_s": 0.01}
     step = Step(name="speed", function="engine:measure_speed", arguments=speed, **settings)
     return run_step(step, folder / "logs")
+
+
+def test_the_log_of_a_build_holds_every_word_of_the_builder(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engine = BUNDLED.with_name("edge-s_fp16.onnx")
+    arguments = {"onnx": str(engine), "plan": str(tmp_path / "edge-s.plan"), "kind": "static"}
+    result = run_step(Step(name="build", function="engine:build_plan", arguments=arguments), tmp_path)
+    assert (result.status, result.reason) == ("passed", "")
+    assert result.facts["build_s"] > 0
+    assert "LayerType: correlation" in (tmp_path / "build.log").read_text()
 
 
 @pytest.mark.parametrize(

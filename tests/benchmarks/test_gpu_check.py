@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,26 +16,20 @@ import pytest
 from onnx import helper
 
 from benchmarks.gpu_check import __main__ as command
-from benchmarks.gpu_check import driver, preflight, processes, robustness, stream, trtexec
+from benchmarks.gpu_check import child, preflight, processes, suite
 from benchmarks.gpu_check.catalogue import list_steps
-from benchmarks.gpu_check.engine import count_layers
 from benchmarks.gpu_check.runner import run_step
-from benchmarks.gpu_check.steps import CheckError, Report, Step, StepResult
+from benchmarks.gpu_check.steps import NotRunError, Report, Step, StepResult
 from benchmarks.gpu_check.verdict import Verdict
 from runtime.engines import BUNDLED
-from runtime.engines.cuda import Device
-from runtime.engines.cuda_drivers import CudaBindings
-from tests.conftest import ROOT, make_image, without_gpu, write_engine
+from tests.conftest import ROOT, without_gpu, write_engine
 from tests.rig import with_gpu
-from tests.runtime.test_cuda import BindingsDriver
 
 COPY = [helper.make_node("Identity", ["x0"], ["y"])]
 TRTEXEC = "#!/bin/sh\necho '[I] GPU Compute Time: min = 1 ms, max = 9 ms, mean = 5 ms, median = {} ms, percentile'\n"
-
-
-@pytest.fixture
-def report(tmp_path: Path) -> Report:
-    return Report(tmp_path / "facts.json")
+TEGRASTATS = """#!/bin/sh
+while echo 'RAM 2000/7620MB (lfb 4x4MB) GR3D_FREQ 50%@[306] cpu@40C tj@41C VDD_IN 5000mW/5000mW'; do sleep 0.1; done
+"""
 
 
 @pytest.fixture
@@ -49,10 +39,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("engines", "bin", "logs", "plans"):
         (tmp_path / name).mkdir()
     write_engine(tmp_path / "engines" / "copy.onnx", nodes=COPY)
-    tool = tmp_path / "bin" / "trtexec"
-    tool.write_text(TRTEXEC.format("1000"))
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    for name, script in (("trtexec", TRTEXEC.format("1000")), ("tegrastats", TEGRASTATS)):
+        tool = tmp_path / "bin" / name
+        tool.write_text(script)
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path
 
 
@@ -131,10 +122,14 @@ def test_a_machine_on_which_all_steps_pass(machine: Path, capsys: pytest.Capture
     assert "not enough GPU memory" in steps["GPU memory full: one clear error"]["facts"]["message"]
     video = steps["video for 0.12 s, from decoder to encoder"]["facts"]
     assert video["frames"] >= 300
+    assert video["sampler"] == "tegrastats"
+    assert video["power"]["meters"][0]["mean_w"] == pytest.approx(5)
+    assert "name tegrastats, covers module" in page
     assert "Fastest: **" in page
     with tarfile.open(machine / "out" / "gpu-check.tar.gz") as archive:
         names = archive.getnames()
     assert "gpu-check/logs/copy_one_size_build_the_plan.log" in names
+    assert "gpu-check/logs/stream_samples.txt" in names
     assert "gpu-check/plans/copy_static.layers.json" in names
     assert not [name for name in names if name.endswith((".plan", ".mp4"))]
 
@@ -232,6 +227,8 @@ def test_the_log_of_a_build_holds_every_word_of_the_builder(tmp_path: Path) -> N
     [
         ("signal", r"the process died of SIGSEGV, in execute_async_v3 \(with_gpu.py, line \d+\)"),
         ("exception", "RuntimeError: the stand-in failed"),
+        ("exit", "the process ended with code 3: .*"),
+        ("late", "the process died of SIGSEGV, at the end of the process"),
     ],
 )
 def test_every_end_of_a_process_becomes_a_line(
@@ -242,6 +239,16 @@ def test_every_end_of_a_process_becomes_a_line(
     assert result.status == "failed"
     assert re.fullmatch(reason, result.reason)
     assert (machine / "logs" / result.log).stat().st_size > 100
+
+
+def test_a_step_may_find_that_it_cannot_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_tests(report: Report) -> None:
+        raise NotRunError("the plan fits into memory")
+
+    monkeypatch.setattr(suite, "run_tests", run_tests)
+    assert child.main(["suite:run_tests", "{}", str(tmp_path / "facts.json")]) == 0
+    outcome = json.loads((tmp_path / "facts.json").read_text())
+    assert (outcome["status"], outcome["reason"]) == ("not run", "the plan fits into memory")
 
 
 def test_a_process_that_hangs_is_ended(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,9 +289,6 @@ def test_a_step_for_information_never_decides(tmp_path: Path) -> None:
     assert judge(status="not run", reason="no driver", weight="required") == "NOT RUN: no driver"
 
 
-# Single steps
-
-
 def test_trtexec_that_is_much_faster_fails(machine: Path) -> None:
     run_speed(machine)
     tool = machine / "bin" / "trtexec"
@@ -296,144 +300,3 @@ def test_trtexec_that_is_much_faster_fails(machine: Path) -> None:
     assert "trtexec 0.000 ms for the same engine" in result.reason
     assert "--stronglyTyped --useCudaGraph" in result.facts["command"]
     assert "--shapes=x0:1x360x640x3" in result.facts["command"]
-    with pytest.raises(CheckError, match="no GPU compute time"):
-        trtexec.parse_compute_ms("error")
-
-
-def test_a_half_plan_after_a_kill_fails(machine: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = machine / "plans" / "killed.plan"
-
-    def kill(command: list[str], seconds: float) -> bool:
-        plan.write_bytes(b"half")
-        return True
-
-    monkeypatch.setattr(robustness, "_kill_after", kill)
-    monkeypatch.setattr(robustness, "_build", lambda command: None)
-    monkeypatch.setattr(robustness, "detect_flavour", lambda: "tensorrt")
-    with pytest.raises(CheckError, match=r"the killed build left killed\.plan"):
-        robustness.kill_build(report, onnx="copy.onnx", plan=str(plan))
-
-
-class Camera:
-    """Stand-in for a camera with a number of frames."""
-
-    def __init__(self, count: int, *, is_still: bool = False) -> None:
-        self._seeds = [0 if is_still else index for index in range(count)]
-
-    def __iter__(self) -> Iterator[Any]:
-        return (SimpleNamespace(pixels=make_image(64, 48, seed=seed)) for seed in self._seeds)
-
-    def close(self) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("camera", "reason"),
-    [(Camera(40), ""), (Camera(9), "gave 9 frames"), (Camera(40, is_still=True), "frames of the camera are the same")],
-)
-def test_thirty_frames_of_a_camera(
-    invert: Path, report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, camera: Camera, reason: str
-) -> None:
-    monkeypatch.setattr(stream, "open_source", lambda *_: camera)
-    if reason:
-        with pytest.raises(CheckError, match=reason):
-            stream.read_camera(report, plan=str(invert))
-    else:
-        stream.read_camera(report, plan=str(invert))
-    facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
-    assert facts["shape"] == [48, 64, 3]
-
-
-def test_a_jetson_is_described_from_its_files(tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "root"
-    files = {
-        "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 1\n# KERNEL",
-        "proc/meminfo": "MemTotal:  7620 kB\nMemFree: 1 kB\n",
-        "tmp/argus_socket": "",
-        "sys/class/video4linux/video0/name": "vi-output, imx219 9-0010\n",
-        "sys/class/devfreq/17000000.gpu/cur_freq": "306000000",
-        "usr/src/tensorrt/bin/trtexec": "",
-    }
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.setattr(preflight, "_ask", lambda code, *words: {"version": "1", "file": "f"})
-    monkeypatch.setenv("PATH", "")
-    preflight.check_machine(report, root=str(root))
-    facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
-    assert facts["l4t"] == "# R36 (release), REVISION: 4.3, GCID: 1"
-    assert facts["memory"] == {"MemTotal": "7620 kB"}
-    assert facts["gpu_clock_mhz"] == {"cur_freq": 306.0}
-    assert facts["trtexec"] == str(root / "usr/src/tensorrt/bin/trtexec")
-    assert facts["missing"] == {}
-    (root / "tmp/argus_socket").unlink()
-    assert set(preflight._list_missing({}, {}, {"error": "no driver"}, root)) == {"csi", "driver"}
-
-
-def test_layers_are_counted_in_the_words_of_every_version() -> None:
-    layers = [
-        {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Thirty-two wide channel INT8"}]},
-        {"LayerType": "correlation", "Outputs": [{"Datatype": "Int8"}]},
-        {"LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
-        {"LayerType": "NoOp", "Outputs": []},
-        "only a name",
-    ]
-    assert count_layers(layers) == {
-        "layer_kinds": {"CaskConvolution": 1, "correlation": 1, "Reformat": 1, "NoOp": 1, "unknown": 1},
-        "layer_types": {"INT8": 2, "FP32": 1, "other": 1},
-    }
-
-
-def test_shared_memory_can_be_forced_on_any_gpu() -> None:
-    cuda = CudaBindings(BindingsDriver(), Device("GPU", "8.9", integrated=False, driver="13.0"), 0)
-    cuda.device = dataclasses.replace(cuda.device, integrated=True)
-    with cuda.active():
-        buffer = cuda.allocate(100)
-        assert buffer.host.ctypes.data == buffer.device
-        buffer.free()
-
-
-class Library:
-    """Stand-in for libcuda with a hundred bytes."""
-
-    def __init__(self) -> None:
-        self.blocks: dict[int, Any] = {}
-
-    def free(self) -> int:
-        return 100 - sum(map(len, self.blocks.values()))
-
-    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:  # noqa: N802
-        free._obj.value, total._obj.value = self.free(), 100
-        return 0
-
-    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
-        if size.value > self.free():
-            return 2
-        block = (ctypes.c_uint8 * size.value)()
-        address._obj.value = ctypes.addressof(block)
-        self.blocks[address._obj.value] = block
-        return 0
-
-    def cuMemAllocManaged(self, address: Any, size: Any, flags: int) -> int:  # noqa: N802
-        assert flags == 1
-        return self.cuMemAlloc_v2(address, size)
-
-    def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802
-        del self.blocks[address.value]
-        return 0
-
-
-def test_calls_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library()
-    monkeypatch.setattr(driver, "_library", lambda: library)
-    address = driver.allocate(60)
-    assert address
-    assert driver.free_bytes() == 40
-    assert driver.allocate(41) is None
-    buffer = driver.ManagedBuffer(40)
-    buffer.host[:] = 7
-    assert buffer.device == buffer.host.ctypes.data
-    buffer.free()
-    driver.release(address)
-    assert driver.free_bytes() == 100
-    with pytest.raises(CheckError, match="cuMemAllocManaged failed with CUDA error 2"):
-        driver.ManagedBuffer(101)

@@ -6,6 +6,7 @@ key of `FAULTS`.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import runpy
@@ -29,6 +30,8 @@ FAULTS = {
     "signal": faulthandler._sigsegv,
     "hang": lambda: time.sleep(1000),
     "exception": raise_error,
+    "exit": lambda: os._exit(3),
+    "late": lambda: atexit.register(faulthandler._sigsegv),
     "black": lambda: None,
 }
 

@@ -139,10 +139,24 @@ def _describe_video(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{stage}: " + ", ".join(f"{name} {value:.1f} ms" for name, value in times_ms.items())
     power = facts["power"]
     for meter in power.get("meters", []):
-        yield ", ".join(f"{name} {value}" for name, value in meter.items() if value not in (None, [], {}))
+        yield _describe_meter(meter)
     if "not_available" in power:
         yield f"no power measured: {power['not_available']}"
     yield f"state of the machine every second: {facts['sampler'] or 'neither tegrastats nor nvidia-smi is here'}"
+
+
+def _describe_meter(meter: dict[str, Any]) -> str:
+    """Return one meter of `power` in the schema of results as a line."""
+    parts = [f"{meter['name']} ({meter['covers']}): {meter['mean_w']:.1f} W"]
+    if meter["joules_per_frame"] is not None:
+        parts.append(f"{meter['joules_per_frame']:.3f} J per frame")
+    if meter["gpu_mhz"]:
+        parts.append(f"GPU at {meter['gpu_mhz']['mean']:.0f} MHz, at least {meter['gpu_mhz']['min']:.0f} MHz")
+    if meter["max_temperature_c"] is not None:
+        parts.append(f"up to {meter['max_temperature_c']:.0f} degrees Celsius")
+    if meter["throttled"] is not None:
+        parts.append(f"throttled by {', '.join(meter['throttled'])}" if meter["throttled"] else "not throttled")
+    return ", ".join(parts)
 
 
 def _note_weight(result: StepResult) -> str:
@@ -152,8 +166,8 @@ def _note_weight(result: StepResult) -> str:
 def _format_steps(results: Sequence[StepResult]) -> str:
     rows = []
     for result in results:
-        note = result.reason or result.facts.get("message") or result.facts.get("note")
-        outcome = result.status + (f": {shorten(note)}" if note else "")
+        note = shorten(result.reason or result.facts.get("message") or result.facts.get("note") or "")
+        outcome = result.status + (f": {note}" if note else "")
         rows.append([result.name, outcome, f"{result.seconds:.1f}", result.log])
     return format_table(("step", "outcome", "seconds", "output in logs/"), rows)
 

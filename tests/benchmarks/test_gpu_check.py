@@ -124,7 +124,8 @@ def test_a_machine_on_which_all_steps_pass(machine: Path, capsys: pytest.Capture
     assert video["frames"] >= 300
     assert video["sampler"] == "tegrastats"
     assert video["power"]["meters"][0]["mean_w"] == pytest.approx(5)
-    assert "name tegrastats, covers module" in page
+    assert "- tegrastats (module): 5.0 W, " in page
+    assert ", GPU at 306 MHz, at least 306 MHz, up to 41 degrees Celsius" in page
     assert "Fastest: **" in page
     with tarfile.open(machine / "out" / "gpu-check.tar.gz") as archive:
         names = archive.getnames()

@@ -25,7 +25,8 @@ DAMAGES: dict[str, tuple[str, Weight]] = {
 }
 """Plans that must be refused: what each is, and how the step counts. The runtime keeps damaged plans from TensorRT."""
 _BUILD_S = 1200.0
-MACHINE = Step(name="machine, drivers and Python modules", function="preflight:check_machine")
+MACHINE = Step(name="machine, drivers and Python modules", function="preflight:check_machine", limit_s=1200.0)
+"""The first step; each question in it has a shorter limit of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

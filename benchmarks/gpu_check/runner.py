@@ -28,26 +28,8 @@ def run_step(step: Step, logs: Path) -> StepResult:
     log, facts_file = logs / f"{step.slug}.log", logs / f"{step.slug}.json"
     facts_file.unlink(missing_ok=True)
     began = monotonic()
-    command = [*processes.PYTHON, "-m", "benchmarks.gpu_check.child"]
-    command += [step.function, json.dumps(step.arguments), str(facts_file)]
-    with log.open("wb") as output:
-        child = subprocess.Popen(  # noqa: S603 - a command of this package
-            command,
-            cwd=processes.ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that its own children can be ended with it
-        )
-        has_ended = _wait(child, step.limit_s)
-    status, reason, facts = _read_outcome(facts_file)
-    if not has_ended:
-        status, reason = "failed", f"it took longer than {step.limit_s:g} s, {_find_place(log)}"
-    elif child.returncode < 0:
-        when = "at the end of the process" if status == "passed" else _find_place(log)
-        status, reason = "failed", f"the process died of {_signal_name(-child.returncode)}, {when}"
-    elif status is None:
-        status, reason = "failed", f"the process ended with code {child.returncode}: {_read_last_line(log)}"
+    status, reason = _run_process(step, log, facts_file)
+    _, _, facts = _read_outcome(facts_file)
     return StepResult(
         name=step.name,
         status=status,
@@ -57,6 +39,34 @@ def run_step(step: Step, logs: Path) -> StepResult:
         weight=step.weight,
         log=log.name,
     )
+
+
+def _run_process(step: Step, log: Path, facts_file: Path) -> tuple[Status, str]:
+    """Run the process of a step; return how it ended, and why if it did not pass."""
+    command = [*processes.PYTHON, "-m", "benchmarks.gpu_check.child"]
+    command += [step.function, json.dumps(step.arguments), str(facts_file)]
+    with log.open("wb") as output:
+        try:
+            child = subprocess.Popen(  # noqa: S603 - a command of this package
+                command,
+                cwd=processes.ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that its own children can be ended with it
+            )
+        except OSError as error:
+            return "failed", f"the process does not start ({error.strerror})"
+        has_ended = _wait(child, step.limit_s)
+    status, reason, _ = _read_outcome(facts_file)
+    if not has_ended:
+        return "failed", f"it took longer than {step.limit_s:g} s, {_find_place(log)}"
+    if child.returncode < 0:
+        when = "at the end of the process" if status == "passed" else _find_place(log)
+        return "failed", f"the process died of {_signal_name(-child.returncode)}, {when}"
+    if status is None:
+        return "failed", f"the process ended with code {child.returncode}: {_read_last_line(log)}"
+    return status, reason
 
 
 def find_missing(step: Step, missing: Mapping[str, str], results: Mapping[str, StepResult]) -> str:

@@ -271,6 +271,12 @@ def test_other_output_fails_with_the_agreement(machine: Path, monkeypatch: pytes
     assert result.facts["worst_db"] < 35
 
 
+def test_a_process_that_does_not_start_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PYTHON", (str(tmp_path / "python"),))
+    result = run_step(Step(name="step", function="suite:run_tests"), tmp_path)
+    assert (result.status, result.reason) == ("failed", "the process does not start (No such file or directory)")
+
+
 def test_facts_survive_a_process_that_is_killed(tmp_path: Path) -> None:
     report = Report(tmp_path / "facts.json")
     report.add(first=1)

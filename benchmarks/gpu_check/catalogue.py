@@ -16,6 +16,8 @@ STREAM_RATIO = 12
 """Length of the run from decoder to encoder, in durations of a measurement: a minute for five seconds."""
 PRECISIONS = ("fp16", "int8", "fp32")
 """Precisions in the order of their worth on a GPU."""
+PROVIDERS = ("cuda", "tensorrt", "trt-rtx")
+"""Providers of ONNX Runtime that run on an NVIDIA GPU."""
 MEMORIES = ("copied", "mapped", "managed")
 DAMAGES: dict[str, tuple[str, Weight]] = {
     "version": ("plan of another TensorRT version", "required"),
@@ -150,6 +152,15 @@ def _list_single_steps(engine: Engine, settings: Settings, trtexec: str | None) 
         needs=GPU,
         after=after_static,
     )
+    for provider in PROVIDERS:
+        yield Step(
+            name=f"ONNX Runtime with provider {provider}",
+            function="providers:measure_provider",
+            arguments={"onnx": engine.path, "provider": provider, "duration_s": settings.duration_s},
+            limit_s=_BUILD_S + long_s,
+            needs=("opencv", "driver"),
+            weight="optional",
+        )
     yield Step(
         name="30 frames of a CSI camera",
         function="stream:read_camera",

@@ -169,11 +169,12 @@ def measure_speed(report: Report, *, plan: str, kind: str, duration_s: float) ->
         warm_up(engine, frames, min_s=0)
         load = Load(min_queries=MIN_QUERIES, min_duration_s=duration_s)
         (times_ms,) = run_single_stream([engine], frames, load)
-        report.add(size=f"{size[0]}x{size[1]}", backend=engine.backend, **_summarize("host", times_ms))
-        report.add(**_summarize("compute", np.array(engine.compute_ms(frames[0], count=times_ms.size))))
+        report.add(size=f"{size[0]}x{size[1]}", backend=engine.backend, **summarize_ms("host", times_ms))
+        report.add(**summarize_ms("compute", np.array(engine.compute_ms(frames[0], count=times_ms.size))))
     with contextlib.closing(open_backend(plan, mode="throughput")) as engine:
         report.add(throughput_fps=round(run_offline(engine, frames, duration_s=duration_s).fps, 1))
 
 
-def _summarize(name: str, times_ms: Any) -> dict[str, float]:
+def summarize_ms(name: str, times_ms: Any) -> dict[str, float]:
+    """Return median and 99th percentile of times as facts, such as `host_p50_ms`."""
     return {f"{name}_p{percent}_ms": round(percentile(times_ms, percent), 3) for percent in (50, 99)}

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.gpu_check.driver import ManagedBuffer
-from benchmarks.gpu_check.engine import MIN_QUERIES
+from benchmarks.gpu_check.engine import MIN_QUERIES, summarize_ms
 from benchmarks.gpu_check.gpu import open_with_memory, read_frames
 from benchmarks.gpu_check.kinds import CLIP
 from benchmarks.gpu_check.steps import CheckError, Report
 from benchmarks.harness.scenarios import Load, run_single_stream, warm_up
-from benchmarks.harness.statistics import percentile
 from runtime.engines import open_backend
 from runtime.engines.cuda import probe
 
@@ -38,4 +37,4 @@ def measure_memory(report: Report, *, plan: str, memory: str, duration_s: float)
         warm_up(engine, frames, min_s=0)
         load = Load(min_queries=MIN_QUERIES, min_duration_s=duration_s)
         (times_ms,) = run_single_stream([engine], frames, load)
-    report.add(host_p50_ms=round(percentile(times_ms, 50), 3), host_p99_ms=round(percentile(times_ms, 99), 3))
+    report.add(**summarize_ms("host", times_ms))

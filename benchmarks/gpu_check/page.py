@@ -31,6 +31,7 @@ _MACHINE_FACTS = {
     "gpu_state": "nvidia-smi",
 }
 """Facts of the machine that have a line each, if they are known."""
+_PROVIDERS = ("provider", "worst frame (dB)", "required (dB)", "host p50 (ms)", "host p99 (ms)", "backend")
 _YES_OR_NO = {None: "-", True: "yes", False: "no"}
 _MAX_REASON = 300
 
@@ -65,6 +66,10 @@ def format_page(headline: str, results: Sequence[StepResult], archive: str | Non
     memories = [result for result in results if "memory" in result.facts and "runtime_uses" in result.facts]
     if memories:
         sections += ["## Memory of frames", _format_memories(memories)]
+    if providers := [result.facts for result in results if "provider" in result.facts]:
+        keys = ("provider", "worst_db", "required_db", "host_p50_ms", "host_p99_ms", "backend")
+        rows = [[_text(values, key) for key in keys] for values in providers]
+        sections += ["## ONNX Runtime on the GPU", format_table(_PROVIDERS, rows)]
     if video := next((result.facts for result in results if "latency_ms" in result.facts), None):
         sections += ["## Video from decoder to encoder", "\n".join(f"- {line}" for line in _describe_video(video))]
     sections += ["## Steps", _format_steps(results)]

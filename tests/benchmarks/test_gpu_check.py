@@ -101,6 +101,7 @@ def test_a_machine_on_which_all_steps_pass(machine: Path, capsys: pytest.Capture
     assert {name for name, step in steps.items() if step["status"] == "not run"} == {
         "30 frames of a CSI camera",
         "tests for a GPU: pytest -m gpu",
+        *(f"ONNX Runtime with provider {provider}" for provider in ("cuda", "tensorrt", "trt-rtx")),
     }
     output = steps["copy, any size: output against the CPU"]["facts"]
     assert (output["has_graph"], output["graph_equals_plain"], output["worst_db"]) == (True, True, 99.0)
@@ -177,7 +178,7 @@ def test_a_check_that_is_interrupted_leaves_a_page_and_an_archive(
     monkeypatch.setattr(command, "run_step", run)
     run_check(machine)
     page = (machine / "out" / "verdict.md").read_text()
-    assert page.startswith("# NOT FINISHED: 4 of 26 steps done, stopped in: copy, one size: output against the CPU\n")
+    assert page.startswith("# NOT FINISHED: 4 of 29 steps done, stopped in: copy, one size: output against the CPU\n")
     assert (machine / "out" / "gpu-check.tar.gz").exists()
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu_check import driver, preflight, robustness, stream, trtexec
+from benchmarks.gpu_check import driver, preflight, providers, robustness, stream, trtexec
 from benchmarks.gpu_check.engine import count_layers
-from benchmarks.gpu_check.steps import CheckError, Report
+from benchmarks.gpu_check.steps import CheckError, NotRunError, Report
 from runtime.engines.cuda import Device
 from runtime.engines.cuda_drivers import CudaBindings
 from tests.conftest import make_image
@@ -67,6 +67,26 @@ def test_thirty_frames_of_a_camera(
         stream.read_camera(report, plan=str(invert))
     facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
     assert facts["shape"] == [48, 64, 3]
+
+
+@pytest.mark.parametrize("provider", ["cuda", "cpu"])
+def test_a_provider_of_onnx_runtime(
+    invert: Path, report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, provider: str
+) -> None:
+    """The CPU stands in for a GPU."""
+    arguments = {"onnx": str(invert), "provider": provider, "duration_s": 0.01}
+    if provider == "cuda":
+        monkeypatch.setattr(providers, "has_provider", lambda _: False)
+        with pytest.raises(NotRunError, match="ONNX Runtime has no provider cuda here"):
+            providers.measure_provider(report, **arguments)
+        return
+    providers.measure_provider(report, **arguments)
+    facts = json.loads((tmp_path / "facts.json").read_text())["facts"]
+    assert (facts["worst_db"], facts["required_db"]) == (99.0, 35.0)
+    assert 0 < facts["host_p50_ms"] <= facts["host_p99_ms"]
+    monkeypatch.setattr(providers, "capped_psnr_db", lambda *_: 12.0)
+    with pytest.raises(CheckError, match=r"12.0 dB between cpu and CPU, at least 35 dB are required"):
+        providers.measure_provider(report, **arguments)
 
 
 def test_a_jetson_is_described_from_its_files(tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:

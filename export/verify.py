@@ -52,10 +52,19 @@ class Score(Quality):
 
 
 def create_restorer(model: onnx.ModelProto) -> Restorer:
-    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider."""
+    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider.
+
+    Biases are kept as they are in the graph: ONNX Runtime would quantise those of quantised convolutions, which costs
+    up to 0.04 dB in half precision, and no GPU does it.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["WeightBiasQuantization"],
+    )
     name = session.get_inputs()[0].name
 
     def restore(frames: Pixels) -> Pixels:

@@ -97,6 +97,7 @@ def test_a_second_export_computes_only_what_changed(
     cv2.imwrite(str(pairs / "blur" / "0.png"), cv2.blur(cv2.imread(str(pairs / "sharp" / "0.png")), (7, 1)))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
     assert computed == [
+        "choose_residual",
         "measure_layer_losses",
         "quantize_within_budget_int8",
         "quantize_within_budget_int8_cpu",

@@ -22,7 +22,8 @@ from export.plan.builder import build_plan
 from export.plan.config import PlanConfig
 from export.plan.layer_report import parse_layers
 from export.quantization.calibration import calibrate_ranges, compute_core_inputs
-from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization, quantize_int8
+from export.quantization.int8 import quantize_int8
+from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization
 from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device

@@ -14,7 +14,8 @@ import torch
 from export.graph.fuse import fuse_convolutions
 from export.quantization import calibration
 from export.quantization.calibration import calibrate_ranges, measure_traits, read_frames, select_frames
-from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization, quantize_int8
+from export.quantization.int8 import quantize_int8
+from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization
 from export.quantization.sensitivity import measure_layer_losses, quantize_within_budget
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
 from export.torch_to_onnx import export_to_onnx

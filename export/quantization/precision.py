@@ -43,9 +43,7 @@ def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> l
     return names if include_ends else names[1:-1]
 
 
-def convert_to_fp16(
-    core: onnx.ModelProto, inputs: Iterable[Nchw], *, half_residual: bool = False
-) -> onnx.ModelProto:
+def convert_to_fp16(core: onnx.ModelProto, inputs: Iterable[Nchw], *, half_residual: bool = False) -> onnx.ModelProto:
     """Return the core in half precision, except for nodes that may overflow and, without `half_residual`, the residual.
 
     A node may overflow if one of its tensors comes near the largest half-precision value on `inputs`. The input and

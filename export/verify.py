@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from runtime.engines.base import SynchronousEngine
+from runtime.engines.onnx_providers import BIAS_ROUNDING
 from runtime.engines.tiled import MIN_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
@@ -63,7 +64,7 @@ def create_restorer(model: onnx.ModelProto) -> Restorer:
         model.SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=["WeightBiasQuantization"],
+        disabled_optimizers=[BIAS_ROUNDING],
     )
     name = session.get_inputs()[0].name
 

@@ -22,7 +22,7 @@ from export.plan.config import PlanConfig
 from export.quantization.precision import convert_to_fp16, prepare_for_quantization
 from export.result import Engine, ExportResult, Plan
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
-from export.torch_to_onnx import OPSET, export_to_onnx
+from export.torch_to_onnx import export_to_onnx
 from export.verify import (
     RestorerEngine,
     Score,
@@ -123,7 +123,7 @@ class Chain:
         elif precision == "fp16":
             core = self._cache.get_model(
                 "convert_to_fp16",
-                {"frames": self._frames.sha256},
+                {"frames": self._frames.sha256, "half_residual": False},
                 lambda: convert_to_fp16(self._core, self._frames.compute_inputs()),
             )
         else:
@@ -135,14 +135,15 @@ class Chain:
         with self._steps.progress.step(f"measure_score of {self._config.name}_{precision}"):
             score = self._evaluator.score(restore)
             (latency_ms,) = median_ms_per_frame([RestorerEngine(restore)], trial_frame(_TIMED_SIZE))
-        spec = self._describe_engine(precision, score, float_layers, calibration_sha256)
+        opset = max(imported.version for imported in core.opset_import if not imported.domain)
+        spec = self._describe_engine(precision, score, float_layers, calibration_sha256, opset)
         if not self._config.force:
             self._former.refuse_regression(spec, pairs_sha256=self.pairs_sha256)
         onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
         return Engine(model.SerializeToString(deterministic=True), spec, score, latency_ms)
 
     def _describe_engine(
-        self, precision: Precision, score: Score, float_layers: int | None, calibration_sha256: str | None
+        self, precision: Precision, score: Score, float_layers: int | None, calibration_sha256: str | None, opset: int
     ) -> EngineSpec:
         """Return the spec of an engine; raise EngineError if it exceeds its budget, unless `config.force` is set."""
         name = f"{self._config.name}_{precision}"
@@ -164,7 +165,7 @@ class Chain:
             core_sha256=compute_digest(self._core.SerializeToString(deterministic=True)),
             calibration_sha256=calibration_sha256,
             float_layers=float_layers,
-            exported_with=f"torch {torch.__version__}, onnx {onnx.__version__}, opset {OPSET}",
+            exported_with=f"torch {torch.__version__}, onnx {onnx.__version__}, opset {opset}",
             agreement_db=round(score.agreement_db, 2),
             blurred_psnr_db=round(self._blurred.psnr_db, 3),
             psnr_db=round(score.psnr_db, 3),

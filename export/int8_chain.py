@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -15,7 +15,8 @@ from export.evaluator import Evaluator
 from export.graph.depth_to_space import replace_depth_to_space
 from export.network import Network, NetworkCache
 from export.quantization.calibration import calibrate_ranges
-from export.quantization.precision import Layout, Ranges, list_convolutions, quantize_int8
+from export.quantization.int8 import Layout, Ranges, quantize_int8
+from export.quantization.precision import convert_to_fp16, list_convolutions
 from export.quantization.sensitivity import measure_layer_losses, quantize_within_budget
 from export.result import Calibration
 from export.step_cache import compute_digest
@@ -45,33 +46,45 @@ class Int8Chain:
         self._core, self._network, self._evaluator = core, network, evaluator
         self._frames, self._config, self._cache = frames, config, cache
         self._pairs_sha256, self._float_psnr_db = pairs_sha256, float_psnr_db
+        self._int8_per_channel: bool | None = None
 
     def quantize(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
         """Return the core with as many quantised layers as the budget allows, and the number of these layers."""
         ranges = self._ranges_by_method[self._method]
-        core = replace_depth_to_space(self._core) if layout == "int8_cpu" else self._core
+        core = (
+            self._convert_to_fp16(half_residual=self._has_half_residual)
+            if layout == "int8"
+            else replace_depth_to_space(self._core)
+        )
         keeps_bytes = self._network.keeps_bytes(layout)
         pixel_range = self._network.generator.pixel_range if keeps_bytes else None
         budget_db = self._config.int8_budget_db
 
-        def build(layers: frozenset[str]) -> onnx.ModelProto:
-            return quantize_int8(core, ranges, layout, layers=layers, pixel_range=pixel_range)
+        def build(layers: frozenset[str], *, per_channel: bool = True) -> onnx.ModelProto:
+            options: dict[str, Any] = {"pixel_range": pixel_range, "per_channel": per_channel}
+            return quantize_int8(core, ranges, layout, layers=layers, **options)
 
         def measure(model: onnx.ModelProto) -> float:
             return self._float_psnr_db - self._evaluator.score_core(model, keep_bytes=keeps_bytes).psnr_db
 
         candidates = list_convolutions(self._core, include_ends=keeps_bytes)
         losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
-        layers = self._cache.get_json(
-            f"quantize_within_budget_{layout}",
-            self._measurement_inputs | {"budget_db": budget_db},
-            lambda: sorted(
-                quantize_within_budget(
-                    losses_db, build, measure, budget_db=budget_db, count=self._cache.progress.count
-                ).layers
-            ),
-        )
-        return build(frozenset(layers)), len(layers)
+
+        def search() -> dict[str, Any]:
+            """Return the layers to quantise, and whether their weights have a scale for each channel."""
+            if layout == "int8" and measure(build(frozenset(candidates), per_channel=False)) <= budget_db:
+                return {"layers": candidates, "per_channel": False}
+            count = self._cache.progress.count
+            found = quantize_within_budget(losses_db, build, measure, budget_db=budget_db, count=count)
+            return {"layers": sorted(found.layers), "per_channel": True}
+
+        inputs = self._measurement_inputs | {"budget_db": budget_db}
+        if layout == "int8":
+            inputs |= {"half_residual": self._has_half_residual}
+        found = self._cache.get_json(f"quantize_within_budget_{layout}", inputs, search)
+        if layout == "int8":
+            self._int8_per_channel = found["per_channel"]
+        return build(frozenset(found["layers"]), per_channel=found["per_channel"]), len(found["layers"])
 
     @property
     def calibration_sha256(self) -> str:
@@ -80,7 +93,34 @@ class Int8Chain:
 
     def describe(self) -> Calibration:
         """Return what was measured on the way."""
-        return Calibration(self._method, self._agreements_db, self._layer_losses_db)
+        half_residual = None if self._int8_per_channel is None else self._has_half_residual
+        return Calibration(
+            self._method,
+            self._agreements_db,
+            self._layer_losses_db,
+            int8_per_channel=self._int8_per_channel,
+            int8_half_residual=half_residual,
+        )
+
+    @cached_property
+    def _has_half_residual(self) -> bool:
+        """Whether the residual may be half precision too: if that loses no more than FP16 may lose."""
+        budget_db = self._config.fp16_budget_db
+
+        def is_within_budget() -> bool:
+            score = self._evaluator.score_core(self._convert_to_fp16(half_residual=True))
+            return self._float_psnr_db - score.psnr_db <= budget_db
+
+        inputs = {"frames": self._frames.sha256, "pairs": self._pairs_sha256, "budget_db": budget_db}
+        return bool(self._cache.get_json("choose_residual", inputs, is_within_budget))
+
+    def _convert_to_fp16(self, *, half_residual: bool = False) -> onnx.ModelProto:
+        """Return the core in half precision, from which the layout `int8` is made."""
+        return self._cache.get_model(
+            "convert_to_fp16",
+            {"frames": self._frames.sha256, "half_residual": half_residual},
+            lambda: convert_to_fp16(self._core, self._frames.compute_inputs(), half_residual=half_residual),
+        )
 
     @property
     def _measurement_inputs(self) -> dict[str, object]:
@@ -127,7 +167,7 @@ class Int8Chain:
         float_outputs = _restore_all(self._network.wrap(self._core), frames)
         agreements_db: dict[str, float] = {}
         for method, ranges in self._ranges_by_method.items():
-            model = quantize_int8(self._core, ranges, "int8", layers=list_convolutions(self._core))
+            model = quantize_int8(self._convert_to_fp16(), ranges, "int8", layers=list_convolutions(self._core))
             outputs = _restore_all(self._network.wrap(model), frames)
             pairs = zip(outputs, float_outputs, strict=True)
             agreements_db[method] = float(np.mean([min(psnr_db(*pair), IDENTICAL_DB) for pair in pairs]))
@@ -151,8 +191,10 @@ class Int8Chain:
         evaluator = Evaluator(self._network, crops)
         float_psnr_db = evaluator.score_core(self._core).psnr_db
 
+        core = self._convert_to_fp16()
+
         def build(quantized: frozenset[str]) -> onnx.ModelProto:
-            return quantize_int8(self._core, ranges, "int8", layers=quantized)
+            return quantize_int8(core, ranges, "int8", layers=quantized)
 
         def measure(model: onnx.ModelProto) -> float:
             return float_psnr_db - evaluator.score_core(model).psnr_db

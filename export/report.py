@@ -41,7 +41,12 @@ def build_report(
             for precision, plan in result.plans.items()
         },
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        "calibration": {"method": calibration.method, "agreement_db": calibration.agreements_db},
+        "calibration": {
+            "method": calibration.method,
+            "agreement_db": calibration.agreements_db,
+            "int8_per_channel": calibration.int8_per_channel,
+            "int8_half_residual": calibration.int8_half_residual,
+        },
         "tile_costs_db": result.tile_losses_db,
         "layer_costs_db": calibration.layer_losses_db,
     }
@@ -137,7 +142,8 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
         f"## Calibration (`calibrate_ranges`): {calibration.method}",
         "",
         *_format_methods(calibration),
-        f"Convolutions that stay in float (`quantize_within_budget`): {', '.join(float_layers)}.",
+        f"Convolutions that are not quantised (`quantize_within_budget`): {', '.join(float_layers)}.",
+        *_format_int8(calibration),
         "",
         "## Loss of each layer when only that layer is quantised (`measure_layer_losses`)",
         "",
@@ -145,6 +151,14 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
         "|---|---|",
         *(f"| {name} | {loss_db:.4f} |" for name, loss_db in calibration.layer_losses_db.items()),
     ]
+
+
+def _format_int8(calibration: Calibration) -> list[str]:
+    if calibration.int8_per_channel is None:
+        return []
+    scales = "a scale for each output channel" if calibration.int8_per_channel else "one scale for each convolution"
+    residual = "half precision" if calibration.int8_half_residual else "float32"
+    return [f"In `int8`, weights have {scales}, and the residual has {residual}."]
 
 
 def _format_methods(calibration: Calibration) -> list[str]:

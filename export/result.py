@@ -40,6 +40,10 @@ class Calibration:
     data; empty if only one method was tried."""
     layer_losses_db: dict[str, float]
     """Loss of each layer when only that layer is quantised, the largest first."""
+    int8_per_channel: bool | None = None
+    """Whether weights of the layout `int8` have a scale for each output channel instead of one; None without it."""
+    int8_half_residual: bool | None = None
+    """Whether the residual of the layout `int8` has half precision; None without it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from runtime.engines.base import SynchronousEngine
+from runtime.engines.onnx_providers import BIAS_ROUNDING
 from runtime.engines.tiled import MIN_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
@@ -52,10 +53,19 @@ class Score(Quality):
 
 
 def create_restorer(model: onnx.ModelProto) -> Restorer:
-    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider."""
+    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider.
+
+    Biases are used as they are in the graph: ONNX Runtime would round those of quantised convolutions to multiples of a
+    scale in half precision, which may overflow, and no GPU does it.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=[BIAS_ROUNDING],
+    )
     name = session.get_inputs()[0].name
 
     def restore(frames: Pixels) -> Pixels:

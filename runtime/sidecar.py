@@ -50,9 +50,11 @@ class Sidecar:
     kernels: int | None = None
     """Number of kernels in the plan, if the builder reports it."""
     pixel_kernels: int | None = None
-    """Number of kernels that only convert pixels and are not fused with a layer."""
+    """Number of kernels that read or write 8-bit frames, or do a part of that conversion."""
+    reformats: int | None = None
+    """Number of kernels that only transpose, copy or convert values between two layers."""
     convolutions: dict[str, int] = field(default_factory=dict)
-    """Number of convolutions by the type of their input: Float, Half, Int8."""
+    """Number of convolutions and matrix products by the type of their input: Float, Half, Int8."""
     scratch_bytes: int | None = None
     """Bytes of scratch memory on the GPU for the largest frames, if the builder reports them."""
 

@@ -41,7 +41,7 @@ class EngineSpec:
     calibration_sha256: str | None = None
     """SHA-256 of the frames and the settings that an INT8 engine was calibrated with."""
     float_layers: int | None = None
-    """Number of convolutions that an INT8 engine computes in float."""
+    """Number of convolutions that an INT8 engine computes in float or half precision."""
     agreement_db: float | None = None
     """PSNR in dB of its 8-bit output against the output of the float32 network, on the frames of the export."""
     loss_db: float | None = None

@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-reliability", action="store_true", help="write the table in docs/reliability.md")
     parser.addoption("--fuzz-seeds", metavar="FIRST[:LAST]", help="seeds of the fuzzers (default: a hundred)")
     parser.addoption("--write-files", action="store_true", help="write the tables in docs/files.md")
+    parser.addoption("--write-plans", action="store_true", help="write the table of plans in docs/export.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:

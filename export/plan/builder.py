@@ -127,6 +127,7 @@ def _describe_plan(
         dla_core=config.dla_core,
         kernels=len(layers) or None,
         pixel_kernels=sum(layer.is_pixel_conversion for layer in layers) if layers else None,
+        reformats=sum(layer.is_reformat for layer in layers) if layers else None,
         convolutions=count_convolutions(layers),
         scratch_bytes=find_scratch_bytes(log_lines),
     )

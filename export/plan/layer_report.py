@@ -17,6 +17,8 @@ _LAYER = re.compile(
 )
 _NO_KERNELS = {"shape_call", "signal", "wait", "allocate", "deallocate"}
 """Kinds of layers that compute nothing on pixels."""
+_REFORMAT = re.compile(r"__myl_(Tran|Resh|Move|Cast)+_myl")
+"""Names of generated kernels that only transpose, copy or convert values."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,13 @@ class Layer:
 
     @property
     def is_convolution(self) -> bool:
-        return self.kind == "correlation" or "Corr" in self.name
+        """Whether it is a convolution or a matrix product, as which the builder computes convolutions of 1x1 pixels."""
+        return self.kind in {"correlation", "gemm"} or "Corr" in self.name or self.name.startswith("__myl_Fc")
+
+    @property
+    def is_reformat(self) -> bool:
+        """Whether the kernel only moves or converts values between two layers."""
+        return bool(_REFORMAT.match(self.name)) and not self.is_pixel_conversion
 
     @property
     def is_pixel_conversion(self) -> bool:
@@ -59,7 +67,7 @@ def find_scratch_bytes(log: Iterable[str]) -> int | None:
 
 
 def count_convolutions(layers: list[Layer]) -> dict[str, int]:
-    """Return the number of convolutions by the data type of their first input."""
+    """Return the number of convolutions and matrix products by the data type of their first input."""
     return dict(Counter(layer.inputs[0] for layer in layers if layer.is_convolution))
 
 

@@ -19,7 +19,8 @@ from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
 from export.config import Method
-from export.quantization.precision import Nchw, Ranges
+from export.quantization.int8 import Ranges
+from export.quantization.precision import Nchw
 from runtime.errors import UsageError
 from runtime.frame import Pixels
 from runtime.sources import open_source

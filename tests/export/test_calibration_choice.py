@@ -50,6 +50,6 @@ def test_a_named_method_needs_no_comparison(
     arguments = [str(BUNDLED_RUN), "--out", str(tmp_path), "--pairs", str(pairs), "--precision", "int8"]
     assert main([*arguments, "--calib-method", method]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["calibration"] == {"method": method, "agreement_db": {}}
+    assert (report["calibration"]["method"], report["calibration"]["agreement_db"]) == (method, {})
     assert "choose_calibration_method" not in capsys.readouterr().err
     assert f"(`calibrate_ranges`): {method}\n\nConvolutions" in (tmp_path / "report.md").read_text()

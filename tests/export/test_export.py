@@ -15,7 +15,8 @@ from export.graph.depth_to_space import replace_depth_to_space
 from export.graph.fuse import fuse_convolutions
 from export.graph.pixel_interface import add_pixel_interface
 from export.quantization.calibration import calibrate_ranges, compute_core_inputs
-from export.quantization.precision import list_convolutions, prepare_for_quantization, quantize_int8
+from export.quantization.int8 import quantize_int8
+from export.quantization.precision import list_convolutions, prepare_for_quantization
 from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import open_engine
 from runtime.metrics import psnr_db

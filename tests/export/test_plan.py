@@ -12,18 +12,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from export.graph.channel_order import to_bgr_order
-from export.graph.fuse import fuse_convolutions
-from export.graph.pixel_interface import add_pixel_interface
 from export.plan.__main__ import main
 from export.plan.builder import build_plan
 from export.plan.config import PlanConfig
 from export.plan.layer_report import parse_layers
-from export.quantization.calibration import calibrate_ranges, compute_core_inputs
-from export.quantization.precision import convert_to_fp16, list_convolutions, prepare_for_quantization, quantize_int8
-from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import BUNDLED
 from runtime.engines.cuda import Device
 from runtime.errors import EngineError, UsageError
@@ -31,8 +24,8 @@ from runtime.sidecar import Sidecar, read_sidecar
 from runtime.spec import EngineSpec
 from tests.conftest import ROOT, make_image, without_gpu
 from tests.export.test_fuse import REDUCED
+from tests.rig.plan_table import make_untrained_engines
 from tests.standin import HostBuffer, HostCuda
-from train.models import create_generator
 
 FP32 = BUNDLED.with_name("edge-s_fp32.onnx")
 RTX = ["--target", "tensorrt-rtx"]
@@ -42,26 +35,11 @@ OPTIONS = {"two_stage_cnn": {}, "edge": {}, "resnet_unet": REDUCED["resnet_unet"
 @pytest.fixture(scope="module")
 def engines() -> dict[tuple[str, str], onnx.ModelProto]:
     """Engines by network and precision; in INT8 every convolution that may be quantised is."""
-    models = {}
-    for name, options in OPTIONS.items():
-        torch.manual_seed(0)
-        generator = create_generator(name, **options).eval()
-        core = prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
-        if generator.channel_order == "RGB":
-            core = to_bgr_order(core)
-        view = get_view(generator)
-        engine = add_pixel_interface(core, view, spec=EngineSpec(name=name))
-        frames = compute_core_inputs(
-            engine, core.graph.input[0].name, [make_image(64, 64, seed=seed) for seed in range(2)]
-        )
-        ranges = calibrate_ranges(core, frames, "minmax")
-        models[name, "fp32"] = engine
-        for precision, rewritten in (
-            ("fp16", convert_to_fp16(core, frames)),
-            ("int8", quantize_int8(core, ranges, "int8", layers=list_convolutions(core))),
-        ):
-            models[name, precision] = add_pixel_interface(rewritten, view, spec=EngineSpec(name=name))
-    return models
+    return {
+        (name, precision): model
+        for name, options in OPTIONS.items()
+        for precision, model in make_untrained_engines(name, **options).items()
+    }
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -73,7 +51,7 @@ def test_kernels_have_the_types_of_the_graph(
     config = PlanConfig(flavour="tensorrt-rtx", min_size=(320, 192), opt_size=(320, 192), max_size=(320, 192))
     plan, sidecar = build_plan(model.SerializeToString(), EngineSpec(name=name), config, name="x.onnx")
     total = sum(node.op_type == "Conv" for node in model.graph.node)
-    expected = {"fp32": {"Float": total}, "fp16": {"Half": total}, "int8": {"Float": 2, "Int8": total - 2}}
+    expected = {"fp32": {"Float": total}, "fp16": {"Half": total}, "int8": {"Half": 2, "Int8": total - 2}}
     assert sidecar.convolutions == expected[precision]
     assert sidecar.pixel_kernels == 2  # one before the network, one after it
     assert sidecar.plan_sha256 == hashlib.sha256(plan).hexdigest()

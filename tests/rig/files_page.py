@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
+from tests.rig.marked_table import DOCS, MarkedTable, format_rows
 from tests.rig.traits import Result, Trait
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "files.md"
+TABLES = {kind: MarkedTable(DOCS / "files.md", kind, "--write-files") for kind in ("videos", "images")}
 
 
 def format_table(traits: list[Trait], suffixes: tuple[str, ...], restore: Callable[[str, str], Result]) -> str:
@@ -17,22 +17,4 @@ def format_table(traits: list[Trait], suffixes: tuple[str, ...], restore: Callab
     """
     results = {(trait.source, suffix): restore(trait.source, suffix) for trait in traits for suffix in suffixes}
     cells = [[trait.name, *(trait.describe(results[trait.source, end]) for end in suffixes)] for trait in traits]
-    rows = [["", *suffixes], ["---"] * (1 + len(suffixes)), *cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def read_table(title: str) -> str:
-    """Return the table of the page that is named in its markers."""
-    begin, end = _markers(title)
-    return PAGE.read_text().partition(begin)[2].partition(end)[0].strip()
-
-
-def write_table(title: str, table: str) -> None:
-    """Replace the table of the page that is named in its markers."""
-    begin, end = _markers(title)
-    before, _, rest = PAGE.read_text().partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}")
-
-
-def _markers(title: str) -> tuple[str, str]:
-    return f"<!-- {title}: written by pytest --write-files -->", f"<!-- end of {title} -->"
+    return format_rows([["", *suffixes], ["---"] * (1 + len(suffixes)), *cells])

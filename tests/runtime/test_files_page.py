@@ -8,7 +8,7 @@ import pytest
 
 from runtime.video import main
 from tests.rig import image_traits, video_traits
-from tests.rig.files_page import format_table, read_table, write_table
+from tests.rig.files_page import TABLES, format_table
 from tests.rig.traits import Result
 
 
@@ -31,5 +31,5 @@ def test_the_page_says_what_is_measured(
     printed: dict[tuple[str, str], list[str]] = {}
     table = format_table(rig.TRAITS, rig.SUFFIXES, restore)
     if request.config.getoption("--write-files"):
-        write_table(kind, table)
-    assert read_table(kind) == table, "docs/files.md is not what was measured: pytest --write-files"
+        TABLES[kind].write(table)
+    assert TABLES[kind].read() == table, "docs/files.md is not what was measured: pytest --write-files"

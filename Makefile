@@ -103,7 +103,8 @@ bench: setup-dev ## measure cost and quality of the bundled engines and of basel
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
-gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup-dev
+gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup: out/gpu-check
+	@test -x $(BIN)/python || { echo "error: no .venv here; make it as docs/jetson.md says, or with make setup" >&2; exit 4; }
 	$(BIN)/python -m benchmarks.gpu_check
 
 clean: ## remove the environment and all output

@@ -53,6 +53,7 @@ steps of the chain, described in docs/export.md:
   choose_calibration_method
                            method that agrees best with the float network
   measure_layer_losses     loss of each layer when only that layer is quantised
+  choose_residual          residual of int8 in half precision if FP16's budget allows it
   quantize_within_budget   quantize_int8 with as many layers as the budget allows
   replace_depth_to_space   pixel shuffles as moves of whole rows, for int8_cpu
   add_pixel_interface      8-bit frames in and out

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from runtime.engines.base import SynchronousEngine
+from runtime.engines.onnx_providers import BIAS_ROUNDING
 from runtime.engines.tiled import MIN_TILE_PX, TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
@@ -54,8 +55,8 @@ class Score(Quality):
 def create_restorer(model: onnx.ModelProto) -> Restorer:
     """Return a function that runs an engine from memory on ONNX Runtime's CPU provider.
 
-    Biases are kept as they are in the graph: ONNX Runtime would quantise those of quantised convolutions, which costs
-    up to 0.04 dB in half precision, and no GPU does it.
+    Biases are used as they are in the graph: ONNX Runtime would round those of quantised convolutions to multiples of a
+    scale in half precision, which may overflow, and no GPU does it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -63,7 +64,7 @@ def create_restorer(model: onnx.ModelProto) -> Restorer:
         model.SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=["WeightBiasQuantization"],
+        disabled_optimizers=[BIAS_ROUNDING],
     )
     name = session.get_inputs()[0].name
 

@@ -25,6 +25,11 @@ from runtime.errors import EngineError, OutOfMemoryError
 from runtime.sidecar import Sidecar, sidecar_path
 
 VERSION = "1.7.1.116"
+LAYERS = (
+    '{"Layers": [{"Name": "convert", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Row major FP32"}]},'
+    ' {"Name": "conv", "LayerType": "CaskConvolution", "Outputs": [{"Format": "N/A", "Datatype": "Half"}]}]}'
+)
+"""Answer of TensorRT's inspector; the words for data types differ between its versions."""
 
 
 class HostBuffer:
@@ -205,6 +210,8 @@ class StandInTensorRt:
     ILogger = Logger
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
     DataType = SimpleNamespace(UINT8="tensor(uint8)", FLOAT="tensor(float)")
+    LayerInformationFormat = SimpleNamespace(JSON=1)
+    Builder = None
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     max_contexts = 99
 
@@ -236,6 +243,7 @@ class StandInTensorRt:
             device_memory_size_v2=1 << 20,
             create_runtime_config=self._config,
             create_execution_context=lambda config=None: self._context(session),
+            create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda _: LAYERS),
         )
 
     def _context(self, session: onnxruntime.InferenceSession) -> Context | None:

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from export.quantization.precision import sort_nodes
+from export.quantization.precision import FP16_MAX, sort_nodes
 
 Layout = Literal["int8", "int8_cpu"]
 """Layout of the Q/DQ nodes.
@@ -105,16 +105,25 @@ def _require_opset(core: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _convert_ranges(core: onnx.ModelProto, ranges: Ranges) -> dict[str, tuple[np.floating[Any], np.floating[Any]]]:
-    """Return the ranges in the types of the core's tensors, and also those of the tensors that Cast nodes return."""
+    """Return the ranges in the types of the core's tensors, and those of the tensors before and after Cast nodes."""
     ranges = dict(ranges)
     for node in core.graph.node:
-        if node.op_type == "Cast" and node.input[0] in ranges:
-            ranges.setdefault(node.output[0], ranges[node.input[0]])
+        if node.op_type == "Cast":
+            for known, new in ((node.input[0], node.output[0]), (node.output[0], node.input[0])):
+                if known in ranges:
+                    ranges.setdefault(new, ranges[known])
     graph = onnx.shape_inference.infer_shapes(core).graph
     tensors = (*graph.value_info, *graph.input, *graph.output)
-    halves = {t.name for t in tensors if t.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    types = {name: np.float16 if name in halves else np.float32 for name in ranges}
-    return {name: (types[name](low), types[name](high)) for name, (low, high) in ranges.items()}
+    halves = {tensor.name for tensor in tensors if tensor.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    return {name: _convert_range(bounds, half=name in halves) for name, bounds in ranges.items()}
+
+
+def _convert_range(bounds: tuple[float, float], *, half: bool) -> tuple[np.floating[Any], np.floating[Any]]:
+    """Return a range in half precision or float32; unused copies of tensors may exceed half precision."""
+    if not half:
+        return np.float32(bounds[0]), np.float32(bounds[1])
+    low, high = np.clip(bounds, -FP16_MAX, FP16_MAX).astype(np.float16)
+    return low, high
 
 
 def _compute_weight_scales(core: onnx.ModelProto, layers: Collection[str]) -> dict[str, list[dict[str, Any]]]:

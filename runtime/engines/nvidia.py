@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 from runtime.errors import EngineError
@@ -28,8 +29,10 @@ def import_tensorrt(flavour: Flavour) -> Any:
 def create_logger(module: Any) -> Any:
     """Return a logger for the builder and the runtime of `module`, which report errors to their logger only.
 
-    Its list `records` holds all messages as pairs of severity and text; `reason()` returns the first error.
+    Its list `records` holds all messages as pairs of severity and text; `reason()` returns the first error. Python's
+    logger with the name of the module gets every message too, as `debug`, which is silent unless somebody wants it.
     """
+    python_logger = logging.getLogger(getattr(module, "__name__", "tensorrt"))
 
     class RecordingLogger(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -38,6 +41,7 @@ def create_logger(module: Any) -> Any:
 
         def log(self, severity: Any, text: str) -> None:
             self.records.append((severity, text))
+            python_logger.debug("%s", text)
 
         def reason(self) -> str:
             """Return the first error on one line, at most 300 characters."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +20,7 @@ from runtime.engines.cuda import Cuda
 from runtime.engines.cuda_drivers import open_cuda
 from runtime.engines.onnx_binding import BoundRunner, CaptureError, Frames, OrtFrames, PinnedFrames, Shape
 from runtime.engines.onnx_providers import (
+    BIAS_ROUNDING,
     ORT_NAMES,
     OrtProvider,
     preload_libraries,
@@ -108,14 +110,15 @@ class GpuRunner:
         options.log_severity_level = 4  # fatal only: the user gets one line, not a log
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         settings = provider_options(self._provider, self.spec, self._path, self._input_name, with_graphs=with_graphs)
+        common: dict[str, Any] = {"enable_fallback": 0, "disabled_optimizers": [BIAS_ROUNDING]}
         try:
             with silence():
                 if self._provider == "trt-rtx":
                     options.add_provider_for_devices([onnx_plugin.open_device(self._path)], settings)
-                    session = ort.InferenceSession(str(self._path), options, enable_fallback=0)
+                    session = ort.InferenceSession(str(self._path), options, **common)
                 else:
                     providers = [(name, settings)]
-                    session = ort.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
+                    session = ort.InferenceSession(str(self._path), options, providers=providers, **common)
         except DeblurError:
             raise
         except Exception as error:  # ONNX Runtime has an exception class of its own for each status code

@@ -33,6 +33,9 @@ _TENSORRT_PROVIDERS = frozenset({"tensorrt", "trt-rtx"})
 _GPU_BUILD = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' cuda-bindings"
 _LIBRARIES = {"cuda": "libonnxruntime_providers_cuda.so", "tensorrt": "libonnxruntime_providers_tensorrt.so"}
 """Files of ONNX Runtime that need NVIDIA's libraries."""
+BIAS_ROUNDING = "WeightBiasQuantization"
+"""Optimiser of ONNX Runtime that rounds biases of quantised convolutions to multiples of a scale, before any provider
+sees the graph. TensorRT takes no quantised biases, and scales in half precision may overflow."""
 
 
 def has_provider(provider: OrtProvider) -> bool:

@@ -30,10 +30,10 @@ class TensorRtEngine:
     It has one slot with `mode="latency"` and three with `mode="throughput"`, or as many of them as fit into the memory
     of the GPU. `infer` splits a batch that is larger than the plan allows; `submit` does not. Raises EngineError if the
     plan cannot be used on this machine, and its subclass UnfitPlanError if building it again helps. A plan whose
-    SHA-256 differs from its sidecar is never given to TensorRT.
+    SHA-256 differs from its sidecar is never given to TensorRT. `cuda` is an open GPU to use; the engine closes it.
     """
 
-    def __init__(self, path: Path, *, mode: Mode = "latency") -> None:
+    def __init__(self, path: Path, *, mode: Mode = "latency", cuda: Cuda | None = None) -> None:
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -42,7 +42,7 @@ class TensorRtEngine:
         trt = import_tensorrt(sidecar.flavour)
         _require_version(path, sidecar, trt.__version__)
         try:
-            self._cuda: Cuda = open_cuda()
+            self._cuda: Cuda = cuda or open_cuda()
         except EngineError as error:
             raise EngineError(error.what, path, hint=f"run {sidecar.onnx} instead, or {error.hint}") from error
         self.spec = sidecar.engine

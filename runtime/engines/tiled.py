@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.colour import BT709
 from runtime.engines.base import Engine, require_batch, require_same_shape
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
+from runtime.yuv420 import Yuv420
 
 OVERLAP_PX = 32
 """Default overlap of neighbouring tiles in pixels."""
@@ -63,6 +65,8 @@ class TiledEngine:
     def __call__(self, frames: Pixels) -> Pixels:
         """Restore one frame uint8[H, W, 3] or a batch uint8[N, H, W, 3], BGR; the result has the same shape.
 
+        An engine for planes gets planes with the colours of BT.709, and its result is converted back.
+
         Raises ValueError for another shape or dtype, and what `Engine.infer` raises.
         """
         if not isinstance(frames, np.ndarray):
@@ -70,13 +74,20 @@ class TiledEngine:
                 f"expected uint8[H, W, 3] in BGR order, got {type(frames).__name__}; cv2.imread gives None for a file "
                 "that it cannot read"
             )
-        if self.spec.pixels != "bgr":
-            raise ValueError("this engine takes batches of planes; call infer, or open the engine for BGR")
         if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
             raise ValueError(
                 f"expected uint8[H, W, 3] or uint8[N, H, W, 3] in BGR order, got {frames.dtype}{list(frames.shape)}"
             )
+        if self.spec.pixels == "yuv420":
+            return self._restore_as_planes(frames) if frames.ndim == 3 else np.stack([self(frame) for frame in frames])
         return self.infer(frames) if frames.ndim == 4 else self.infer(frames[np.newaxis])[0]
+
+    def _restore_as_planes(self, image: Pixels) -> Pixels:
+        """Restore an image uint8[H, W, 3] BGR with an engine for planes; its chroma is halved on the way."""
+        height, width = image.shape[:2]
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        planes = Yuv420.from_bgr(even, BT709)
+        return planes.with_planes(self.infer(planes.planes[np.newaxis])[0]).bgr[:height, :width]
 
     @property
     def spec(self) -> EngineSpec:

@@ -44,6 +44,10 @@ MAJORS = {"numpy": "2", "av": "18", "onnxruntime": "1", "opencv-python": "5", "z
 MAJORS_OF_PYTHON_310 = MAJORS | {"av": "17"}
 
 
+RESOLVED_ELSEWHERE = {JETSON, ROOT / "docs" / "providers.md"}
+"""Pages whose commands have tests of their own, here or in test_providers.py."""
+
+
 def _commands(page: Path) -> Iterator[list[str]]:
     """Yield the arguments of each `pip install` of a page, in code blocks and in sentences."""
     for match in PIP.finditer(page.read_text()):
@@ -54,7 +58,7 @@ def _clone_extras() -> set[str]:
     """Return the extras of this project that some page installs; fail for a command that no test knows."""
     extras: set[str] = set()
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for words in _commands(page) if page != JETSON else ():
+        for words in _commands(page) if page not in RESOLVED_ELSEWHERE else ():
             if (page.name, shlex.join(words)) in PLACEHOLDERS:
                 continue
             match = CLONE.fullmatch(words[0])

@@ -83,7 +83,8 @@ def test_layers_that_overflow_half_precision_stay_in_float(frames: list[np.ndarr
 def test_int8_is_close_to_float_and_its_ends_are_float(
     layout: str, method: str, core: onnx.ModelProto, frames: list[np.ndarray]
 ) -> None:
-    model = quantize_int8(core, calibrate_ranges(core, frames, method), layout, layers=list_convolutions(core))
+    source = convert_to_fp16(core, frames, half_residual=True) if layout == "int8" else core
+    model = quantize_int8(source, calibrate_ranges(core, frames, method), layout, layers=list_convolutions(core))
     assert psnr_db(run(model, frames[0]), run(core, frames[0])) > 35
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
     producers = {output: node.op_type for node in model.graph.node for output in node.output}
@@ -95,6 +96,55 @@ def test_int8_is_close_to_float_and_its_ends_are_float(
     if layout == "int8":  # TensorRT accepts only zero as a zero point, and no quantised biases
         assert all(not onnx.numpy_helper.to_array(t).any() for t in model.graph.initializer if "zero_point" in t.name)
         assert all(producers.get(node.input[2]) != "DequantizeLinear" for node in convs)
+
+
+@pytest.mark.parametrize("half_residual", [True, False])
+def test_int8_for_tensorrt_has_half_precision_between_convolutions(
+    half_residual: bool, core: onnx.ModelProto, frames: list[np.ndarray]
+) -> None:
+    half = convert_to_fp16(core, frames, half_residual=half_residual)
+    ranges, layers = calibrate_ranges(core, frames, "minmax"), list_convolutions(core)
+    model = quantize_int8(half, ranges, "int8", layers=layers, per_channel=False)
+    typed = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    float32 = {v.name for v in typed.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    assert {producers[name].op_type for name in float32} == (set() if half_residual else {"Cast"})
+    last = next(node for node in model.graph.node if "core_output" in node.output)
+    assert last.op_type == ("Cast" if half_residual else "Add")
+    scales = [t for t in model.graph.initializer if t.name.endswith("_scale")]
+    assert len(scales) == 2 * len(layers)
+    assert {(t.data_type, *t.dims) for t in scales} == {(onnx.TensorProto.FLOAT16,)}  # one scale for each tensor
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [19]  # TensorRT 10.3 reads 20
+    assert [entry.version for entry in half.opset_import if not entry.domain] == [18]
+
+
+def test_a_layer_beyond_half_precision_is_quantized_in_float(frames: list[np.ndarray]) -> None:
+    torch.manual_seed(0)
+    generator = create_generator("edge", widths=(16,), blocks=(3,))
+    with torch.no_grad():
+        generator.body.before[1].conv1.weight.mul_(1e6)
+        generator.body.before[1].conv2.weight.mul_(1e-6)
+    core = prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
+    half = convert_to_fp16(core, frames, half_residual=True)
+    model = quantize_int8(half, calibrate_ranges(core, frames, "minmax"), "int8", layers=list_convolutions(core))
+    assert psnr_db(run(model, frames[0]), run(core, frames[0])) > 35
+    types = {t.data_type for t in model.graph.initializer if t.name.endswith("_scale")}
+    assert types == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+
+
+def test_channels_with_tiny_weights_keep_them(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
+    """A scale below 6e-5 is not a normal half-precision number."""
+    tiny = onnx.ModelProto()
+    tiny.CopyFrom(core)
+    convolutions = [node for node in tiny.graph.node if node.op_type == "Conv"]
+    constants = {t.name: t for t in tiny.graph.initializer}
+    for node, factor in ((convolutions[1], 1 / 1024), (convolutions[2], 1024)):
+        for name in node.input[1 : 2 + (factor < 1)]:
+            values = onnx.numpy_helper.to_array(constants[name]) * np.float32(factor)
+            constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    ranges = calibrate_ranges(tiny, frames, "minmax")
+    model = quantize_int8(convert_to_fp16(tiny, frames), ranges, "int8", layers=list_convolutions(tiny))
+    assert psnr_db(run(model, frames[0]), run(core, frames[0])) > 35
 
 
 def test_only_the_given_layers_are_quantized(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:

@@ -63,7 +63,8 @@ class GpuSession(ort.InferenceSession):
             GpuSession.asked.append(first)
             if message := GpuSession.refuse(first[1]):
                 raise RuntimeError(message)
-        super().__init__(path, options, providers=["CPUExecutionProvider"])
+        disabled = settings.get("disabled_optimizers")
+        super().__init__(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
 
     def get_providers(self) -> list[str]:
         return [self.name, "CPUExecutionProvider"]
@@ -227,6 +228,30 @@ def test_options_follow_from_the_precision(precision: Any, nhwc: str, fp16: str,
     tensorrt = provider_options("tensorrt", spec, path, "x")
     assert (tensorrt["trt_fp16_enable"], tensorrt["trt_int8_enable"]) == (fp16, int8)
     assert provider_options("cpu", spec, path, "x") == {}
+
+
+def test_biases_of_int8_convolutions_reach_the_provider_as_they_are(
+    cuda: HostCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ONNX Runtime would quantise them before TensorRT, which takes no quantised biases, sees the graph."""
+    onnx = pytest.importorskip("onnx")
+    provider_graph = tmp_path / "provider.onnx"
+    create_options = ort.SessionOptions
+
+    def keep_graph() -> ort.SessionOptions:
+        options = create_options()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # what runs before a provider
+        options.optimized_model_filepath = str(provider_graph)
+        return options
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ort, "SessionOptions", keep_graph)
+        OnnxEngine(BUNDLED.with_name("edge-s_int8.onnx"), provider="tensorrt").close()
+    graph = onnx.load(provider_graph).graph
+    produced = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 18
+    assert {produced.get(node.input[2], "constant") for node in convolutions} <= {"constant", "Cast"}
 
 
 @pytest.mark.parametrize("provider", ["tensorrt", "trt-rtx"])

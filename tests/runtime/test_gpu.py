@@ -23,7 +23,7 @@ MIN_DB = {"fp32": 55.0, "fp16": 45.0}
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from benchmarks.gpu_check.__main__ import detect_flavour
+    from benchmarks.gpu_check.gpu import detect_flavour
     from export.plan.__main__ import main
 
     onnx = BUNDLED.with_name(f"edge-s_{request.param}.onnx")

@@ -246,8 +246,16 @@ def test_an_engine_takes_planes_of_even_size_only(provider: str, engines: Path) 
         for shape in ((1, 30, 33), (1, 31, 34), (30, 34), (1, 20, 34, 3)):
             with pytest.raises(ValueError, match=r"expected uint8\[N, 3 H / 2, W\]"):
                 engine.infer(np.zeros(shape, np.uint8))
-        with pytest.raises(ValueError, match="open the engine for BGR"):
-            engine(np.zeros((20, 34, 3), np.uint8))
+
+
+def test_an_engine_for_planes_restores_images_too(engines: Path) -> None:
+    image = make_image(35, 21)
+    with open_engine(engines, pixels="yuv420", provider="cpu") as engine:
+        restored = engine(image)
+        assert restored.shape == image.shape
+        assert np.array_equal(engine(np.stack([image, image]))[1], restored)
+    gray = image.mean(axis=2), restored.mean(axis=2)
+    assert np.corrcoef(gray[0].ravel(), gray[1].ravel())[0, 1] < -0.9  # inverted
 
 
 def test_the_size_of_a_static_engine_is_that_of_its_frames(tmp_path: Path) -> None:

@@ -99,7 +99,10 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         *(_format_engine(engine) for engine in engines),
     ]
     if any(engine.spec.pixels == "yuv420" for engine in engines):
-        lines += ["", "Engines for planes (`yuv420`) get the images in 4:2:0, which alone costs PSNR; video has it already."]
+        lines += [
+            "",
+            "Engines for planes (`yuv420`) get the images in 4:2:0, which alone costs PSNR; video has it already.",
+        ]
     harm_db = result.blurred.psnr_db - engines[0].score.psnr_db
     if harm_db > 0:
         warning = f"**The blurred images are {harm_db:.2f} dB better than the restored ones.**"

@@ -7,7 +7,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.graph.node_builder import NodeBuilder
-from export.graph.pixel_interface import INPUT, OUTPUT, add_distance_to_multiple, remove_final_dequantize
+from export.graph.pixel_interface import (
+    INPUT,
+    OUTPUT,
+    add_distance_to_multiple,
+    remove_final_dequantize,
+    remove_first_quantize,
+)
 from export.graph.yuv420 import BLACK, NEUTRAL, Yuv420View
 from runtime.spec import METADATA_KEY, EngineSpec
 
@@ -29,8 +35,11 @@ def add_yuv420_interface(
     build = NodeBuilder("pixels")
     frames = INPUT if keep_bytes else build.add_node("Cast", INPUT, to=TensorProto.FLOAT)
     size = _FrameSize(build, frames, view.multiple_of)
-    _add_input_nodes(build, frames, size, view, keep_bytes=keep_bytes)
-    build.nodes[-1].output[0] = graph.input[0].name
+    _add_patches(build, frames, size, view, keep_bytes=keep_bytes)
+    quantized = remove_first_quantize(graph) if keep_bytes else None
+    if not quantized:
+        _add_values(build, keep_bytes=keep_bytes)
+    build.nodes[-1].output[0] = quantized or graph.input[0].name
     split = len(build.nodes)
     codes = remove_final_dequantize(graph) if keep_bytes else None
     codes = codes or _add_codes(build, graph.output[0].name, keep_bytes=keep_bytes)
@@ -62,8 +71,8 @@ class _FrameSize:
         self.half_missing = [build.add_node("Div", missing, two) for missing in self.missing]
 
 
-def _add_input_nodes(build: NodeBuilder, frames: str, size: _FrameSize, view: Yuv420View, *, keep_bytes: bool) -> None:
-    """Add the nodes from the frames to the patches with their ring, as codes less 128."""
+def _add_patches(build: NodeBuilder, frames: str, size: _FrameSize, view: Yuv420View, *, keep_bytes: bool) -> None:
+    """Add the nodes from the frames to the patches of both with their ring, as codes."""
     kind = np.uint8 if keep_bytes else np.float32
     axis, zero = build.add_constant([1]), build.add_constant([0])
     luma = build.add_node("Slice", frames, zero, size.height, axis)
@@ -71,7 +80,7 @@ def _add_input_nodes(build: NodeBuilder, frames: str, size: _FrameSize, view: Yu
     luma = _add_reshape(build, luma, 1, size.height, size.width)
     chroma = _add_reshape(build, chroma, 2, size.half_height, size.half_width)
     patches = [
-        _add_patches(
+        _add_patches_of_plane(
             build, plane, missing=missing, block_px=block, outside=build.add_constant(kind(code)), ring=view.ring
         )
         for plane, missing, block, code in (
@@ -79,15 +88,22 @@ def _add_input_nodes(build: NodeBuilder, frames: str, size: _FrameSize, view: Yu
             (chroma, size.half_missing, view.patch_px // 2, NEUTRAL),
         )
     ]
-    values = build.add_node("Concat", *patches, axis=1)
+    build.add_node("Concat", *patches, axis=1)
+
+
+def _add_values(build: NodeBuilder, *, keep_bytes: bool) -> None:
+    """Add the node from codes to codes less 128."""
+    codes = build.nodes[-1].output[0]
     if keep_bytes:
         zero_point = build.add_constant(np.uint8(NEUTRAL))
-        build.add_node("DequantizeLinear", values, build.add_constant(np.float32(1)), zero_point)
+        build.add_node("DequantizeLinear", codes, build.add_constant(np.float32(1)), zero_point)
     else:
-        build.add_node("Sub", values, build.add_constant(np.float32(NEUTRAL)))
+        build.add_node("Sub", codes, build.add_constant(np.float32(NEUTRAL)))
 
 
-def _add_patches(build: NodeBuilder, plane: str, *, missing: list[str], block_px: int, outside: str, ring: int) -> str:
+def _add_patches_of_plane(
+    build: NodeBuilder, plane: str, *, missing: list[str], block_px: int, outside: str, ring: int
+) -> str:
     """Add the nodes from a plane, padded by `missing`, to its patches with a ring of patches of the code `outside`."""
     pads = build.add_node("Concat", build.add_constant([0] * 6), *missing, axis=0)
     patches = build.add_node("Pad", plane, pads, mode="edge")

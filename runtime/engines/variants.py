@@ -12,8 +12,9 @@ YUV420_SUFFIX = "_yuv420"
 
 def find_yuv420_engine(path: Path) -> Path | None:
     """Return the engine for planes that was exported with an engine, or `path` if it is one; None without one."""
-    is_own = path.stem.endswith(YUV420_SUFFIX)
-    twin = path if is_own else path.with_name(f"{path.stem}{YUV420_SUFFIX}{path.suffix}")
+    if path.stem.endswith(YUV420_SUFFIX):
+        return path if path.is_file() else None
+    twin = path.with_name(f"{path.stem}{YUV420_SUFFIX}{path.suffix}")
     if path.suffix.lower() != ".onnx" or not (path.is_file() and twin.is_file()):
         return None
     own, other = inspect(path), inspect(twin)

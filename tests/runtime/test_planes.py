@@ -221,7 +221,7 @@ def test_an_image_has_no_planes(engines: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), make_image(64, 48))
     pixels, reason = choose(tmp_path / "a.png", "out.mp4", engine=engines)
     assert pixels == "bgr"
-    assert "is no video in 8-bit 4:2:0" in reason
+    assert "does not deliver planes of 8-bit 4:2:0" in reason
 
 
 # Engines

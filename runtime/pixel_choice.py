@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.engines import YUV420_SUFFIX, find_yuv420_engine, resolve_engine
 from runtime.engines.onnx_providers import GPU_PROVIDERS, has_provider
-from runtime.errors import UsageError
+from runtime.errors import UsageError, printable
 from runtime.options import RunOptions
 from runtime.sinks import NULL
 from runtime.sinks.video import SUFFIXES
@@ -47,7 +47,7 @@ def _find_obstacles(options: RunOptions, sources: Sequence[Source], outputs: Seq
         yield "a window shows BGR"
     for output in outputs:
         if output != NULL and Path(output).suffix.lower() not in SUFFIXES:
-            yield f"output {output} is no video file"
+            yield f"output {printable(output)} is no video file"
     yield from _find_engine_obstacles(options)
 
 

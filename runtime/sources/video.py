@@ -8,20 +8,26 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import av
 import cv2
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Stream
 
 from runtime.colour import ColourTags, bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
-from runtime.frame import Frame, Image, Pixels, Size, require_memory
+from runtime.frame import Frame, Image, Pixels, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo, damage_warnings
+from runtime.sources.containers import (
+    STDIN,
+    RawFrames,
+    find_video_stream,
+    guess_rate,
+    late_index_error,
+    open_container,
+    undecodable_error,
+)
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.timeline import Timeline
@@ -30,28 +36,10 @@ from runtime.tags import has_more_than_frames_and_sound
 from runtime.yuv420 import Yuv420, has_even_size, has_planes
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-_DEFAULT_RATE = Fraction(25)
-_MAX_GUESSED_RATE = 240
-"""Largest frame rate that is believed if the file states none: FFmpeg guesses ticks of the clock for uneven rates."""
-STDIN = Path("-")
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
 _DURATION_TOLERANCE_S = 0.5
 """Seconds that a file may be shorter than its header states: the duration of the last frame is often not stored."""
-
-
-# PyAV before 19 refuses files whose titles are not UTF-8, unless this option is set.
-_LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
-
-
-@dataclass(frozen=True)
-class RawFrames:
-    """Format of raw frames on standard input: uint8[H, W, 3] BGR, one after the other, without headers."""
-
-    size: Size
-    """Width and height in pixels."""
-    fps: Fraction
-    """Frames per second."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +49,6 @@ class _Decoded:
     image: av.VideoFrame
     pts: int
     time_base: Fraction
-
-
-def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
-    """Open a media file for reading, or standard input for `-`; raises PyAV's own errors."""
-    place = "pipe:0" if path == STDIN else str(path)
-    raw_format: dict[str, Any] = {}
-    if raw:
-        options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
-        raw_format = {"format": "rawvideo", "options": options}
-    container: InputContainer = av.open(place, **raw_format, **_LENIENT)
-    return container
 
 
 class VideoSource:
@@ -124,14 +101,14 @@ class VideoSource:
             self._container = open_container(self._path, raw)
         except MemoryError:
             require_memory(_DECODER_FRAMES, width=1920, height=1080)
-            raise _undecodable_error(self._path, "a table in its header does not fit into memory") from None
+            raise undecodable_error(self._path, "a table in its header does not fit into memory") from None
         except (FFmpegError, ValueError) as error:
-            raise _undecodable_error(self._path, getattr(error, "strerror", None)) from error
+            raise undecodable_error(self._path, getattr(error, "strerror", None)) from error
         try:
-            self._stream = _video_stream(self._container, self._path)
+            self._stream = find_video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
             self._timeline = Timeline(self._container)
-            self._rate = self._stream.average_rate or _guessed_rate(self._stream)
+            self._rate = self._stream.average_rate or guess_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
@@ -142,7 +119,7 @@ class VideoSource:
         if first is None:
             is_index_late = bool(self._is_pipe and self._stream.index_entries and not self._has_packets)
             self._container.close()
-            raise _late_index_error(self._path) if is_index_late else _undecodable_error(self._path)
+            raise late_index_error(self._path) if is_index_late else undecodable_error(self._path)
         return first
 
     @property
@@ -277,44 +254,7 @@ class VideoSource:
         return round(duration / av.time_base * self._rate) if duration else None
 
 
-def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """Return the first video stream that is not a cover image; raises InputError if none can be decoded."""
-    videos = [
-        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    for stream in videos:
-        if has_codec(stream):
-            return stream
-    if videos:
-        raise InputError("the codec of the video is not known", path, hint="convert it with the program that wrote it")
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
-    raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
-
-
-def has_codec(stream: Stream) -> bool:
-    """Return whether FFmpeg knows the codec of a stream; if not, the attributes of the codec raise AttributeError."""
-    return stream.codec_context is not None
-
-
-def _guessed_rate(stream: av.VideoStream) -> Fraction:
-    guess = stream.guessed_rate
-    return guess if guess and guess <= _MAX_GUESSED_RATE else _DEFAULT_RATE
-
-
 def _rotate(pixels: Pixels, rotation: int) -> Pixels:
     """Rotate by the display matrix: `rotation` in degrees, counter-clockwise."""
     code = _ROTATIONS.get(rotation % 360)
     return pixels if code is None else np.asarray(cv2.rotate(pixels, code), np.uint8)
-
-
-def _late_index_error(path: Path) -> InputError:
-    return InputError(
-        "index of the video is at its end, and a pipe cannot go back to the frames",
-        path,
-        hint="give the file by its name, or move the index first: ffmpeg -i IN -c copy -movflags +faststart OUT",
-    )
-
-
-def _undecodable_error(path: Path, reason: str | None = None) -> InputError:
-    what = f"not a video that can be decoded ({reason or 'no frame in it'})"
-    return InputError(what, path, hint="check that the file is whole, or give another")

@@ -38,7 +38,7 @@ _HOLDS = {
     # These stay: handles without attributes, classes of our own, which subclasses.py tries, and ONNX Runtime's binding.
     **dict.fromkeys(("_check", "_ends", "capture", "end", "graph", "start"), "Any"),
     **dict.fromkeys(("create_logger", "log", "open_calibrator", "severity"), "Any"),
-    "binding": "Any",
+    **dict.fromkeys(("binding", "common"), "Any"),
 }
 """What each `Any` in runtime/ and export/ is: of an argument, attribute or result, by its name or CLASS.NAME."""
 _MYPY = (sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=skip", "--explicit-package-bases")

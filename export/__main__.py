@@ -10,7 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from calib_data import CALIBRATION, HELD_OUT
 from export.config import ExportConfig, Method
@@ -36,15 +36,18 @@ from runtime.engines.nvidia import import_tensorrt
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error
 from runtime.parser import CommandParser
-from runtime.spec import Precision
+from runtime.spec import PixelFormat, Precision
 
 _TIMING_CACHE = ".timing.cache"
+_Name = TypeVar("_Name", bound=str)
+_PIXELS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 _PRECISIONS: tuple[Precision, ...] = tuple(name for name in get_args(Precision) if name != "unknown")
 _EPILOG = """\
 steps of the chain, described in docs/export.md:
   export_to_onnx           PyTorch to float ONNX
   fuse_convolutions        fewer and cheaper convolutions, with the same result
   to_bgr_order             weights of RGB networks reordered for BGR frames
+  to_yuv420                weights rewritten for the planes of 4:2:0 video
   convert_to_fp16          half precision
   calibrate_ranges         range of every tensor on the calibration frames
   choose_calibration_method
@@ -86,6 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("precision and calibration").add_argument
     precisions = ",".join(_PRECISIONS)
     add("--precision", default=precisions, metavar="P,...", help=f"precisions to export (default: {precisions})")
+    forms = ",".join(_PIXELS)
+    add(
+        "--pixels",
+        default=forms,
+        metavar="P,...",
+        help=f"forms of frames to export engines for: BGR images, and planes of 4:2:0 video (default: {forms})",
+    )
     add(
         "--calib",
         type=Path,
@@ -132,6 +142,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _split_names(what: str, text: str, known: tuple[_Name, ...]) -> tuple[_Name, ...]:
+    """Return the names of a list with commas, in the order of `known`; raises UsageError for an unknown one."""
+    names = text.split(",")
+    unknown = set(names) - set(known)
+    if unknown:
+        raise UsageError(f"unknown {what}: {', '.join(sorted(unknown))}", hint=f"use {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
 def read_options(namespace: argparse.Namespace) -> ExportOptions:
     """Return the checked options; raises UsageError, InputError or EngineError before anything is computed."""
     plan = read_plan_config(namespace) if namespace.target else None
@@ -139,10 +158,8 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
         import_tensorrt(namespace.target)
         if namespace.target == "tensorrt":
             probe()
-    precisions = namespace.precision.split(",")
-    unknown = set(precisions) - set(_PRECISIONS)
-    if unknown:
-        raise UsageError(f"unknown precision: {', '.join(sorted(unknown))}", hint=f"use {', '.join(_PRECISIONS)}")
+    precisions = _split_names("precision", namespace.precision, _PRECISIONS)
+    pixels = _split_names("form of frames", namespace.pixels, _PIXELS)
     if not re.fullmatch(r"[\w-]+", namespace.name):
         raise UsageError(
             f"a name consists of letters, digits, _ and -, got {namespace.name!r}", hint="give another --name"
@@ -152,7 +169,8 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             raise InputError(f"{option} does not exist", path, hint="check the path")
     config = ExportConfig(
         name=namespace.name,
-        precisions=tuple(precisions),
+        precisions=precisions,
+        pixels=pixels,
         calibration=namespace.calib,
         calibration_method=namespace.calib_method,
         pairs=namespace.pairs,

@@ -59,7 +59,8 @@ class CalibrationSet:
 
     def compute_inputs(self) -> list[Nchw]:
         """Return the frames as the core receives them, float32[1, C, H, W] each."""
-        return compute_core_inputs(self._network.wrap(self._core), self._core.graph.input[0].name, self.frames)
+        frames = [self._network.adapt(frame) for frame in self.frames]
+        return compute_core_inputs(self._network.wrap(self._core), self._core.graph.input[0].name, frames)
 
 
 def _compute_frames_digest(frames: list[Pixels]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from export.plan.config import PlanConfig
-from runtime.spec import Precision
+from runtime.spec import PixelFormat, Precision
 
 Method = Literal["minmax", "entropy", "percentile"]
 """Calibration method of ONNX Runtime."""
@@ -20,6 +20,8 @@ class ExportConfig:
     name: str = "deblur"
     """Name of the engines, in front of their precision."""
     precisions: tuple[Precision, ...]
+    pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
+    """Forms of frames that there are engines for."""
     calibration: Path
     """Folder of images, or a video."""
     calibration_method: Method | Literal["auto"] = "auto"

@@ -26,7 +26,7 @@ class FormerExport:
     pairs: str = ""
     """Name of the folder of the pairs."""
     psnr_db: dict[str, float] = field(default_factory=dict)
-    """PSNR of the engines by precision."""
+    """PSNR of the engines by `EngineSpec.variant`."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of engines, plans and sidecars by name."""
     is_damaged: bool = False
@@ -40,13 +40,13 @@ class FormerExport:
         return all(path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in files)
 
     def refuse_regression(self, spec: EngineSpec, *, pairs_sha256: str) -> None:
-        """Raise EngineError if the engine of this precision was better on the same pairs than the new one."""
-        old_db, new_db = self.psnr_db.get(spec.precision), spec.psnr_db
+        """Raise EngineError if the engine of this precision and form was better on the same pairs than the new one."""
+        old_db, new_db = self.psnr_db.get(spec.variant), spec.psnr_db
         if pairs_sha256 != self.pairs_sha256 or old_db is None or new_db is None:
             return
         if new_db < old_db - MAX_REGRESSION_DB:
             raise EngineError(
-                f"the new {spec.precision} engine is worse than the one it would replace "
+                f"the new {spec.variant} engine is worse than the one it would replace "
                 f"({new_db:.3f} dB, was {old_db:.3f} dB)",
                 self.folder,
                 hint="keep the old engines, give another --out, or add --force",
@@ -73,7 +73,7 @@ def read_former_export(folder: Path) -> FormerExport:
 
 def _parse_report(report: Any, folder: Path) -> FormerExport:
     """Return the fields of a report; raises ValueError, KeyError, TypeError or AttributeError for any other JSON."""
-    specs = {str(precision): entry["spec"] for precision, entry in report["engines"].items()}
+    specs = {str(variant): entry["spec"] for variant, entry in report["engines"].items()}
     files = {str(name): str(sha256) for name, sha256 in report["files"].items()}
     if any(Path(name).name != name for name in files):  # files of an earlier export are removed by these names
         raise ValueError("a file is not in the folder")
@@ -82,6 +82,6 @@ def _parse_report(report: Any, folder: Path) -> FormerExport:
         inputs_sha256=str(report["inputs_sha256"]),
         pairs_sha256=str(report["pairs_sha256"]),
         pairs=", ".join(sorted({str(spec["measured_on"]) for spec in specs.values()})),
-        psnr_db={precision: float(spec["psnr_db"]) for precision, spec in specs.items()},
+        psnr_db={variant: float(spec["psnr_db"]) for variant, spec in specs.items()},
         files=files,
     )

@@ -42,11 +42,16 @@ class Int8Chain:
         cache: NetworkCache,
         pairs_sha256: str,
         float_psnr_db: float,
+        model: Int8Chain | None = None,
     ) -> None:
+        """`model`: the chain of a core with the same layers, whose choices are tried first."""
         self._core, self._network, self._evaluator = core, network, evaluator
         self._frames, self._config, self._cache = frames, config, cache
         self._pairs_sha256, self._float_psnr_db = pairs_sha256, float_psnr_db
         self._int8_per_channel: bool | None = None
+        self._model = model
+        self._found: dict[Layout, dict[str, Any]] = {}
+        """Layers to quantise in a layout, and whether their weights have a scale for each channel."""
 
     def quantize(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
         """Return the core with as many quantised layers as the budget allows, and the number of these layers."""
@@ -57,7 +62,7 @@ class Int8Chain:
             else replace_depth_to_space(self._core)
         )
         keeps_bytes = self._network.keeps_bytes(layout)
-        pixel_range = self._network.generator.pixel_range if keeps_bytes else None
+        pixel_range = self._network.code_range if keeps_bytes else None
         budget_db = self._config.int8_budget_db
 
         def build(layers: frozenset[str], *, per_channel: bool = True) -> onnx.ModelProto:
@@ -68,20 +73,25 @@ class Int8Chain:
             return self._float_psnr_db - self._evaluator.score_core(model, keep_bytes=keeps_bytes).psnr_db
 
         candidates = list_convolutions(self._core, include_ends=keeps_bytes)
-        losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
+        suggested = self._model._found.get(layout) if self._model else None  # noqa: SLF001 - of this class
 
         def search() -> dict[str, Any]:
-            """Return the layers to quantise, and whether their weights have a scale for each channel."""
+            if suggested:
+                per_channel = suggested["per_channel"]
+                if measure(build(frozenset(suggested["layers"]), per_channel=per_channel)) <= budget_db:
+                    return suggested
             if layout == "int8" and measure(build(frozenset(candidates), per_channel=False)) <= budget_db:
                 return {"layers": candidates, "per_channel": False}
+            losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
             count = self._cache.progress.count
             found = quantize_within_budget(losses_db, build, measure, budget_db=budget_db, count=count)
             return {"layers": sorted(found.layers), "per_channel": True}
 
-        inputs = self._measurement_inputs | {"budget_db": budget_db}
+        inputs = self._measurement_inputs | {"budget_db": budget_db, "suggested": suggested}
         if layout == "int8":
             inputs |= {"half_residual": self._has_half_residual}
         found = self._cache.get_json(f"quantize_within_budget_{layout}", inputs, search)
+        self._found[layout] = found
         if layout == "int8":
             self._int8_per_channel = found["per_channel"]
         return build(frozenset(found["layers"]), per_channel=found["per_channel"]), len(found["layers"])
@@ -130,7 +140,7 @@ class Int8Chain:
     @cached_property
     def _ranges_by_method(self) -> dict[Method, Ranges]:
         """Ranges of the core's tensors by the configured method, or by all methods."""
-        method = self._config.calibration_method
+        method = self._model._method if self._model else self._config.calibration_method  # noqa: SLF001 - as above
         methods: tuple[Method, ...] = get_args(Method) if method == "auto" else (method,)
         return {name: self._calibrate(name) for name in methods}
 
@@ -163,7 +173,7 @@ class Int8Chain:
         return agreements_db
 
     def _measure_agreements(self) -> dict[str, float]:
-        frames = self._frames.comparison_frames
+        frames = [self._network.adapt(frame) for frame in self._frames.comparison_frames]
         float_outputs = _restore_all(self._network.wrap(self._core), frames)
         agreements_db: dict[str, float] = {}
         for method, ranges in self._ranges_by_method.items():

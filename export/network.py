@@ -13,11 +13,14 @@ import onnx
 import torch
 
 from export.graph.pixel_interface import add_pixel_interface
+from export.graph.yuv420 import CODE_RANGE, Yuv420View
+from export.graph.yuv420_interface import add_yuv420_interface
+from export.planes import bgr_from_planes, planes_from_bgr, restore_planes
 from export.progress import Progress
 from export.step_cache import StepCache, compute_digest
 from export.torch_to_onnx import get_view
 from runtime.frame import Pixels
-from runtime.spec import EngineSpec, Precision
+from runtime.spec import EngineSpec, PixelFormat, Precision
 from train.checkpoint import load_generator, weights_path
 from train.models import Generator, restore_frames
 
@@ -30,6 +33,13 @@ class Network:
     settings: dict[str, Any]
     """Contents of the checkpoint's config.json."""
     weights_sha256: str
+    planes: Yuv420View | None = None
+    """How its cores read frames as planes; None if they take BGR."""
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """Form of the frames that its engines take."""
+        return "yuv420" if self.planes else "bgr"
 
     @property
     def description(self) -> str:
@@ -37,19 +47,36 @@ class Network:
         options = ", ".join(f"{name}={value}" for name, value in self.settings["options"].items())
         return f"{self.settings['generator']}({options})"
 
+    def adapt(self, image: Pixels) -> Pixels:
+        """Return an image uint8[H, W, 3] BGR as the engines take frames."""
+        return planes_from_bgr(image) if self.planes else image
+
+    def to_bgr(self, frame: Pixels) -> Pixels:
+        """Return a frame of an engine as uint8[H, W, 3] BGR."""
+        return bgr_from_planes(frame) if self.planes else frame
+
     def restore(self, blurred: Pixels) -> Pixels:
-        """Restore an image with PyTorch: uint8[H, W, 3] BGR -> the same shape."""
+        """Restore a frame in the form of the engines with PyTorch."""
+        if self.planes:
+            return restore_planes(self.generator, blurred)
         restored: Pixels = restore_frames(self.generator, torch.from_numpy(blurred[np.newaxis]))[0].numpy()
         return restored
 
     def wrap(self, core: onnx.ModelProto, *, keep_bytes: bool = False) -> onnx.ModelProto:
         """Return a core of this network with the pixel interface of an engine."""
+        if self.planes:
+            return add_yuv420_interface(core, self.planes, spec=EngineSpec(name="deblur"), keep_bytes=keep_bytes)
         view = get_view(self.generator)
         return add_pixel_interface(core, view, spec=EngineSpec(name="deblur"), keep_bytes=keep_bytes)
 
     def keeps_bytes(self, precision: Precision) -> bool:
         """Return whether engines of this precision keep frames as bytes: in the layout for CPUs, if black is 0."""
-        return precision == "int8_cpu" and self.generator.pixel_range[0] == 0
+        return precision == "int8_cpu" and (self.planes is not None or self.generator.pixel_range[0] == 0)
+
+    @property
+    def code_range(self) -> tuple[float, float]:
+        """Values of the codes 0 and 255 in a core."""
+        return CODE_RANGE if self.planes else self.generator.pixel_range
 
 
 def load_network(checkpoint: Path) -> Network:
@@ -65,6 +92,8 @@ class NetworkCache:
         self._cache = cache
         settings = {name: network.settings[name] for name in ("generator", "options")}
         self._base_inputs: dict[str, object] = {"weights": network.weights_sha256, "network": settings}
+        if network.planes:
+            self._base_inputs["planes"] = repr(network.planes)
 
     @property
     def progress(self) -> Progress:

@@ -10,6 +10,7 @@ from export.config import ExportConfig
 from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
+from runtime.spec import variant_name
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "generator.safetensors"
@@ -36,6 +37,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     settings = (
         config.name,
         config.precisions,
+        config.pixels,
         config.calibration_method,
         config.int8_budget_db,
         config.fp16_budget_db,
@@ -62,7 +64,8 @@ def compute_tools_digest() -> str:
 
 def list_names(config: ExportConfig) -> list[str]:
     """Return the names of the files that an export publishes; those of plans only if it builds plans."""
-    engines = [f"{config.name}_{precision}" for precision in config.precisions]
+    variants = [variant_name(precision, pixels) for pixels in config.pixels for precision in config.precisions]
+    engines = [f"{config.name}_{variant}" for variant in variants]
     names = [f"{engine}.onnx" for engine in engines]
     if config.plan:
         names += [f"{engine}{suffix}" for engine in engines for suffix in (".plan", ".plan.json")]

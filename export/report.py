@@ -35,10 +35,10 @@ def build_report(
         "not_compared": not_compared or None,
         "macs_per_pixel": {"before": result.macs_before, "after": result.macs_after},
         "blurred": {"psnr_db": round(result.blurred.psnr_db, 3), "ssim": round(result.blurred.ssim, 4)},
-        "engines": {precision: _engine_entry(engine) for precision, engine in result.engines.items()},
+        "engines": {variant: _engine_entry(engine) for variant, engine in result.engines.items()},
         "plans": {
-            precision: {"bytes": len(plan.content)} | dataclasses.asdict(plan.sidecar)
-            for precision, plan in result.plans.items()
+            variant: {"bytes": len(plan.content)} | dataclasses.asdict(plan.sidecar)
+            for variant, plan in result.plans.items()
         },
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "calibration": {
@@ -98,6 +98,11 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         f"| blurred images | | | {result.blurred.psnr_db:.2f} | {result.blurred.ssim:.4f} | | | |",
         *(_format_engine(engine) for engine in engines),
     ]
+    if any(engine.spec.pixels == "yuv420" for engine in engines):
+        lines += [
+            "",
+            "Engines for planes (`yuv420`) get the images in 4:2:0, which alone costs PSNR; video has it already.",
+        ]
     harm_db = result.blurred.psnr_db - engines[0].score.psnr_db
     if harm_db > 0:
         warning = f"**The blurred images are {harm_db:.2f} dB better than the restored ones.**"
@@ -136,7 +141,7 @@ def _format_plan(plan: Plan) -> str:
 
 
 def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list[str]:
-    float_layers = [f"{e.spec.float_layers} in {e.spec.precision}" for e in engines if "int8" in e.spec.precision]
+    float_layers = [f"{e.spec.float_layers} in {e.spec.variant}" for e in engines if "int8" in e.spec.precision]
     return [
         "",
         f"## Calibration (`calibrate_ranges`): {calibration.method}",
@@ -187,7 +192,7 @@ def draw_pareto(result: ExportResult, path: Path) -> None:
 def draw_figure(result: ExportResult) -> Figure:
     """Return the plot of `draw_pareto`."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    points = {engine.spec.precision: (engine.latency_ms, engine.score.psnr_db) for engine in result.engines.values()}
+    points = {engine.spec.variant: (engine.latency_ms, engine.score.psnr_db) for engine in result.engines.values()}
     for label, point in ({"blurred input": (0.0, result.blurred.psnr_db)} | points).items():
         axes.plot(*point, "o", clip_on=False)
         axes.annotate(label, point, textcoords="offset points", xytext=(6, 4))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export.verify import Quality, Score
 from runtime.sidecar import Sidecar, sidecar_path
-from runtime.spec import EngineSpec, Precision
+from runtime.spec import EngineSpec
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """Engines and plans by precision, and measurements of the network."""
+    """Engines and plans by `EngineSpec.variant`, and measurements of the network."""
 
-    engines: dict[Precision, Engine]
-    plans: dict[Precision, Plan]
+    engines: dict[str, Engine]
+    plans: dict[str, Plan]
     blurred: Quality
     """Quality of the blurred images of the pairs, without restoration."""
     macs_before: float

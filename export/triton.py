@@ -15,6 +15,7 @@ import onnx
 from runtime.arguments import parse_size, whole_number_in
 from runtime.cli import run_cli, say
 from runtime.engines.onnx import inspect
+from runtime.engines.variants import YUV420_SUFFIX
 from runtime.errors import InputError, UsageError
 from runtime.files import output_error, write_whole
 from runtime.frame import Size
@@ -118,6 +119,8 @@ def build_model_config(engine: Path, serving: ServingConfig) -> Any:
 
     facts = _read_engine_facts(engine, serving.batch)
     spec = facts.spec
+    if spec.pixels != "bgr":
+        raise UsageError("an engine for planes is not served", engine, hint="give the engine for BGR frames")
     config = ModelConfig(name=_derive_model_name(engine), backend=facts.backend, max_batch_size=facts.max_batch)
     config.default_model_filename = f"model{engine.suffix}"
     frame = [low if low == high else -1 for low, high in (spec.height, spec.width)]
@@ -197,6 +200,8 @@ def write_repository(engines: Path, repository: Path, serving: ServingConfig) ->
     except ImportError as error:
         raise UsageError("tritonclient is not installed", hint=install_hint("tritonclient")) from error
     paths = [engines] if engines.is_file() else [*sorted(engines.glob("*.onnx")), *sorted(engines.glob("*.plan"))]
+    if not engines.is_file():  # clients send BGR
+        paths = [path for path in paths if not path.stem.endswith(YUV420_SUFFIX)]
     if not paths:
         raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")
     for path in paths:

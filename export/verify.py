@@ -98,16 +98,20 @@ def crop_centre(pair: Pair, side_px: int) -> Pair:
     return Pair(pair.name, np.ascontiguousarray(pair.blurred[part]), np.ascontiguousarray(pair.sharp[part]))
 
 
-def measure_score(restore: Restorer, pairs: list[Pair], float_outputs: list[Pixels]) -> Score:
-    """Compare a restorer with the sharp references and with the float network.
+def measure_score(
+    outputs: list[Pixels], float_outputs: list[Pixels], pairs: list[Pair], *, to_bgr: Callable[[Pixels], Pixels]
+) -> Score:
+    """Compare what an engine made of the blurred images with the sharp references and with the float network.
 
-    `float_outputs`: what the float network makes of the blurred images, uint8[H, W, 3] BGR, in the order of `pairs`.
+    `outputs`, `float_outputs`: frames of the engine and of the float network, in the order of `pairs`. `to_bgr` turns
+    one into uint8[H, W, 3] BGR; an odd last row or column may be missing.
     """
     rows = []
-    for pair, float_output in zip(pairs, float_outputs, strict=True):
-        restored = restore(pair.blurred[np.newaxis])[0]
-        agreement_db = min(psnr_db(restored, float_output), IDENTICAL_DB)
-        rows.append((min(psnr_db(restored, pair.sharp), IDENTICAL_DB), ssim(restored, pair.sharp), agreement_db))
+    for output, float_output, pair in zip(outputs, float_outputs, pairs, strict=True):
+        agreement_db = min(psnr_db(output, float_output), IDENTICAL_DB)
+        restored = to_bgr(output)
+        sharp = pair.sharp[: restored.shape[0], : restored.shape[1]]
+        rows.append((min(psnr_db(restored, sharp), IDENTICAL_DB), ssim(restored, sharp), agreement_db))
     mean_psnr_db, mean_ssim, mean_agreement_db = (float(value) for value in np.mean(rows, axis=0))
     worst = int(np.argmin([row[2] for row in rows]))
     return Score(

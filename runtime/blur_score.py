@@ -19,13 +19,13 @@ _HALVED_ABOVE_LINES = 480
 
 
 def blur_score(frame: Pixels) -> float:
-    """Return how blurred a uint8[H, W, 3] BGR frame is, from 0 (sharp) to 1 (blurred).
+    """Return how blurred a frame is, from 0 (sharp) to 1 (blurred): uint8[H, W, 3] BGR, or its luma uint8[H, W].
 
     Crete et al. 2007, "The blur effect": the share of the differences between neighbouring pixels that survives a
     9-tap mean. The mean removes most of them in a sharp frame and few in a blurred one. The score is that of the
     direction with more blur.
     """
-    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame
     if gray.shape[0] > _HALVED_ABOVE_LINES:
         gray = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     gray = gray.astype(np.float32)

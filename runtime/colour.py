@@ -69,9 +69,7 @@ def bgr_from_video_frame(frame: av.VideoFrame) -> Pixels:
 
     A stream that does not state its YUV matrix is read as `default_matrix` says.
     """
-    matrix = frame.colorspace
-    if matrix not in _MATRICES and not frame.format.is_rgb:
-        matrix = default_matrix(frame.height)
+    matrix = frame.colorspace if frame.format.is_rgb else read_matrix(frame)
     pixels = frame.to_ndarray(
         format="bgr24",
         src_colorspace=_swscale_matrix(matrix),
@@ -79,6 +77,11 @@ def bgr_from_video_frame(frame: av.VideoFrame) -> Pixels:
         interpolation=_TO_RGB,
     )
     return np.asarray(pixels, np.uint8)
+
+
+def read_matrix(frame: av.VideoFrame) -> int:
+    """Return the matrix of a YUV frame as a code point of ITU-T H.273: the stated one, or `default_matrix`."""
+    return int(frame.colorspace) if frame.colorspace in _MATRICES else default_matrix(frame.height)
 
 
 def default_matrix(height: int) -> int:

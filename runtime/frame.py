@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # it converts between pixels, and needs this module
+    from runtime.yuv420 import Yuv420
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
@@ -17,12 +20,16 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """uint8[H, W, 3] or uint8[N, H, W, 3], BGR, full range."""
 
 
+Image: TypeAlias = "Pixels | Yuv420"
+"""One image as BGR or as planes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """An image with its presentation time and its time of capture."""
 
-    pixels: Pixels
-    """uint8[H, W, 3] BGR."""
+    pixels: Image
+    """uint8[H, W, 3] BGR; planes only if the source was asked for them."""
     pts: int
     """Presentation time in units of `time_base`."""
     time_base: Fraction
@@ -40,11 +47,23 @@ class Frame:
     @property
     def size(self) -> Size:
         """Width and height in pixels."""
-        return self.pixels.shape[1], self.pixels.shape[0]
+        if isinstance(self.pixels, np.ndarray):
+            return self.pixels.shape[1], self.pixels.shape[0]
+        return self.pixels.size
 
-    def with_pixels(self, pixels: Pixels) -> Frame:
+    @property
+    def bgr(self) -> Pixels:
+        """uint8[H, W, 3] BGR; planes are converted at the first use."""
+        return as_bgr(self.pixels)
+
+    def with_pixels(self, pixels: Image) -> Frame:
         """Return a frame with the same times and file, and other pixels."""
         return replace(self, pixels=pixels)
+
+
+def as_bgr(image: Image) -> Pixels:
+    """Return an image as uint8[H, W, 3] BGR, full range."""
+    return image if isinstance(image, np.ndarray) else image.bgr
 
 
 def require_memory(count: int, *, width: int, height: int) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import NumbersError
-from runtime.frame import Pixels
+from runtime.frame import Image, Pixels
+from runtime.yuv420 import Yuv420
 
 _STEP = 5
 """Distance of the rows and columns that are examined: a 25th of the pixels.
@@ -30,7 +31,7 @@ class OutputGuard:
 
     - more than `MAX_BLANK_SHARE` of the pixels were not dark and are pure black now (engines turn NaN into black),
     - the share of samples at 0 or 255 grew by more than `MAX_SATURATED_GROWTH`, or
-    - the mean of a colour moved by more than `MAX_MEAN_SHIFT_CODES` 8-bit codes.
+    - the mean of a colour, or of a plane, moved by more than `MAX_MEAN_SHIFT_CODES` 8-bit codes.
 
     Deblurring changes none of these. With `strict`, an impossible result raises NumbersError instead.
     """
@@ -42,8 +43,8 @@ class OutputGuard:
         """Reason of the first rejection; empty before."""
         self._strict = strict
 
-    def __call__(self, blurred: Pixels, restored: Pixels) -> Pixels:
-        """Return `restored`, or `blurred` if `restored` is impossible; both are uint8[H, W, 3] BGR."""
+    def __call__(self, blurred: Image, restored: Image) -> Image:
+        """Return `restored`, or `blurred` if `restored` is impossible; both are BGR, or both planes."""
         reason = find_fault(blurred, restored)
         if not reason:
             return restored
@@ -56,20 +57,31 @@ class OutputGuard:
         return blurred
 
 
-def find_fault(blurred: Pixels, restored: Pixels) -> str:
+def find_fault(blurred: Image, restored: Image) -> str:
     """Return in a few words why `restored` is impossible; an empty string if it is possible."""
-    before, after = (np.ascontiguousarray(frame[::_STEP, ::_STEP]) for frame in (blurred, restored))
-    blank = np.mean((_any_bits(after) == 0) & (_any_bits(before) >= _NOT_DARK_CODE))
+    before, after = (_sample(image) for image in (blurred, restored))
+    names = ("luma", "U", "V") if isinstance(restored, Yuv420) else ("blue", "green", "red")
+    brightness = [sample[..., 0] if names[0] == "luma" else _any_bits(sample) for sample in (before, after)]
+    blank = np.mean((brightness[1] == 0) & (brightness[0] >= _NOT_DARK_CODE))
     if blank > MAX_BLANK_SHARE:
         return f"{blank:.1%} of its pixels are blank, as after NaN"
-    saturated = [np.count_nonzero((frame == 0) | (frame == 255)) / frame.size for frame in (before, after)]
+    saturated = [np.count_nonzero((sample == 0) | (sample == 255)) / sample.size for sample in (before, after)]
     if saturated[1] - saturated[0] > MAX_SATURATED_GROWTH:
         return f"{saturated[1]:.0%} of it is saturated, {saturated[0]:.0%} of the input"
     shift = np.subtract(cv2.mean(after), cv2.mean(before))[:3]
     worst = int(np.argmax(np.abs(shift)))
     if abs(shift[worst]) > MAX_MEAN_SHIFT_CODES:
-        return f"mean {('blue', 'green', 'red')[worst]} moved by {shift[worst]:+.0f} codes"
+        return f"mean {names[worst]} moved by {shift[worst]:+.0f} codes"
     return ""
+
+
+def _sample(image: Image) -> Pixels:
+    """Return every fifth row and column as uint8[H / 5, W / 5, 3]: BGR, or luma, U and V."""
+    if not isinstance(image, Yuv420):
+        return np.ascontiguousarray(image[::_STEP, ::_STEP])
+    luma = image.luma[::_STEP, ::_STEP]
+    rows, columns = (np.arange(count) * _STEP // 2 for count in luma.shape)
+    return np.dstack((luma, *(plane[np.ix_(rows, columns)] for plane in image.chroma)))
 
 
 def _any_bits(frame: Pixels) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from runtime.address import Address
 from runtime.engines import BUNDLED, MODES, Mode, Provider, require_settings
@@ -41,6 +41,8 @@ class RunOptions:
     """Width and height of tiles in pixels; None for tiles only where a frame needs them."""
     overlap_px: int = OVERLAP_PX
     """Overlap of neighbouring tiles in pixels."""
+    pixels: Literal["auto", "bgr", "yuv420"] = "auto"
+    """Form of frames: `yuv420` keeps the planes of 4:2:0 video; `auto` does where source, engine and outputs can."""
     watch_engine: bool = False
     """Replace the engine between two frames when its file is replaced."""
 

@@ -14,24 +14,25 @@ import numpy as np
 from runtime.blur_score import blur_score
 from runtime.channel import Channel
 from runtime.engines.base import Engine
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Image, Pixels
 from runtime.guard import OutputGuard
 from runtime.options import RunOptions
 from runtime.sinks.base import Sink
 from runtime.sources.base import Source, SourceInfo
 from runtime.timing import Latencies
+from runtime.yuv420 import Yuv420, place_beside
 
 _QUEUE_FRAMES = 4
 """Capacity of each queue for a file; for a live source it is 1, so that a waiting frame is never old."""
 _JOIN_S = 2.0
 """Seconds to wait, after a run has failed, for a thread that may be stuck in a library."""
 STAGES = ("read", "engine", "write", "total")
-Listener = Callable[["Pipeline", Frame, Pixels], None]
+Listener = Callable[["Pipeline", Frame, Image], None]
 """Called with the pipeline, the blurred frame and its result after each frame that was written."""
 
 
 class Pipeline:
-    """Runs every frame of a source through an engine into a sink.
+    """Runs every frame of a source through an engine into a sink; the source delivers the form that the engine takes.
 
     A file source waits for the engine, so none of its frames is dropped. A live source drops the oldest waiting frame,
     and frames older than `options.max_latency_ms` when the engine takes them. The guard of `options` replaces
@@ -77,7 +78,7 @@ class Pipeline:
         self._turn = turn
         capacity = 1 if is_live else _QUEUE_FRAMES
         self._captured: Channel[Frame] = Channel(capacity, drop_oldest=is_live)
-        self._restored: Channel[tuple[Frame, Pixels]] = Channel(capacity)
+        self._restored: Channel[tuple[Frame, Image]] = Channel(capacity)
         self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
@@ -171,7 +172,7 @@ class Pipeline:
         if self._source.info.is_live:
             self._source.close()  # it may be waiting for a frame that never comes
 
-    def _run_stage(self, stage: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Pixels]]) -> None:
+    def _run_stage(self, stage: Callable[[], None], output: Channel[Frame] | Channel[tuple[Frame, Image]]) -> None:
         try:
             stage()
         except BaseException as error:  # noqa: BLE001 - `run` raises it
@@ -199,7 +200,7 @@ class Pipeline:
 
     def _infer(self) -> None:
         """Keep the engine's slots busy while there are frames, and never delay a result to wait for the next frame."""
-        in_progress: deque[tuple[Frame, float, Pixels | None]] = deque()
+        in_progress: deque[tuple[Frame, float, Image | None]] = deque()
         while True:
             has_free_slot = len(in_progress) < self._engine.slots
             if not in_progress:
@@ -222,18 +223,22 @@ class Pipeline:
         self._too_old += not is_fresh
         return is_fresh
 
-    def _submit(self, frame: Frame) -> Pixels | None:
+    def _submit(self, frame: Frame) -> Image | None:
         """Submit a frame to the engine and return None; return its pixels instead if it is sharp enough."""
-        if self._skip_blur_score > 0 and blur_score(frame.pixels) < self._skip_blur_score:
-            self.frames_skipped += 1
-            return frame.pixels
-        self._engine.submit(frame.pixels[np.newaxis])
+        pixels = frame.pixels
+        if self._skip_blur_score > 0:
+            score = blur_score(pixels.luma if isinstance(pixels, Yuv420) else pixels)
+            if score < self._skip_blur_score:
+                self.frames_skipped += 1
+                return pixels
+        self._engine.submit((pixels.planes if isinstance(pixels, Yuv420) else pixels)[np.newaxis])
         return None
 
-    def _collect(self, frame: Frame, submitted_at: float, pixels: Pixels | None) -> None:
+    def _collect(self, frame: Frame, submitted_at: float, pixels: Image | None) -> None:
         """Queue a result for the sink; `pixels` are those of a skipped frame, None where the engine has the frame."""
         if pixels is None:
-            pixels = self._engine.collect()[0]
+            result: Pixels = self._engine.collect()[0]
+            pixels = frame.pixels.with_planes(result) if isinstance(frame.pixels, Yuv420) else result
             self.latencies["engine"].add(1e3 * (perf_counter() - submitted_at))
             pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
         self._restored.put((frame, pixels))
@@ -243,7 +248,7 @@ class Pipeline:
             frame, pixels = item
             self._busy_since["write"] = perf_counter()
             with self.latencies["write"].measure():
-                shown = np.hstack((frame.pixels, pixels)) if self._side_by_side else pixels
+                shown = place_beside(frame.pixels, pixels) if self._side_by_side else pixels
                 self._sink.write(frame.with_pixels(shown))
             self.latencies["total"].add(1e3 * (perf_counter() - frame.captured_at))
             self.frames_written += 1

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.engines import PROVIDERS, Engine, resolve_engine
+from runtime.engines import PROVIDERS, YUV420_SUFFIX, Engine, resolve_engine
 from runtime.errors import UsageError
 from runtime.files import partial_name, sha256
 from runtime.options import RunOptions
@@ -16,6 +16,7 @@ from runtime.sinks.unfinished import read_job
 from runtime.sinks.video import SUFFIXES, VideoSink
 from runtime.sources import Source
 from runtime.sources.video import VideoSource
+from runtime.spec import PixelFormat
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ def adopt_engine(options: RunOptions, outputs: Iterable[str]) -> RunOptions:
             hint = f"give --provider {first.provider}, or leave out --resume and add -y to start again"
             raise UsageError(f"the unfinished output was begun with --provider {first.provider}", output, hint=hint)
         provider = first.provider
-    return replace(options, engine=engine, provider=provider)
+    pixels: PixelFormat = "yuv420" if Path(first.engine).stem.endswith(YUV420_SUFFIX) else "bgr"
+    return replace(
+        options, engine=engine, provider=provider, pixels=pixels if options.pixels == "auto" else options.pixels
+    )
 
 
 def resume(source: Source, sink: Sink) -> int:

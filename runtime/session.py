@@ -27,10 +27,13 @@ from runtime.jobs import is_finished, pair_sources, require_distinct_files, requ
 from runtime.monitor import StatusServer, Stream, open_access
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
+from runtime.pixel_choice import choose_pixels
 from runtime.report import Progress, print_report, write_statistics
 from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
 from runtime.sinks import Sink, Tee, WindowSink, open_sink
 from runtime.sources import Source, open_source
+from runtime.sources.video import VideoSource
+from runtime.spec import PixelFormat
 
 
 def restore(image: Pixels, engine: str | Path | Engine = "edge-s") -> Pixels:
@@ -72,9 +75,11 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             # A file waits for the engine; the next frame of a camera should be the newest.
             has_camera = any(source.info.is_live for source in sources)
             mode: Mode = options.mode or ("latency" if has_camera else "throughput")
+            all_outputs = [output for _, outputs in jobs for output in outputs]
             if options.resume:
-                options = adopt_engine(options, (output for _, outputs in jobs for output in outputs))
-            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode)
+                options = adopt_engine(options, all_outputs)
+            pixels = _set_pixels(options, sources, all_outputs)
+            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
             resources.callback(engine.close)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
@@ -168,6 +173,16 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
     return source
 
 
+def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) -> PixelFormat:
+    """Choose the form of the frames, let the sources deliver it, and return it."""
+    pixels, reason = choose_pixels(options, sources, outputs)
+    say(f"pixels  {'4:2:0, as decoded' if pixels == 'yuv420' else f'BGR ({reason})'}")
+    for source in sources:
+        if pixels == "yuv420" and isinstance(source, VideoSource):
+            source.deliver_planes()
+    return pixels
+
+
 def _open_pipeline(
     options: RunOptions,
     source: Source,
@@ -189,7 +204,7 @@ def _open_pipeline(
     return pipeline
 
 
-def _open_engine(options: RunOptions, size: Size, mode: Mode) -> tuple[Engine, EngineFile]:
+def _open_engine(options: RunOptions, size: Size, mode: Mode, pixels: PixelFormat) -> tuple[Engine, EngineFile]:
     """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
     provider = options.provider
 
@@ -202,6 +217,7 @@ def _open_engine(options: RunOptions, size: Size, mode: Mode) -> tuple[Engine, E
             mode=mode,
             rebuild=options.rebuild,
             size=size,
+            pixels=pixels,
             tile=options.tile,
             overlap_px=options.overlap_px,
             say=say,

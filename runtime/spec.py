@@ -12,8 +12,16 @@ from runtime.json_text import parse_json, require_field_types
 Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
 """Numeric precision of an engine; `int8` is for NVIDIA GPUs, `int8_cpu` for CPUs."""
 
+PixelFormat = Literal["bgr", "yuv420"]
+"""Form of frames: `bgr` is uint8[N, H, W, 3], full range; `yuv420` is uint8[N, 3 H / 2, W], the planes of I420."""
+
 METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
+
+
+def variant_name(precision: Precision, pixels: PixelFormat) -> str:
+    """Return the end of the names of engines with this precision and form of frames."""
+    return precision if pixels == "bgr" else f"{precision}_{pixels}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,8 @@ class EngineSpec:
     generator: str = "unknown"
     """Name of the network in `train`, with its options."""
     precision: Precision = "unknown"
+    pixels: PixelFormat = "bgr"
+    """Form of the frames that it takes and returns."""
     height: tuple[int, int] = (1, 65_535)
     """Smallest and largest frame height in pixels."""
     width: tuple[int, int] = (1, 65_535)
@@ -60,11 +70,18 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
+        if self.pixels not in get_args(PixelFormat):
+            raise ValueError(f"pixels must be one of {get_args(PixelFormat)}, got {self.pixels!r}")
         require_field_types(self)
         for name in ("height", "width"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
                 raise ValueError(f"{name} must be (smallest, largest) with 1 <= smallest <= largest, got {(low, high)}")
+
+    @property
+    def variant(self) -> str:
+        """Precision and form of the frames, as at the end of file names: `int8_cpu` or `int8_cpu_yuv420`."""
+        return variant_name(self.precision, self.pixels)
 
     def accepts(self, *, width: int, height: int) -> bool:
         """Return whether frames of this size are within the size range of the engine."""

@@ -120,6 +120,13 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         help=f"overlap of neighbouring tiles in pixels (default: {OVERLAP_PX})",
     )
     add("--rebuild", action="store_true", help="build a plan that does not fit this machine again from its ONNX file")
+    add(
+        "--pixels",
+        choices=("auto", "bgr", "yuv420"),
+        default="auto",
+        help="form of the frames; yuv420 keeps the planes of 4:2:0 video, without a conversion to BGR and back "
+        "(default: yuv420 where source, engine and outputs can)",
+    )
     add("--watch-engine", action="store_true", help="replace the engine while running when its file is replaced")
 
 
@@ -186,6 +193,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         tile=values.tile,
         overlap_px=values.overlap,
         watch_engine=values.watch_engine,
+        pixels=values.pixels,
         guard=values.guard == "on",
         strict=values.strict,
         skip_blur_score=values.skip_sharp,

@@ -38,7 +38,7 @@ def detect_flavour() -> Flavour:
 def read_frames(count: int, size: Size) -> list[Pixels]:
     """Return the first frames of the demo clip, uint8[1, H, W, 3] BGR each, resized to `size` (width, height)."""
     with contextlib.closing(open_source(str(DEMO_BLURRED))) as source:
-        frames = [frame.pixels for frame in islice(source, count)]
+        frames = [frame.bgr for frame in islice(source, count)]
     return [np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)[np.newaxis] for frame in frames]
 
 

@@ -116,7 +116,7 @@ def read_camera(report: Report, *, plan: str) -> None:
     """Read 30 frames of the first CSI camera and restore them with the plan."""
     live = LiveOptions(camera_size=(1280, 720), camera_fps=30)
     with contextlib.closing(open_source("csi://0", live)) as source, open_engine(plan) as engine:
-        frames = [frame.pixels for frame in islice(source, _CAMERA_FRAMES)]
+        frames = [frame.bgr for frame in islice(source, _CAMERA_FRAMES)]
         report.add(frames=len(frames), shape=list(frames[0].shape) if frames else None)
         results = [engine(frame) for frame in frames]
     if len(frames) < _CAMERA_FRAMES:

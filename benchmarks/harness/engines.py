@@ -99,5 +99,5 @@ def anonymize_source(source: str) -> str:
 def _resize(frames: Iterator[Frame], size: Size) -> Iterator[Pixels]:
     for frame in frames:
         has_size = frame.size == size
-        pixels = frame.pixels if has_size else cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = frame.bgr if has_size else cv2.resize(frame.bgr, size, interpolation=cv2.INTER_AREA)
         yield np.ascontiguousarray(pixels, np.uint8)[np.newaxis]

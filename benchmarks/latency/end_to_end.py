@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.engines.base import Engine
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Image, Pixels
 from runtime.pipeline import Pipeline
 from runtime.sinks.video import VideoSink
 from runtime.sources.base import SourceInfo
@@ -84,7 +84,7 @@ def play_live(engine: Engine, clip: Path, out: Path, *, rate_fps: float) -> Live
     """Play a clip like a camera through an engine into a video file."""
     latency_ms: list[float] = []
 
-    def on_frame(_: Pipeline, frame: Frame, __: Pixels) -> None:
+    def on_frame(_: Pipeline, frame: Frame, __: Image) -> None:
         latency_ms.append(1e3 * (perf_counter() - frame.captured_at))
 
     source = PacedSource(clip, rate_fps=rate_fps)

@@ -42,7 +42,7 @@ def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
                 raise InputError(
                     f"clips differ at frame {index} ({facts})", blurred, hint="give clips of the same recording"
                 )
-            _require_ssim_size(frames[0].pixels, blurred)
+            _require_ssim_size(frames[0].bgr, blurred)
             size = size or frames[0].size
             if frames[0].size != size:
                 (width, height), (new_width, new_height) = size, frames[0].size
@@ -50,9 +50,9 @@ def read_clips(*, blurred: str, sharp: str, restored: Sequence[str] = ()) -> Ite
                 raise InputError(what, blurred, hint="give a clip of one size, or single images with --pairs")
             yield Sample(
                 name=frames[0].file.stem if frames[0].file else f"frame{index:05}",
-                blurred=frames[0].pixels,
-                sharp=frames[1].pixels,
-                restored=tuple(frame.pixels for frame in frames[2:]),
+                blurred=frames[0].bgr,
+                sharp=frames[1].bgr,
+                restored=tuple(frame.bgr for frame in frames[2:]),
             )
 
 

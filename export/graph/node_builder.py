@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 
@@ -23,8 +24,8 @@ class NodeBuilder:
         self.nodes.append(helper.make_node(op_type, inputs, [output], name=f"{output}.node", **attributes))
         return output
 
-    def add_constant(self, values: list[int] | np.float32 | np.uint8) -> str:
-        """Add a constant and return its name; a list becomes int64, a scalar keeps its type."""
+    def add_constant(self, values: list[int] | np.float32 | np.uint8 | NDArray[np.float32]) -> str:
+        """Add a constant and return its name; a list becomes int64, others keep their type."""
         name = f"{self.prefix}.constant{len(self.constants)}"
         array = np.asarray(values, np.int64) if isinstance(values, list) else np.asarray(values)
         self.constants.append(numpy_helper.from_array(array, name))

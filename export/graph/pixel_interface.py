@@ -38,9 +38,9 @@ def add_pixel_interface(
     input keeps its name. Frames are padded to the core's multiple by repeating the last row and column, and cropped
     back. `spec` goes into the metadata.
 
-    `keep_bytes`: frames are padded and moved as bytes and enter the core through a DequantizeLinear, which CPUs fuse
-    with a core that is quantised from end to end. Black must be 0, otherwise ValueError is raised. TensorRT neither
-    pads nor moves bytes, so that without `keep_bytes` frames are cast to float first.
+    `keep_bytes`: frames are padded and moved as bytes, and are the codes of a core that is quantised from end to end.
+    Black must be 0, otherwise ValueError is raised. TensorRT neither pads nor moves bytes, so that without `keep_bytes`
+    frames are cast to float first.
     """
     if keep_bytes and view.pixel_range[0]:
         raise ValueError(f"frames can be kept as bytes only where black is 0, here it is {view.pixel_range[0]}")
@@ -48,9 +48,10 @@ def add_pixel_interface(
     model.CopyFrom(core)
     graph = model.graph
     build = NodeBuilder("pixels")
-    size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes)
+    quantized = remove_first_quantize(graph) if keep_bytes else None
+    size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes, quantized=quantized)
     split = len(build.nodes)
-    codes = _remove_final_dequantize(graph) if keep_bytes else None
+    codes = remove_final_dequantize(graph) if keep_bytes else None
     codes = codes or _add_codes(build, graph.output[0].name, view, keep_bytes=keep_bytes)
     _add_output_nodes(build, codes, size, view, keep_bytes=keep_bytes)
 
@@ -67,19 +68,27 @@ def add_pixel_interface(
     return model
 
 
-def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_bytes: bool) -> str:
-    """Add the nodes from the frames to the tensor `core_input`; return the name of the frames' height and width."""
+def _add_input_nodes(
+    build: NodeBuilder, core_input: str, view: View, *, keep_bytes: bool, quantized: str | None
+) -> str:
+    """Add the nodes from the frames to the tensor `core_input`; return the name of the frames' height and width.
+
+    `quantized`: name of the tensor of bytes that the core reads instead, if there is one.
+    """
     size = ""
     frames = INPUT if keep_bytes else build.add_node("Cast", INPUT, to=TensorProto.FLOAT)
     if view.multiple_of > 1:
         # Of 8-bit tensors TensorRT documents a Cast alone, so that Shape reads what the Cast returns.
         size = build.add_node("Shape", frames, start=1, end=3)
-        missing = _add_distance_to_multiple(build, size, view.multiple_of)
+        missing = add_distance_to_multiple(build, size, view.multiple_of)
         pads = build.add_node("Concat", build.add_constant([0] * 5), missing, build.add_constant([0]), axis=0)
         frames = build.add_node("Pad", frames, pads, mode="edge")
     if view.patch_px > 1:
         frames = build.add_space_to_depth(frames, view.patch_px, 3)
     nchw = build.add_node("Transpose", frames, perm=[0, 3, 1, 2])
+    if quantized:
+        build.nodes[-1].output[0] = quantized
+        return size
     low, high = view.pixel_range
     scale = build.add_constant(np.float32((high - low) / 255))
     if keep_bytes:
@@ -92,7 +101,7 @@ def _add_input_nodes(build: NodeBuilder, core_input: str, view: View, *, keep_by
     return size
 
 
-def _add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:
+def add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:
     """Add ceil(size / multiple) * multiple - size, in operations that TensorRT's builder can bound.
 
     It cannot bound Mod(-size, multiple), and then plans a scratch buffer of gigabytes for plans of several sizes.
@@ -127,7 +136,20 @@ def _add_codes(build: NodeBuilder, values: str, view: View, *, keep_bytes: bool)
     return build.add_node("Round", codes)
 
 
-def _remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
+def remove_first_quantize(graph: onnx.GraphProto) -> str | None:
+    """Remove the QuantizeLinear at the beginning of a core whose input is quantised to the range of pixels.
+
+    Return the name of the 8-bit codes behind it, or None if the core does not begin with such a node alone.
+    """
+    readers = [node for node in graph.node if graph.input[0].name in node.input]
+    if [node.op_type for node in readers] != ["QuantizeLinear"]:
+        return None
+    graph.node.remove(readers[0])
+    codes: str = readers[0].output[0]
+    return codes
+
+
+def remove_final_dequantize(graph: onnx.GraphProto) -> str | None:
     """Remove the DequantizeLinear at the end of a core whose output is quantised to the range of pixels.
 
     Return the name of the 8-bit codes before it, or None if the core does not end with such a node.

@@ -37,7 +37,7 @@ class BuildOptions:
 def build(options: BuildOptions) -> Sidecar:
     """Build a plan, write it with its sidecar, and return the sidecar; raises DeblurError."""
     spec = inspect(options.onnx)  # this also checks that the file is complete
-    frames = (frame.pixels for frame in open_source(str(options.calibration))) if options.calibration else ()
+    frames = (frame.bgr for frame in open_source(str(options.calibration))) if options.calibration else ()
     try:
         plan, sidecar = build_plan(
             options.onnx.read_bytes(),

@@ -18,7 +18,7 @@ from runtime.engines.nvidia import create_logger, import_tensorrt
 from runtime.errors import EngineError, UsageError
 from runtime.frame import Pixels
 from runtime.sidecar import Flavour, Sidecar
-from runtime.spec import EngineSpec
+from runtime.spec import EngineSpec, PixelFormat
 
 _MIN_CAPABILITY = 8.0
 """Oldest compute capability of the default; a plan that 7.5 shares computes INT8 convolutions in float."""
@@ -55,7 +55,7 @@ def build_plan(
         )
     settings, cache = _create_settings(trt, builder, config, timing_cache)
     profile = builder.create_optimization_profile()
-    profile.set_shape(network.get_input(0).name, *_list_shapes(config))
+    profile.set_shape(network.get_input(0).name, *_list_shapes(config, spec.pixels))
     settings.add_optimization_profile(profile)
     with ExitStack() as stack:
         if config.calibrator:
@@ -174,11 +174,17 @@ def _set_timing_cache(settings: Any, path: Path | None) -> Any:
     return cache
 
 
-def _list_shapes(config: PlanConfig) -> list[tuple[int, int, int, int]]:
-    """Return the smallest, the optimal and the largest shape of the frames, as (N, H, W, 3)."""
+def _list_shapes(config: PlanConfig, pixels: PixelFormat) -> list[tuple[int, ...]]:
+    """Return the smallest, the optimal and the largest shape of a batch."""
     counts = (1, config.batch, config.batch)
     sizes = (config.min_size, config.opt_size, config.max_size)
-    return [(count, height, width, 3) for count, (width, height) in zip(counts, sizes, strict=True)]
+    if pixels == "yuv420" and any(side % 2 for size in sizes for side in size):
+        raise UsageError("planes of 4:2:0 need even sizes", hint="give even --size, or --min-size and --max-size")
+    shapes = zip(counts, sizes, strict=True)
+    return [
+        (count, height, width, 3) if pixels == "bgr" else (count, height * 3 // 2, width)
+        for count, (width, height) in shapes
+    ]
 
 
 def _choose_capabilities(trt: Any, config: PlanConfig) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def read_frames(path: Path) -> list[Pixels]:
     hint = f"give at least {MIN_FRAMES} different frames of the camera that the engine is for"
     source = open_source(str(path))
     try:
-        frames = _sample_evenly(_crop_centre(frame.pixels) for frame in source)
+        frames = _sample_evenly(_crop_centre(frame.bgr) for frame in source)
     finally:
         source.close()
     distinct = list({hashlib.sha256(frame.tobytes()).digest(): frame for frame in frames}.values())
@@ -91,8 +91,8 @@ def select_frames(frames: list[Pixels], count: int) -> list[Pixels]:
 def compute_core_inputs(engine: onnx.ModelProto, core_input: str, frames: list[Pixels]) -> list[Nchw]:
     """Return frames as the core inside an engine receives them, after the engine's own padding and scaling.
 
-    `engine`: takes uint8[N, H, W, 3]; `core_input`: name of the tensor inside it that is read;
-    `frames`: uint8[H, W, 3] BGR. Each result is float32[1, C, H, W].
+    `core_input`: name of the tensor inside the engine that is read. `frames`: in the form that the engine takes, one by
+    one. Each result is float32[1, C, H, W].
     """
     probe = onnx.ModelProto()
     probe.CopyFrom(engine)

@@ -19,6 +19,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from export.quantization.byte_moves import use_bytes
 from export.quantization.precision import FP16_MAX, sort_nodes
 
 Layout = Literal["int8", "int8_cpu"]
@@ -32,7 +33,7 @@ Ranges = dict[str, tuple[float, float]]
 
 QDQ_OPSET = 19
 """First ONNX opset whose Q/DQ nodes have half-precision scales; TensorRT 10.3 (JetPack 6) reads up to 20."""
-_CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace"]
+_CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace", "Slice"]
 """Operators between convolutions that the layout `int8_cpu` quantises."""
 
 
@@ -49,10 +50,10 @@ def quantize_int8(
 
     `core`: a result of `prepare_for_quantization`; for the layout `int8` a result of `convert_to_fp16`, so that tensors
     between convolutions have half precision. `ranges`: asymmetric ranges of the tensors of the float core, from
-    `export.quantization.calibration`. `pixel_range`: values of black and white, for a core that is quantised from end
-    to end; its input and output then have exactly this range. `per_channel`: a scale for each output channel of the
-    weights. With one scale, TensorRT-RTX adds bias and ReLU to a convolution, which then writes half precision;
-    otherwise it writes float32.
+    `export.quantization.calibration`. `pixel_range`: values of the codes 0 and 255, for a core that is quantised from
+    end to end; its input, parts of it, and its output then have exactly this range. `per_channel`: a scale for each
+    output channel of the weights. With one scale, TensorRT-RTX adds bias and ReLU to a convolution, which then writes
+    half precision; otherwise it writes float32.
     """
     if not layers:
         return core
@@ -61,7 +62,9 @@ def quantize_int8(
     if pixel_range is None:
         unquantized += [node.name for node in core.graph.node if core.graph.output[0].name in node.output]
     else:
-        ranges = ranges | {tensor.name: pixel_range for tensor in (core.graph.input[0], core.graph.output[0])}
+        image, result = core.graph.input[0].name, core.graph.output[0].name
+        parts = [node.output[0] for node in core.graph.node if node.op_type == "Slice" and node.input[0] == image]
+        ranges = ranges | dict.fromkeys([image, *parts, result], pixel_range)
     options: dict[str, Any] = {
         "ActivationSymmetric": is_symmetric,
         "WeightSymmetric": True,
@@ -89,6 +92,8 @@ def quantize_int8(
         quantizer.quantize_model()
     finally:
         logging.disable(log_level)
+    if not is_symmetric:
+        use_bytes(quantizer.model.model.graph)
     return sort_nodes(quantizer.model.model)
 
 

@@ -20,6 +20,8 @@ from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from export.graph.yuv420 import CONVERSION
+
 Nchw = NDArray[np.float32]
 """Input of a core: float32[N, C, H, W] in the network's channel order and pixel range."""
 
@@ -38,8 +40,12 @@ def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> list[str]:
-    """Return the names of the convolutions that may be quantised; the first and last only with `include_ends`."""
-    names = [node.name for node in core.graph.node if node.op_type == "Conv"]
+    """Return the names of the convolutions that may be quantised; the first and last only with `include_ends`.
+
+    Those that convert planes to BGR and back are never quantised.
+    """
+    convolutions = [node.name for node in core.graph.node if node.op_type == "Conv"]
+    names = [name for name in convolutions if not name.startswith(f"{CONVERSION}.")]
     return names if include_ends else names[1:-1]
 
 

@@ -29,9 +29,11 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.engines.tiled import OVERLAP_PX, TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
+from runtime.engines.variants import YUV420_SUFFIX, find_yuv420_engine
 from runtime.errors import EngineError, UnfitPlanError
 from runtime.frame import Size
 from runtime.metrics import psnr_db
+from runtime.spec import PixelFormat
 
 DEFAULT_SIZE: Size = (640, 360)
 """Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
@@ -54,6 +56,7 @@ def open_engine(
     mode: Mode = "latency",
     rebuild: bool = False,
     size: Size = DEFAULT_SIZE,
+    pixels: PixelFormat = "bgr",
     tile: Size | None = None,
     overlap_px: int = OVERLAP_PX,
     say: Callable[[str], None] = lambda _: None,
@@ -70,6 +73,7 @@ def open_engine(
         mode: `latency` works on one frame at a time, `throughput` on several where the backend can.
         rebuild: build a plan again from its ONNX file if it does not fit this machine.
         size: width and height in pixels of the frames to compare the engines of a folder with.
+        pixels: form of the frames; `yuv420` opens the engine for planes that was exported with `engine`.
         tile: width and height in pixels of tiles; None for tiles only where a frame is outside the engine's range or
             does not fit into memory.
         overlap_px: overlap of neighbouring tiles in pixels.
@@ -82,12 +86,16 @@ def open_engine(
     """
     path = resolve_engine(engine)
     require_engine(path)
+    if pixels == "yuv420" and not path.is_dir():
+        path = find_yuv420_engine(path) or path
 
     def open_one(file: Path) -> Engine:
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
 
     if path.is_dir():
-        backend, path, reason = choose_engine(path, open_one, size=size, settings=(provider, threads, mode))
+        backend, path, reason = choose_engine(
+            path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode)
+        )
         say(f"chosen  {reason}")
     elif provider in {"auto", *GPU_PROVIDERS} and path in _CPU_FILES:
         fp16 = path.with_name(path.name.replace("_int8_cpu", "_fp16"))
@@ -180,7 +188,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelE
     default = _open_cpu(path, threads, mode)
     ranges = (default.spec.width, default.spec.height)
     width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL_SIZE, ranges, strict=True))
-    frame = trial_frame((width, height))
+    frame = trial_frame((width, height), default.spec.pixels)
     try:
         other = OpenVinoEngine(path, threads=threads)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
@@ -207,10 +215,12 @@ __all__ = [
     "DEFAULT_SIZE",
     "MODES",
     "PROVIDERS",
+    "YUV420_SUFFIX",
     "Engine",
     "Mode",
     "Provider",
     "TiledEngine",
+    "find_yuv420_engine",
     "open_backend",
     "open_engine",
     "require_engine",

@@ -19,8 +19,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from runtime.errors import DeblurError, EngineError, OutOfMemoryError
-from runtime.frame import Pixels
-from runtime.spec import EngineSpec
+from runtime.frame import Pixels, Size
+from runtime.spec import EngineSpec, PixelFormat
 
 Mode = Literal["latency", "throughput"]
 """Goal of an engine: `latency` works on one batch at a time and returns each as early as possible; `throughput` works
@@ -31,9 +31,10 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Engine(Protocol):
     """A network that restores frames: uint8 frames in, uint8 frames of the same size out.
 
-    A batch is a NumPy array uint8[N, H, W, 3] with N >= 1, in BGR order and full range (0 to 255). It may be a view
-    that is not contiguous. The caller does not change it until its result is collected; the engine never changes it.
-    The result is uint8[N, H, W, 3] BGR in new memory: the caller owns it, and later calls never overwrite it.
+    A batch is a NumPy array uint8[N, H, W, 3] with N >= 1, in BGR order and full range (0 to 255), or, if
+    `spec.pixels` says so, uint8[N, 3 H / 2, W] with the planes of I420, H and W even. It may be a view that is not
+    contiguous. The caller does not change it until its result is collected; the engine never changes it.
+    The result has the shape of the batch and is in new memory: the caller owns it, and later calls never overwrite it.
 
     Order of calls: `submit` starts work on a batch and `collect` returns the results in the order of submission. At
     most `slots` batches may be submitted and not yet collected; the copies of one batch then overlap the computation
@@ -45,7 +46,7 @@ class Engine(Protocol):
     different threads at the same time. `close` is the exception: after a run has failed, it may come while another
     thread is still inside a call, and it must not release memory that this call uses.
 
-    Errors: `infer` and `submit` raise ValueError for an array that is not uint8[N, H, W, 3]. `infer`, `submit` and
+    Errors: `infer` and `submit` raise ValueError for an array that is no batch. `infer`, `submit` and
     `collect` raise EngineError if H or W is outside the range of `spec`, if the engine
     is closed, or if the library fails, and OutOfMemoryError if host or device memory does not suffice. An error of
     a submitted batch is raised by its `submit`, after which the batch must not be collected, or by its `collect`. The
@@ -114,20 +115,31 @@ class SynchronousEngine:
         return self._results.popleft()
 
 
-def require_batch(batch: Pixels) -> None:
-    """Raise ValueError unless an array is a batch of frames: uint8[N, H, W, 3]."""
+def require_batch(batch: Pixels, pixels: PixelFormat = "bgr") -> Size:
+    """Return width and height of the frames of a batch; raises ValueError for an array of another form or type."""
+    contract = {"bgr": "uint8[N, H, W, 3] in BGR order", "yuv420": "uint8[N, 3 H / 2, W]"}[pixels]
     if not isinstance(batch, np.ndarray):
-        raise ValueError(f"expected uint8[N, H, W, 3] in BGR order, got {type(batch).__name__}")  # noqa: TRY004 - as below
-    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3 or not batch.size:
-        is_frame = batch.ndim == 3 and batch.shape[-1] == 3
+        raise ValueError(f"expected {contract}, got {type(batch).__name__}")  # noqa: TRY004 - as below
+    if pixels == "bgr":
+        fits = batch.ndim == 4 and batch.shape[-1] == 3
+    else:
+        fits = batch.ndim == 3 and batch.shape[1] % 3 == 0 and batch.shape[2] % 2 == 0
+    if batch.dtype != np.uint8 or not fits or not batch.size:
+        is_frame = pixels == "bgr" and batch.ndim == 3 and batch.shape[-1] == 3
         hint = "; a batch of one frame is frame[np.newaxis]" if is_frame else ""
-        raise ValueError(f"expected uint8[N, H, W, 3] in BGR order, got {batch.dtype}{list(batch.shape)}{hint}")
+        raise ValueError(f"expected {contract}, got {batch.dtype}{list(batch.shape)}{hint}")
+    return frame_size(batch)
+
+
+def frame_size(batch: Pixels) -> Size:
+    """Return width and height of the frames of a batch in one of the forms of `PixelFormat`."""
+    rows, width = batch.shape[1:3]
+    return width, rows if batch.ndim == 4 else rows * 2 // 3
 
 
 def require_supported_size(spec: EngineSpec, batch: Pixels) -> None:
     """Raise ValueError for an array that is no batch, EngineError for frames outside the size range of the engine."""
-    require_batch(batch)
-    height, width = batch.shape[1:3]
+    width, height = require_batch(batch, spec.pixels)
     if not spec.accepts(width=width, height=height):
         low, high = zip(spec.width, spec.height, strict=True)
         raise EngineError(
@@ -152,7 +164,7 @@ def closed_error(spec: EngineSpec) -> EngineError:
 
 def inference_error(error: Exception, spec: EngineSpec, batch: Pixels, *, hint: str) -> DeblurError:
     """Return the error for an exception of the library: OutOfMemoryError if it speaks of memory, else EngineError."""
-    height, width = batch.shape[1:3]
+    width, height = frame_size(batch)
     message = first_line(error)
     if any(word in message.lower() for word in ("alloc", "out of memory")) or isinstance(error, MemoryError):
         return OutOfMemoryError(

@@ -18,7 +18,7 @@ from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
 from runtime.frame import Pixels, Size
 from runtime.json_text import read_json
-from runtime.spec import EngineSpec
+from runtime.spec import EngineSpec, PixelFormat
 
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
@@ -34,9 +34,16 @@ _LIBRARIES = (
 
 
 def choose_engine(
-    folder: Path, open_engine: Callable[[Path], Engine], *, size: Size, settings: Sequence[object] = ()
+    folder: Path,
+    open_engine: Callable[[Path], Engine],
+    *,
+    size: Size,
+    pixels: PixelFormat = "bgr",
+    settings: Sequence[object] = (),
 ) -> tuple[Engine, Path, str]:
     """Open the fastest engine of a folder that accepts frames of `size` (width, height) and keeps its budget in dB.
+
+    Engines for another form of frames than `pixels` are left out.
 
     `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine, its file, and
     the reason for the choice as one line for the user. The choice is cached for this machine until the files, the
@@ -44,13 +51,13 @@ def choose_engine(
     used.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    cache, key = _cache_path(), _cache_key(paths, size, settings)
+    cache, key = _cache_path(), _cache_key(paths, size, (pixels, *settings))
     cached_name = _read_cache(cache).get(key)
     if cached_name in {path.name for path in paths}:
         cached = folder / str(cached_name)
         with suppress(DeblurError):
             return open_engine(cached), cached, f"{cached_name}, the fastest in the last trial here"
-    engines, rejections = _open_candidates(paths, open_engine, size)
+    engines, rejections = _open_candidates(paths, open_engine, size, pixels)
     if not engines:
         reasons = "; ".join(rejections) or "the folder has no .onnx and no .plan file"
         raise EngineError(
@@ -60,7 +67,8 @@ def choose_engine(
         for name in rejected:
             engines.pop(name).close()
             rejections.append(f"{name}: is for CPUs")
-    medians_ms = median_ms_per_frame(list(engines.values()), trial_frame(size), seconds=TRIAL_S * len(engines))
+    frame = trial_frame(size, pixels)
+    medians_ms = median_ms_per_frame(list(engines.values()), frame, seconds=TRIAL_S * len(engines))
     times_ms = dict(zip(engines, medians_ms, strict=True))
     fastest, *others = sorted(engines, key=lambda name: times_ms[name])
     for name in others:
@@ -72,19 +80,21 @@ def choose_engine(
 
 
 def _open_candidates(
-    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size
+    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size, pixels: PixelFormat
 ) -> tuple[dict[str, Engine], list[str]]:
     """Return the open engines that may be chosen, by file name, and a line for each that may not."""
     engines: dict[str, Engine] = {}
     rejections: list[str] = []
-    frame = trial_frame(size)
+    frame = trial_frame(size, pixels)
     for path in paths:
         try:
             engine = open_engine(path)
         except DeblurError as error:
             rejections.append(f"{path.name}: {error.what}")
             continue
-        if reason := rejection_reason(engine.spec, size) or _failure_reason(engine, frame):
+        if engine.spec.pixels != pixels:
+            engine.close()
+        elif reason := rejection_reason(engine.spec, size) or _failure_reason(engine, frame):
             engine.close()
             rejections.append(f"{path.name}: {reason}")
         else:

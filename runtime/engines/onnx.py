@@ -31,7 +31,7 @@ class Runner(Protocol):
 
 
 class OnnxEngine(SynchronousEngine):
-    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output, on ONNX Runtime.
+    """An ONNX file with one input of frames, as `Engine` describes them, and one such output, on ONNX Runtime.
 
     The engine runs on `provider` or not at all. `threads`: of the CPU; 0 for all cores. Raises EngineError if the
     file is damaged, its inputs or outputs differ from the contract, or the provider is not available.

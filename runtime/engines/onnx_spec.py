@@ -11,7 +11,7 @@ from runtime.commands import EXPORTER
 from runtime.errors import EngineError
 from runtime.spec import METADATA_KEY, EngineSpec
 
-_CONTRACT = "uint8[N, H, W, 3]"
+_CONTRACT = "uint8[N, H, W, 3] or uint8[N, 3 H / 2, W]"
 
 
 def read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
@@ -25,7 +25,7 @@ def read_session_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
 def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
-    if not is_pair or _differ_in_size(inputs[0], outputs[0]):
+    if not is_pair or len(inputs[0].shape) != len(outputs[0].shape) or _differ_in_size(inputs[0], outputs[0]):
         signature = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
         raise EngineError(
             f"expected one input and one output of {_CONTRACT}, got {signature}",
@@ -38,7 +38,9 @@ def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     except ValueError as error:
         raise EngineError(f"metadata {METADATA_KEY} is damaged ({error})", path, hint="export it again") from error
     height, width = inputs[0].shape[1:3]
+    spec = dataclasses.replace(spec, pixels="bgr" if len(inputs[0].shape) == 4 else "yuv420")
     if isinstance(height, int):
+        height = height if spec.pixels == "bgr" else height * 2 // 3
         spec = dataclasses.replace(spec, height=(height, height))
     if isinstance(width, int):
         spec = dataclasses.replace(spec, width=(width, width))
@@ -52,5 +54,10 @@ def _differ_in_size(one: ort.NodeArg, other: ort.NodeArg) -> bool:
 
 
 def _is_frames(node: ort.NodeArg) -> bool:
-    """Return whether an input or output is uint8[N, H, W, 3]."""
-    return node.type == "tensor(uint8)" and len(node.shape) == 4 and node.shape[3] == 3
+    """Return whether an input or output is uint8[N, H, W, 3] or uint8[N, 3 H / 2, W], with W even."""
+    if node.type != "tensor(uint8)" or len(node.shape) not in {3, 4}:
+        return False
+    if len(node.shape) == 4:
+        return bool(node.shape[3] == 3)
+    _, rows, width = (side if isinstance(side, int) else 0 for side in node.shape)
+    return rows % 3 == 0 and width % 2 == 0

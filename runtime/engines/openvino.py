@@ -19,7 +19,7 @@ _MAX_COMPILED_SHAPES = 4
 
 
 class OpenVinoEngine(SynchronousEngine):
-    """An ONNX file with one uint8[N, H, W, 3] BGR input and one such output, on OpenVINO's CPU device.
+    """An ONNX file with one input of frames, as `Engine` describes them, and one such output, on OpenVINO's CPU device.
 
     OpenVINO compiles the network for each shape of a batch: the result is a sixth faster than one network for all
     shapes, and compiling takes a fraction of a second. The last four shapes stay compiled.

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.colour import BT709
 from runtime.engines.base import Engine, require_batch, require_same_shape
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
+from runtime.yuv420 import Yuv420
 
 OVERLAP_PX = 32
 """Default overlap of neighbouring tiles in pixels."""
@@ -26,7 +28,7 @@ has the same grid as the whole frame."""
 
 
 class TiledEngine:
-    """An engine that accepts frames of any size.
+    """An engine that accepts frames of any size; one for planes accepts those in its range only.
 
     A frame within the range of `engine` goes to it whole, unless `tile` (width, height) is given. Any other frame is
     cut into tiles that overlap by at least `overlap_px`. The results are blended across the overlap with weights that
@@ -63,6 +65,8 @@ class TiledEngine:
     def __call__(self, frames: Pixels) -> Pixels:
         """Restore one frame uint8[H, W, 3] or a batch uint8[N, H, W, 3], BGR; the result has the same shape.
 
+        An engine for planes gets planes with the colours of BT.709, and its result is converted back.
+
         Raises ValueError for another shape or dtype, and what `Engine.infer` raises.
         """
         if not isinstance(frames, np.ndarray):
@@ -74,10 +78,21 @@ class TiledEngine:
             raise ValueError(
                 f"expected uint8[H, W, 3] or uint8[N, H, W, 3] in BGR order, got {frames.dtype}{list(frames.shape)}"
             )
+        if self.spec.pixels == "yuv420":
+            return self._restore_as_planes(frames) if frames.ndim == 3 else np.stack([self(frame) for frame in frames])
         return self.infer(frames) if frames.ndim == 4 else self.infer(frames[np.newaxis])[0]
+
+    def _restore_as_planes(self, image: Pixels) -> Pixels:
+        """Restore an image uint8[H, W, 3] BGR with an engine for planes; its chroma is halved on the way."""
+        height, width = image.shape[:2]
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        planes = Yuv420.from_bgr(even, BT709)
+        return planes.with_planes(self.infer(planes.planes[np.newaxis])[0]).bgr[:height, :width]
 
     @property
     def spec(self) -> EngineSpec:
+        if self._engine_spec.pixels != "bgr":
+            return self._engine_spec
         return dataclasses.replace(self._engine_spec, width=(1, _MAX_SIDE_PX), height=(1, _MAX_SIDE_PX))
 
     @property
@@ -97,9 +112,8 @@ class TiledEngine:
         return self.collect()
 
     def submit(self, batch: Pixels) -> None:
-        require_batch(batch)
-        height, width = batch.shape[1:3]
-        if self._fits_whole(width, height):
+        width, height = require_batch(batch, self._engine_spec.pixels)
+        if self._engine_spec.pixels != "bgr" or self._fits_whole(width, height):
             try:
                 self._engine.submit(batch)
             except OutOfMemoryError as error:
@@ -129,6 +143,8 @@ class TiledEngine:
 
     def _use_smaller_tiles(self, batch: Pixels, error: OutOfMemoryError) -> None:
         """Change to tiles of half the size of this batch's frames; raise `error` if that is not possible."""
+        if self._engine_spec.pixels != "bgr":
+            raise error
         height, width = batch.shape[1:3]
         if not self._fits_whole(width, height):
             return  # an earlier frame has caused the change

@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.engines.base import Engine
 from runtime.frame import Pixels, Size
+from runtime.spec import PixelFormat
 
 T = TypeVar("T")
 PAUSE_S = 0.03
@@ -45,12 +46,15 @@ def interleave(
     return results
 
 
-def trial_frame(size: Size) -> Pixels:
-    """Return a frame uint8[1, H, W, 3] BGR of smooth colours for time measurements; `size` is (width, height).
+def trial_frame(size: Size, pixels: PixelFormat = "bgr") -> Pixels:
+    """Return a batch of one frame of smooth colours for time measurements; `size` is (width, height).
 
-    No engine computes it faster than a photograph.
+    No engine computes it faster than a photograph. Odd sides become even ones for `yuv420`.
     """
     coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
+    if pixels == "yuv420":
+        width, height = (side + side % 2 for side in size)
+        size, coarse = (width, height * 3 // 2), coarse[:, :, 0]
     return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.uint8)[np.newaxis]
 
 

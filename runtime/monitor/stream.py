@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from runtime.engines.base import Engine
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Image, as_bgr
 from runtime.pipeline import Pipeline
 from runtime.redaction import redact
 from runtime.report import to_dict
@@ -93,7 +93,7 @@ class Stream:
         self.engine = engine
         self._stale_s, self._stuck_s = stale_s, stuck_s
         self._changed = Condition()
-        self._newest: tuple[Pixels, Pixels] | None = None
+        self._newest: tuple[Image, Image] | None = None
         self._number = 0
         self._last_frame_at = perf_counter()
         """Time of the last written frame; before the first frame, the start of the stream."""
@@ -106,8 +106,8 @@ class Stream:
         self._encoded: dict[int, FramePair] = {}
         """The newest encoded pair for each requested width."""
 
-    def on_frame(self, _pipeline: Pipeline, frame: Frame, pixels: Pixels) -> None:
-        """Record a written frame and its result uint8[H, W, 3] BGR; neither may be changed afterwards."""
+    def on_frame(self, _pipeline: Pipeline, frame: Frame, pixels: Image) -> None:
+        """Record a written frame and its result; neither may be changed afterwards."""
         now = perf_counter()
         with self._changed:
             if int(now) != self._current.second:
@@ -215,12 +215,13 @@ class _SecondOfLatencies:
             self.latencies_ms = []
 
 
-def _encode_pair(newest: tuple[Pixels, Pixels], number: int, width: int) -> FramePair:
-    height, full_width = newest[0].shape[:2]
+def _encode_pair(newest: tuple[Image, Image], number: int, width: int) -> FramePair:
+    halves = [as_bgr(half) for half in newest]
+    height, full_width = halves[0].shape[:2]
     width = min(width, full_width)
     size = (width, max(1, round(height * width / full_width)))
     before, after = (
-        cv2.resize(half, size, interpolation=cv2.INTER_AREA) if width < full_width else half for half in newest
+        cv2.resize(half, size, interpolation=cv2.INTER_AREA) if width < full_width else half for half in halves
     )
     padding = np.repeat(before[:, -1:], _JPEG_BLOCK_PX - width % _JPEG_BLOCK_PX, axis=1)
     is_encoded, jpeg = cv2.imencode(".jpg", np.hstack((before, padding, after)), _JPEG_OPTIONS)

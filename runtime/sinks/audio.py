@@ -16,9 +16,9 @@ from av.format import Flags
 from av.packet import Packet
 
 from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
+from runtime.sources.containers import has_codec, open_container
 from runtime.sources.packets import read_packets
 from runtime.sources.timeline import Timeline, duration_of, move
-from runtime.sources.video import has_codec, open_container
 from runtime.tags import copy_track_tags
 
 _REFUSALS = {errno.EINVAL, errno.EPERM}

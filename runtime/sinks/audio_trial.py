@@ -15,8 +15,8 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from runtime.errors import is_out_of_memory
+from runtime.sources.containers import open_container
 from runtime.sources.packets import read_packets
-from runtime.sources.video import open_container
 
 _TRIED_PACKETS = 8
 """Number of packets that are written: the first of a stream may be damaged, or lack what later ones have."""

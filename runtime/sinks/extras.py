@@ -17,9 +17,9 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from runtime.sources.containers import open_container
 from runtime.sources.packets import read_packets
 from runtime.sources.timeline import Timeline, move
-from runtime.sources.video import open_container
 from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
 
 _MIME_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "gif": "image/gif"}

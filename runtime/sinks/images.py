@@ -45,7 +45,7 @@ class ImageSink:
     def write(self, frame: Frame) -> None:
         """Write the frame as an image; raises OutputError if it cannot be encoded or written."""
         path = self._path if self._single else self._target(frame.file)
-        content, lost = encode_image(path, frame.pixels, frame.file)
+        content, lost = encode_image(path, frame.bgr, frame.file)
         write_whole(path, content)
         self._written += 1
         for what in lost:

@@ -37,7 +37,7 @@ class PipeSink:
 
     def write(self, frame: Frame) -> None:
         """Write a frame and flush it."""
-        pixels = frame.pixels
+        pixels = frame.bgr
         if self._size is None:
             self._size = frame.size
             self._send(self._header())

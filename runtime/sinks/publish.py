@@ -160,7 +160,7 @@ class _Connection:
         self._last_tick = max(self._last_tick + 1, round((frame.pts * frame.time_base - self._start) / TICK))
         self.sending_since = perf_counter()
         self._child.stdin.write(self._last_tick.to_bytes(8, "little", signed=True))
-        self._child.stdin.write(np.ascontiguousarray(frame.pixels).data)
+        self._child.stdin.write(np.ascontiguousarray(frame.bgr).data)
         self._child.stdin.flush()
         self._answer = self._child.stdout.read(1)
         if self._answer != SENT:

@@ -23,6 +23,7 @@ from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
+from runtime.yuv420 import Yuv420
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 
@@ -217,12 +218,15 @@ class VideoSink:
 
     def _encode(self, frame: Frame) -> None:
         assert self._container is not None
-        pixels = frame.pixels
-        size = (self._stream.width, self._stream.height)
-        if frame.size != size:
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-            self._scaled += 1
-        yuv = video_frame_from_bgr(pixels, pixel_format=str(self._stream.pix_fmt), colour=self._source.format.colour)
+        size, pixel_format = (self._stream.width, self._stream.height), str(self._stream.pix_fmt)
+        if isinstance(frame.pixels, Yuv420) and frame.size == size and pixel_format == "yuv420p":
+            yuv = frame.pixels.to_video_frame()
+        else:
+            pixels = frame.bgr
+            if frame.size != size:
+                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+                self._scaled += 1
+            yuv = video_frame_from_bgr(pixels, pixel_format=pixel_format, colour=self._source.format.colour)
         yuv.pts = self._times.place(frame.pts + self._delay_ticks, frame.time_base)
         yuv.time_base = frame.time_base
         self._decoding_times.add(yuv.pts * frame.time_base)

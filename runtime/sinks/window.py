@@ -43,7 +43,7 @@ class WindowSink:
             if not self._has_size:
                 cv2.resizeWindow(_TITLE, *fit_screen(frame.size))
                 self._has_size = True
-            cv2.imshow(_TITLE, frame.pixels)
+            cv2.imshow(_TITLE, frame.bgr)
             key = cv2.waitKey(1) & 0xFF
             is_closed = cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error as error:

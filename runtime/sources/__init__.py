@@ -14,12 +14,13 @@ from runtime.image_files import is_image
 from runtime.redaction import redact_address
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
+from runtime.sources.containers import STDIN, RawFrames
 from runtime.sources.deinterlace import Deinterlace, Interlacing
 from runtime.sources.folders import open_folder, open_pattern
 from runtime.sources.images import ImageSource
 from runtime.sources.live import Feed, LiveSource, Watch
 from runtime.sources.network import NetworkFeed, Transport
-from runtime.sources.video import STDIN, RawFrames, VideoSource
+from runtime.sources.video import VideoSource
 from runtime.urls import SCHEMES, is_mistyped_address, is_url, resolve_secrets
 
 

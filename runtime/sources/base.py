@@ -31,6 +31,8 @@ class SourceInfo:
     """Number of frames that the container or folder announces; None if it is not known. It may be wrong."""
     is_live: bool = False
     """Whether frames arrive at their own pace: a live source drops frames that are read too late, a file waits."""
+    has_planes: bool = False
+    """Whether the source can deliver its frames as planes (`Yuv420`) instead of BGR."""
     audio: Path | None = None
     """Media file whose sound belongs to the frames; None if there is no sound."""
     extras: Path | None = None
@@ -87,7 +89,8 @@ class Source(Protocol):
         """Yield the frames in presentation order.
 
         The pixels of a frame are uint8[H, W, 3], BGR, full range 0..255, C-contiguous, upright, and owned by the
-        frame: the source does not write to them again. `pts` increases strictly, in ticks of `info.time_base` seconds.
+        frame: the source does not write to them again. A source with `info.has_planes` has a method `deliver_planes`;
+        after it, the pixels are `Yuv420`. `pts` increases strictly, in ticks of `info.time_base` seconds.
         `captured_at` is `time.perf_counter()` when the frame arrived. The size may change between frames.
 
         A live source waits for its next frame. Raises InputError if nothing can be decoded, and SourceLostError if a

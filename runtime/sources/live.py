@@ -170,7 +170,7 @@ class LiveSource:
                 arrivals.popleft()
             if len(arrivals) > _MAX_RATE_FACTOR * _RATE_WINDOW_S * self.info.frame_rate:
                 return f"more than {_MAX_RATE_FACTOR:g} times its frame rate"
-            digest = hashlib.blake2b(frame.pixels[::8, ::8].tobytes(), digest_size=16).digest()
+            digest = hashlib.blake2b(frame.bgr[::8, ::8].tobytes(), digest_size=16).digest()
             if digest != last_digest:
                 last_digest, changed_at = digest, arrival.arrived_at
             elif 0 < self._watch.frozen_s < arrival.arrived_at - changed_at:

@@ -13,8 +13,8 @@ from av.error import FFmpegError
 from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
+from runtime.sources.containers import has_codec
 from runtime.sources.deinterlace import Interlacing
-from runtime.sources.video import has_codec
 from runtime.stream_format import StreamFormat
 
 Transport = Literal["tcp", "udp"]

@@ -8,60 +8,47 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import av
 import cv2
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Stream
 
-from runtime.colour import bgr_from_video_frame
+from runtime.colour import ColourTags, bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
-from runtime.frame import Frame, Pixels, Size, require_memory
+from runtime.frame import Frame, Image, Pixels, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo, damage_warnings
+from runtime.sources.containers import (
+    STDIN,
+    RawFrames,
+    find_video_stream,
+    guess_rate,
+    late_index_error,
+    open_container,
+    undecodable_error,
+)
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
+from runtime.yuv420 import Yuv420, has_even_size, has_planes
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-_DEFAULT_RATE = Fraction(25)
-_MAX_GUESSED_RATE = 240
-"""Largest frame rate that is believed if the file states none: FFmpeg guesses ticks of the clock for uneven rates."""
-STDIN = Path("-")
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
 _DURATION_TOLERANCE_S = 0.5
 """Seconds that a file may be shorter than its header states: the duration of the last frame is often not stored."""
 
 
-# PyAV before 19 refuses files whose titles are not UTF-8, unless this option is set.
-_LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
-
-
 @dataclass(frozen=True)
-class RawFrames:
-    """Format of raw frames on standard input: uint8[H, W, 3] BGR, one after the other, without headers."""
+class _Decoded:
+    """A decoded frame with its presentation time in ticks of `time_base` seconds."""
 
-    size: Size
-    """Width and height in pixels."""
-    fps: Fraction
-    """Frames per second."""
-
-
-def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
-    """Open a media file for reading, or standard input for `-`; raises PyAV's own errors."""
-    place = "pipe:0" if path == STDIN else str(path)
-    raw_format: dict[str, Any] = {}
-    if raw:
-        options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
-        raw_format = {"format": "rawvideo", "options": options}
-    container: InputContainer = av.open(place, **raw_format, **_LENIENT)
-    return container
+    image: av.VideoFrame
+    pts: int
+    time_base: Fraction
 
 
 class VideoSource:
@@ -83,35 +70,45 @@ class VideoSource:
         self._out_of_order = 0
         self._interlacing = interlacing or Interlacing()
         self._format: StreamFormat | None = None
+        self._planes: ColourTags | None = None
+        """Meaning of the planes that are delivered; None for BGR."""
         self._has_packets = False
         self._is_pipe = path == STDIN or path.is_fifo()
-        self._first: Frame | None = run_interruptibly(lambda: self._open(raw))
+        self._first: _Decoded | None = run_interruptibly(lambda: self._open(raw))
+        first = self._first.image
         self.info = SourceInfo(
             name=str(path),
             time_base=self._first.time_base,
             frame_rate=self._rate,
             format=self._format or PLAIN,
-            size=self._first.size,
+            size=(first.height, first.width) if first.rotation % 180 else (first.width, first.height),
+            has_planes=has_planes(first),
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not self._is_pipe else None,
             extras=path if has_more_than_frames_and_sound(self._container) and not self._is_pipe else None,
             files=() if self._is_pipe else (path,),
         )
 
-    def _open(self, raw: RawFrames | None) -> Frame:
+    def deliver_planes(self) -> None:
+        """Deliver frames as planes with the colours of the first one; call it before the first frame is read."""
+        assert self._first is not None
+        self._planes = Yuv420.from_video_frame(self._first.image).colour
+        self.info = replace(self.info, format=replace(self.info.format, colour=self._planes))
+
+    def _open(self, raw: RawFrames | None) -> _Decoded:
         """Open the file and decode its first frame."""
         try:
             self._container = open_container(self._path, raw)
         except MemoryError:
             require_memory(_DECODER_FRAMES, width=1920, height=1080)
-            raise _undecodable_error(self._path, "a table in its header does not fit into memory") from None
+            raise undecodable_error(self._path, "a table in its header does not fit into memory") from None
         except (FFmpegError, ValueError) as error:
-            raise _undecodable_error(self._path, getattr(error, "strerror", None)) from error
+            raise undecodable_error(self._path, getattr(error, "strerror", None)) from error
         try:
-            self._stream = _video_stream(self._container, self._path)
+            self._stream = find_video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
             self._timeline = Timeline(self._container)
-            self._rate = self._stream.average_rate or _guessed_rate(self._stream)
+            self._rate = self._stream.average_rate or guess_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
@@ -122,7 +119,7 @@ class VideoSource:
         if first is None:
             is_index_late = bool(self._is_pipe and self._stream.index_entries and not self._has_packets)
             self._container.close()
-            raise _late_index_error(self._path) if is_index_late else _undecodable_error(self._path)
+            raise late_index_error(self._path) if is_index_late else undecodable_error(self._path)
         return first
 
     @property
@@ -142,8 +139,24 @@ class VideoSource:
         """Yield the frames; at the end, `damage` says whether the file was cut off."""
         if self._first is not None:
             first, self._first = self._first, None
-            yield replace(first, captured_at=perf_counter())
-        yield from self._frames
+            yield self._convert(first)
+        for decoded in self._frames:
+            yield self._convert(decoded)
+
+    def _convert(self, decoded: _Decoded) -> Frame:
+        """Return a decoded frame, upright, as BGR or as planes."""
+        frame = decoded.image
+        pixels: Image
+        if self._planes and has_even_size(frame):
+            pixels = Yuv420.from_video_frame(frame, rotation=frame.rotation)
+            if pixels.colour != self._planes:
+                pixels = Yuv420.from_bgr(pixels.bgr, self._planes)
+        elif self._planes:
+            what = f"frames change to an odd size ({frame.width}x{frame.height})"
+            raise InputError(what, self._path, hint="add --pixels bgr")
+        else:
+            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
+        return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())
 
     @property
     def start(self) -> Fraction:
@@ -159,8 +172,8 @@ class VideoSource:
         """Close the file."""
         self._container.close()
 
-    def _read_frames(self) -> Iterator[Frame]:
-        """Yield decoded frames as upright BGR with increasing time stamps."""
+    def _read_frames(self) -> Iterator[_Decoded]:
+        """Yield decoded frames with increasing time stamps."""
         last_pts: int | None = None
         for frame in self._interlacing.apply(self._decode()):
             time_base = frame.time_base or 1 / self._rate
@@ -176,8 +189,7 @@ class VideoSource:
                 continue
             if self._format is None:
                 self._format = StreamFormat.read(self._stream, frame)
-            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
-            yield Frame(pixels=pixels, pts=pts, time_base=time_base, captured_at=perf_counter())
+            yield _Decoded(frame, pts, time_base)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
@@ -242,44 +254,7 @@ class VideoSource:
         return round(duration / av.time_base * self._rate) if duration else None
 
 
-def _video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """Return the first video stream that is not a cover image; raises InputError if none can be decoded."""
-    videos = [
-        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    for stream in videos:
-        if has_codec(stream):
-            return stream
-    if videos:
-        raise InputError("the codec of the video is not known", path, hint="convert it with the program that wrote it")
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
-    raise InputError(f"no video in the file ({kinds})", path, hint="give a file with a video stream")
-
-
-def has_codec(stream: Stream) -> bool:
-    """Return whether FFmpeg knows the codec of a stream; if not, the attributes of the codec raise AttributeError."""
-    return stream.codec_context is not None
-
-
-def _guessed_rate(stream: av.VideoStream) -> Fraction:
-    guess = stream.guessed_rate
-    return guess if guess and guess <= _MAX_GUESSED_RATE else _DEFAULT_RATE
-
-
 def _rotate(pixels: Pixels, rotation: int) -> Pixels:
     """Rotate by the display matrix: `rotation` in degrees, counter-clockwise."""
     code = _ROTATIONS.get(rotation % 360)
     return pixels if code is None else np.asarray(cv2.rotate(pixels, code), np.uint8)
-
-
-def _late_index_error(path: Path) -> InputError:
-    return InputError(
-        "index of the video is at its end, and a pipe cannot go back to the frames",
-        path,
-        hint="give the file by its name, or move the index first: ffmpeg -i IN -c copy -movflags +faststart OUT",
-    )
-
-
-def _undecodable_error(path: Path, reason: str | None = None) -> InputError:
-    what = f"not a video that can be decoded ({reason or 'no frame in it'})"
-    return InputError(what, path, hint="check that the file is whole, or give another")

@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.engines import Engine
 from runtime.errors import InputError
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Image, Pixels, as_bgr
 from runtime.image_files import is_image
 from runtime.metrics import IDENTICAL_DB, SSIM_MIN_PX, psnr_db, ssim
 from runtime.pipeline import Pipeline
@@ -45,13 +45,13 @@ class PreviewRecorder:
         self.warnings: list[str] = []
         """Sentences about previews that are smaller than the result."""
 
-    def __call__(self, pipeline: Pipeline, frame: Frame, restored: Pixels) -> None:
+    def __call__(self, pipeline: Pipeline, frame: Frame, result: Image) -> None:
         """Record a written frame; raises InputError if there are more frames than the limit allows."""
-        frames = pipeline.frames_written
+        frames, restored = pipeline.frames_written, as_bgr(result)
         if frames > self._limits.video_frames:
             raise too_long_error(self._limits)
         if self._is_image:
-            self._write_images(frame.pixels, restored)
+            self._write_images(frame.bgr, restored)
         else:
             self._write_video_frame(frame, restored, pipeline.source)
         frame_count = max(frames, pipeline.source.frame_count or 0)
@@ -72,7 +72,7 @@ class PreviewRecorder:
         rows = slice(restored.shape[0] // 2 * 2 or None)  # browsers only play H.264 of an even height
         if self._video is None:
             self._video = open_sink(str(self._folder / "side_by_side.mp4"), dataclasses.replace(source, audio=None))
-        self._video.write(frame.with_pixels(np.hstack((frame.pixels[rows], restored[rows]))))
+        self._video.write(frame.with_pixels(np.hstack((frame.bgr[rows], restored[rows]))))
 
     def close(self, *, complete: bool) -> None:
         """Close the video, if there is one."""
@@ -153,7 +153,7 @@ def measure_scores(blurred: str, restored: str, reference: str) -> dict[str, flo
     for frames in zip_longest(*(open_source(path) for path in (blurred, restored, reference))):
         if None in frames or frames[0].size != frames[2].size:
             raise InputError("the sharp reference has another size or length", hint="upload the matching reference")
-        *results, sharp = (frame.pixels for frame in frames)
+        *results, sharp = (frame.bgr for frame in frames)
         row = [min(psnr_db(pixels, sharp), IDENTICAL_DB) for pixels in results]
         row += [ssim(pixels, sharp) for pixels in results] if min(frames[0].size) >= SSIM_MIN_PX else []
         rows.append(row)

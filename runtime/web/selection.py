@@ -99,6 +99,6 @@ def _thumbnail_rules(blurred_clip: str) -> str:
 def _read_frame(clip: Path, index: int) -> Pixels:
     source = VideoSource(clip)
     try:
-        return next(frame for position, frame in enumerate(source) if position == index).pixels
+        return next(frame for position, frame in enumerate(source) if position == index).bgr
     finally:
         source.close()

@@ -9,7 +9,7 @@ import av
 from PIL import Image
 
 from runtime.errors import InputError
-from runtime.sources.video import has_codec, open_container
+from runtime.sources.containers import has_codec, open_container
 from runtime.web.settings import Limits
 
 IMAGE_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}

@@ -47,7 +47,7 @@ class Camera:
         self._seeds = [0 if is_still else index for index in range(count)]
 
     def __iter__(self) -> Iterator[Any]:
-        return (SimpleNamespace(pixels=make_image(64, 48, seed=seed)) for seed in self._seeds)
+        return (SimpleNamespace(bgr=make_image(64, 48, seed=seed)) for seed in self._seeds)
 
     def close(self) -> None: ...
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from export import __main__ as command
-from export import chain, int8_chain, network
+from export import chain, engine_maker, int8_chain, network
 from export.__main__ import main
+from export.planes import planes_from_bgr, restore_planes
 from export.quantization import precision
 from export.quantization.sensitivity import QuantizedCore
 from runtime.engines import BUNDLED, open_engine
@@ -26,7 +27,8 @@ from tests.export.conftest import BUNDLED_RUN, write_run
 from tests.export.test_fuse import REDUCED
 from train.models import restore_frames
 
-NAMES = ["deblur_fp16.onnx", "deblur_fp32.onnx", "deblur_int8.onnx", "deblur_int8_cpu.onnx"]
+PRECISIONS = ("fp16", "fp32", "int8", "int8_cpu")
+NAMES = sorted(f"deblur_{name}{form}.onnx" for name in PRECISIONS for form in ("", "_yuv420"))
 
 
 def engines(folder: Path) -> list[str]:
@@ -38,7 +40,7 @@ def engines(folder: Path) -> list[str]:
 )
 def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path: Path, pairs: Path) -> None:
     generator = write_run(tmp_path / "run", name=name)
-    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--pixels", "bgr"]
     assert main([*arguments, "--calib-method", "minmax", "--precision", "fp32,fp16,int8_cpu"]) == 0
     photograph = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))
     for precision_name in ("fp32", "fp16", "int8_cpu"):
@@ -49,6 +51,22 @@ def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path:
             difference = np.abs(engine.infer(frame).astype(int) - expected)
             assert difference.max() <= {"fp32": 1, "fp16": 2, "int8_cpu": 40}[precision_name]
         assert engine.spec.generator.startswith(f"{name}(")
+        assert engine.spec.loss_db <= engine.spec.budget_db
+
+
+@pytest.mark.parametrize("name", ["edge", pytest.param("two_stage_cnn", marks=pytest.mark.slow)])
+def test_engines_for_planes_agree_with_the_network(name: str, tmp_path: Path, pairs: Path) -> None:
+    generator = write_run(tmp_path / "run", name=name)
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--pixels", "yuv420"]
+    assert main([*arguments, "--calib-method", "minmax"]) == 0
+    assert engines(tmp_path / "out") == sorted(f"deblur_{name}_yuv420.onnx" for name in PRECISIONS)
+    photograph = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))
+    planes = planes_from_bgr(photograph[:186, :250])
+    expected = restore_planes(generator, planes).astype(int)
+    for precision_name, most in (("fp32", 1), ("fp16", 2), ("int8", 40), ("int8_cpu", 40)):
+        engine = open_engine(tmp_path / "out" / f"deblur_{precision_name}_yuv420.onnx", provider="cpu")
+        assert np.abs(engine.infer(planes[None])[0].astype(int) - expected).max() <= most
+        assert (engine.spec.pixels, engine.spec.precision) == ("yuv420", precision_name)
         assert engine.spec.loss_db <= engine.spec.budget_db
 
 
@@ -65,7 +83,7 @@ def test_engines_describe_themselves_and_the_report_is_complete(
         assert spec.to_dict() == {
             key: tuple(value) if isinstance(value, list) else value for key, value in entry["spec"].items()
         }
-        assert (spec.precision, spec.measured_on, spec.forced) == (precision_name, "pairs", False)
+        assert (spec.variant, spec.measured_on, spec.forced) == (precision_name, "pairs", False)
     assert set(report["calibration"]["agreement_db"]) == {"minmax", "entropy", "percentile"}
     assert report["calibration"]["method"] in report["calibration"]["agreement_db"]
     assert len(report["layer_costs_db"]) == 10  # with the first and the last, for the engine that keeps frames as bytes
@@ -92,16 +110,12 @@ def test_a_second_export_computes_only_what_changed(
     computed: list[str] = []
     monkeypatch.setattr(chain.Chain, "run", _record_steps(chain.Chain.run, computed))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert computed == ["quantize_within_budget_int8", "quantize_within_budget_int8_cpu"]
+    assert computed == ["quantize_within_budget_int8", "quantize_within_budget_int8_cpu"] * 2  # for BGR and for planes
     computed.clear()
     cv2.imwrite(str(pairs / "blur" / "0.png"), cv2.blur(cv2.imread(str(pairs / "sharp" / "0.png")), (7, 1)))
     assert main([*arguments, "--budget-db", "0.2"]) == 0
-    assert computed == [
-        "choose_residual",
-        "measure_layer_losses",
-        "quantize_within_budget_int8",
-        "quantize_within_budget_int8_cpu",
-    ]
+    for_both = ["choose_residual", "quantize_within_budget_int8", "quantize_within_budget_int8_cpu"]
+    assert sorted(computed) == sorted([*for_both, *for_both, "measure_layer_losses"])
     undamaged = (tmp_path / "out" / NAMES[0]).read_bytes()
     (tmp_path / "out" / NAMES[0]).write_bytes(b"damaged")
     assert main([*arguments, "--budget-db", "0.2"]) == 0
@@ -158,7 +172,7 @@ def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
                     tensor.CopyFrom(onnx.numpy_helper.from_array((values * 3).astype(values.dtype), tensor.name))
             return model
 
-        monkeypatch.setattr(chain, "convert_to_fp16", convert_wrongly)
+        monkeypatch.setattr(engine_maker, "convert_to_fp16", convert_wrongly)
     arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision"]
     assert main([*arguments, "fp32,fp16"]) == 4
     assert words in capsys.readouterr().err
@@ -223,6 +237,7 @@ def test_plans_are_built_with_the_engines_and_only_after_a_change(
     write_run(tmp_path / "run")
     out = tmp_path / "out"
     arguments = [str(tmp_path / "run"), "--out", str(out), "--pairs", str(pairs), "--calib-method", "minmax"]
+    arguments += ["--pixels", "bgr"]
     plans = ["--target", "tensorrt-rtx", "--size", "64x48"]
     assert main([*arguments, *plans]) == 0
     report = json.loads((out / "report.json").read_text())

@@ -43,7 +43,8 @@ def config(repository: Path, name: str) -> ModelConfig:
 
 
 def test_the_repository_follows_tritons_protobuf(repository: Path) -> None:
-    assert {path.stem for path in MODELS.glob("*.onnx")} == {path.name for path in repository.iterdir()}
+    names = {path.stem for path in MODELS.glob("*.onnx") if not path.stem.endswith("_yuv420")}
+    assert names == {path.name for path in repository.iterdir()}
     for model in repository.iterdir():
         written = config(repository, model.name)
         assert written.name == model.name
@@ -59,6 +60,13 @@ def test_the_repository_follows_tritons_protobuf(repository: Path) -> None:
         ).read_bytes()
     kinds = {name: config(repository, name).instance_group[0].kind for name in (NAME, NAME.replace("int8_cpu", "fp16"))}
     assert list(kinds.values()) == [ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU]
+
+
+def test_an_engine_for_planes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planes = BUNDLED.with_name(f"{NAME}_yuv420.onnx")
+    assert main([str(planes), "--out", str(tmp_path)]) == 2
+    assert "an engine for planes is not served" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_export_writes_a_second_version(tmp_path: Path) -> None:
@@ -90,7 +98,8 @@ def test_a_stream_through_the_server_equals_a_local_one(server: tuple[str, Servi
     clips = [tmp_path / "served.mp4", tmp_path / "local.mp4"]
     before = service.frames
     for engine, out in zip((f"triton://{address}/{NAME}", str(BUNDLED)), clips, strict=True):
-        assert run_video(["--engine", engine, "--source", str(DEMO_CLIP), "--out", str(out), "--provider", "cpu"]) == 0
+        options = ["--engine", engine, "--provider", "cpu", "--pixels", "bgr"]
+        assert run_video([*options, "--source", str(DEMO_CLIP), "--out", str(out)]) == 0
     assert service.frames - before == 100
     for served, local in zip(*(open_source(str(out)) for out in clips), strict=True):
         assert np.array_equal(served.pixels, local.pixels)

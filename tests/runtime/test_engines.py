@@ -142,7 +142,7 @@ def test_other_inputs_are_refused_with_the_expected_contract(
     open_onnx: Open, tmp_path: Path, contract: dict[str, object]
 ) -> None:
     path = write_engine(tmp_path / "other.onnx", **contract)
-    with pytest.raises(EngineError, match=r"expected one input and one output of uint8\[N, H, W, 3\], got"):
+    with pytest.raises(EngineError, match=r"expected one input and one output of uint8\[N, H, W, 3\] or .*, got"):
         open_onnx(path)
 
 

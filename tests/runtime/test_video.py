@@ -58,7 +58,9 @@ def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys
 
 def test_bundled_engine_is_the_default(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--source", clip, "--out", tmp_path / "out.mp4", "--threads", 1) == 0
-    assert "edge-s_int8_cpu, int8_cpu, " in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "edge-s_int8_cpu_yuv420, int8_cpu, " in shown
+    assert "pixels  4:2:0, as decoded" in shown
 
 
 def test_image_to_image_and_folder_to_folder(tmp_path: Path, invert: Path) -> None:

@@ -1,0 +1,122 @@
+"""Frames as the decoder gives them: the planes of YUV 4:2:0, without a conversion to BGR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange
+
+from runtime.colour import ColourTags, bgr_from_video_frame, read_matrix, video_frame_from_bgr
+from runtime.frame import Image, Pixels, Size, as_bgr
+
+PIXEL_FORMATS = {"yuv420p": False, "yuvj420p": True, "nv12": False}
+"""FFmpeg's names of 8-bit 4:2:0; true where the name itself states the full range."""
+_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+
+
+@dataclass(frozen=True, eq=False)
+class Yuv420:
+    """A frame of even width and height as 8-bit planes: luma, and chroma at half of both."""
+
+    planes: Pixels
+    """uint8[3 H / 2, W]: the bytes of I420, which are luma H x W, then U and V of H/2 x W/2 each."""
+    colour: ColourTags
+    """Meaning of the values."""
+
+    @classmethod
+    def from_video_frame(cls, frame: av.VideoFrame, *, rotation: int = 0) -> Yuv420:
+        """Copy the planes of a decoded frame of even width and height; `rotation` in degrees, counter-clockwise.
+
+        A frame of another pixel format than 8-bit 4:2:0 is converted to it.
+        """
+        if frame.format.name not in PIXEL_FORMATS:
+            full = frame.color_range == ColorRange.JPEG
+            frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
+        colour = replace(ColourTags.read(frame), matrix=read_matrix(frame), is_full_range=_is_full_range(frame))
+        luma, u, v = (_rotate(plane, rotation) for plane in _view_planes(frame))
+        height, width = luma.shape
+        planes = np.empty((height * 3 // 2, width), np.uint8)
+        planes[:height] = luma
+        planes[height:].reshape(2, height // 2, width // 2)[:] = u, v
+        return cls(planes, colour)
+
+    @classmethod
+    def from_bgr(cls, pixels: Pixels, colour: ColourTags) -> Yuv420:
+        """Convert uint8[H, W, 3] BGR, H and W even; `colour` says which values the planes get."""
+        frame = video_frame_from_bgr(pixels, pixel_format="yuv420p", colour=colour)
+        return replace(cls.from_video_frame(frame), colour=colour)
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels."""
+        rows, width = self.planes.shape
+        return width, rows * 2 // 3
+
+    @property
+    def luma(self) -> Pixels:
+        """uint8[H, W]."""
+        return self.planes[: self.size[1]]
+
+    @property
+    def chroma(self) -> Pixels:
+        """uint8[2, H / 2, W / 2]: U and V."""
+        width, height = self.size
+        return self.planes[height:].reshape(2, height // 2, width // 2)
+
+    @cached_property
+    def bgr(self) -> Pixels:
+        """uint8[H, W, 3] BGR, full range; converted at the first use, with the chroma in the middle of its square."""
+        return np.ascontiguousarray(bgr_from_video_frame(self.to_video_frame()))
+
+    def to_video_frame(self) -> av.VideoFrame:
+        """Return a frame in `yuv420p` for an encoder, with the tags of `colour`."""
+        frame = av.VideoFrame.from_ndarray(self.planes, format="yuv420p")
+        self.colour.tag(frame)
+        return frame
+
+    def with_planes(self, planes: Pixels) -> Yuv420:
+        """Return a frame with other planes that mean the same."""
+        return Yuv420(planes, self.colour)
+
+
+def place_beside(left: Image, right: Image) -> Image:
+    """Return one image of two with the same height, both BGR or both planes of the same colours."""
+    if not (isinstance(left, Yuv420) and isinstance(right, Yuv420)):
+        return np.hstack((as_bgr(left), as_bgr(right)))
+    luma, chroma = np.hstack((left.luma, right.luma)), np.concatenate((left.chroma, right.chroma), axis=2)
+    return left.with_planes(np.vstack((luma, chroma.reshape(-1, luma.shape[1]))))
+
+
+def has_planes(frame: av.VideoFrame) -> bool:
+    """Return whether a decoded frame can be kept as planes: 8-bit 4:2:0 of even width and height."""
+    return frame.format.name in PIXEL_FORMATS and has_even_size(frame)
+
+
+def has_even_size(frame: av.VideoFrame) -> bool:
+    """Return whether width and height of a frame are even."""
+    return frame.width % 2 == 0 and frame.height % 2 == 0
+
+
+def _is_full_range(frame: av.VideoFrame) -> bool:
+    return PIXEL_FORMATS[frame.format.name] or frame.color_range == ColorRange.JPEG
+
+
+def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
+    """Return views of luma, U and V."""
+    first, *others = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
+        for plane in frame.planes
+    )
+    width, half = frame.width, frame.width // 2
+    if frame.format.name == "nv12":
+        return first[:, :width], others[0][:, : 2 * half : 2], others[0][:, 1 : 2 * half : 2]
+    return first[:, :width], others[0][:, :half], others[1][:, :half]
+
+
+def _rotate(plane: Pixels, rotation: int) -> Pixels:
+    code = _ROTATIONS.get(rotation % 360)
+    return plane if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(plane), code), np.uint8)

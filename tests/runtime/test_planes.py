@@ -1,0 +1,283 @@
+"""Frames as planes: what the decoder gave reaches engine and encoder, and BGR is there where somebody asks for it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from runtime.colour import BT709, ColourTags, bgr_from_video_frame
+from runtime.engines import find_yuv420_engine, open_engine
+from runtime.errors import EngineError, InputError, NumbersError, UsageError
+from runtime.guard import OutputGuard, find_fault
+from runtime.options import RunOptions
+from runtime.pixel_choice import choose_pixels
+from runtime.sources import open_source
+from runtime.sources.video import VideoSource
+from runtime.spec import METADATA_KEY, EngineSpec
+from runtime.video import main
+from runtime.yuv420 import Yuv420, place_beside
+from tests.conftest import make_image, write_clip, write_engine
+
+SHAPE = ("n", "rows", "w")
+
+
+def decode(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def make_frame(pixel_format: str = "yuv420p", size: tuple[int, int] = (34, 20)) -> av.VideoFrame:
+    """Return a frame whose rows are padded in memory."""
+    frame = av.VideoFrame.from_ndarray(make_image(*size), format="bgr24").reformat(format=pixel_format)
+    frame.colorspace, frame.color_range = 1, 2 if pixel_format.startswith("yuvj") else 1
+    return frame
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Path:
+    """An engine that inverts BGR, and the one for planes beside it, which inverts all codes."""
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    path = write_engine(folder / "invert.onnx")
+    write_engine(folder / "invert_yuv420.onnx", shape=SHAPE)
+    return path
+
+
+# Planes
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "nv12"])
+def test_planes_are_the_values_of_the_decoder(pixel_format: str) -> None:
+    frame = make_frame(pixel_format)
+    planes = Yuv420.from_video_frame(frame)
+    assert planes.size == (34, 20)
+    assert planes.planes.shape == (30, 34)
+    plain = frame.reformat(format="yuvj420p" if pixel_format == "yuvj420p" else "yuv420p").to_ndarray()
+    assert np.array_equal(planes.planes, plain)
+    assert planes.colour.is_full_range == (pixel_format == "yuvj420p")
+    assert np.array_equal(planes.bgr, bgr_from_video_frame(frame))
+
+
+def test_another_pixel_format_is_converted() -> None:
+    planes = Yuv420.from_video_frame(make_frame("yuv444p"))
+    assert np.abs(planes.bgr.astype(int) - make_image(34, 20)).mean() < 8  # chroma at half the size
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270, -90])
+def test_rotated_planes_are_the_planes_of_the_rotated_frame(rotation: int) -> None:
+    frame = make_frame()
+    upright = Yuv420.from_video_frame(frame)
+    turned = Yuv420.from_video_frame(frame, rotation=rotation)
+    assert np.array_equal(turned.luma, np.rot90(upright.luma, rotation // 90))
+    for plane, other in zip(turned.chroma, upright.chroma, strict=True):
+        assert np.array_equal(plane, np.rot90(other, rotation // 90))
+
+
+def test_a_video_frame_of_planes_has_their_values_and_tags() -> None:
+    planes = Yuv420.from_bgr(make_image(34, 20), ColourTags(matrix=6, primaries=5, transfer=6, is_full_range=True))
+    frame = planes.to_video_frame()
+    assert Yuv420.from_video_frame(frame).colour == planes.colour
+    assert np.array_equal(frame.to_ndarray(), planes.planes)
+    assert np.abs(planes.bgr.astype(int) - make_image(34, 20)).mean() < 8  # chroma at half the size
+
+
+def test_two_frames_side_by_side() -> None:
+    left, right = (Yuv420.from_bgr(make_image(34, 20, seed), BT709) for seed in (0, 1))
+    both = place_beside(left, right)
+    assert isinstance(both, Yuv420)
+    assert both.size == (68, 20)
+    assert np.array_equal(both.luma, np.hstack((left.luma, right.luma)))
+    assert np.array_equal(both.chroma, np.concatenate((left.chroma, right.chroma), axis=2))
+
+
+# Sources
+
+
+def test_a_source_delivers_the_planes_of_its_decoder_at_the_same_times(clip: Path) -> None:
+    source = VideoSource(clip)
+    assert source.info.has_planes
+    source.deliver_planes()
+    frames, decoded = list(source), decode(clip)
+    assert [frame.pts for frame in frames] == [frame.pts for frame in open_source(str(clip))]
+    assert len(frames) == len(decoded) == 10
+    for frame, original in zip(frames, decoded, strict=True):
+        assert isinstance(frame.pixels, Yuv420)
+        assert np.array_equal(frame.pixels.planes, original.to_ndarray())
+        assert frame.size == (64, 48)
+        assert np.array_equal(frame.bgr, frame.pixels.bgr)
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((64, 48), 6), ((1280, 720), 1)])
+def test_unstated_colours_are_tagged_as_players_read_them(size: tuple[int, int], matrix: int, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", size=size, pts=[0])
+    source = VideoSource(tmp_path / "clip.mp4")
+    expected = next(iter(VideoSource(tmp_path / "clip.mp4"))).bgr
+    source.deliver_planes()
+    assert source.info.format.colour.matrix == matrix
+    difference = np.abs(next(iter(source)).bgr.astype(int) - expected)
+    assert difference.mean() < 2  # a wrong matrix makes 6.7, chroma at another place 1.8
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "size"), [("yuv444p", (64, 48)), ("yuv420p10le", (64, 48)), ("yuv420p", (65, 48)), ("gray", (64, 48))]
+)
+def test_other_videos_have_no_planes(pix_fmt: str, size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    write_clip(path, pix_fmt=pix_fmt, size=size, codec="ffv1", pts=list(range(3)), time_base=Fraction(1, 25))
+    assert not VideoSource(path).info.has_planes
+
+
+def test_an_odd_size_in_the_middle_is_an_error_that_names_the_option(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = VideoSource(clip)
+    source.deliver_planes()
+    monkeypatch.setattr("runtime.sources.video.has_even_size", lambda frame: False)
+    with pytest.raises(InputError, match="odd size") as caught:
+        next(iter(source))
+    assert "--pixels bgr" in caught.value.hint
+
+
+# Whole runs
+
+
+def test_frames_go_as_planes_from_the_decoder_to_the_encoder(
+    engines: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No colour is converted: both functions that do it fail."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a colour was converted")
+
+    for name in ("runtime.sources.video.bgr_from_video_frame", "runtime.sinks.video.video_frame_from_bgr"):
+        monkeypatch.setattr(name, fail)
+    out = tmp_path / "out.mkv"
+    assert main(["--source", str(clip), "--out", str(out), "--engine", str(engines), "--guard", "off"]) == 0
+    assert "pixels  4:2:0, as decoded" in capsys.readouterr().err
+    expected, written = decode(clip), decode(out)
+    assert len(written) == len(expected)
+    for frame, original in zip(written, expected, strict=True):
+        difference = frame.to_ndarray().astype(int) - (255 - original.to_ndarray())
+        assert np.abs(difference).mean() < 2  # x264 loses a little
+        assert frame.colorspace == 6
+
+
+@pytest.mark.parametrize(
+    "extra", [["--side-by-side"], ["--skip-sharp", "0.9"], ["--mode", "latency"], ["--guard", "on"]]
+)
+def test_options_work_on_planes(extra: list[str], engines: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    arguments = ["--source", str(clip), "--out", str(out), "--engine", str(engines), "--pixels", "yuv420"]
+    assert main([*arguments, *extra]) == 0
+    frames = decode(out)
+    assert len(frames) == 10
+    assert frames[0].width == (128 if extra[0] == "--side-by-side" else 64)
+
+
+def test_bgr_on_request(engines: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    assert main(["--source", str(clip), "--out", str(out), "--engine", str(engines), "--pixels", "bgr"]) == 0
+    assert "pixels  BGR (as requested)" in capsys.readouterr().err
+
+
+def choose(clip: Path, out: str, **options: object) -> tuple[str, str]:
+    choices = RunOptions(sources=(str(clip),), outputs=(out,), **options)
+    return choose_pixels(choices, [open_source(str(clip))], [out])
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "reason"),
+    [
+        ("out.png", {}, "output out.png is no video file"),
+        ("-", {}, "output - is no video file"),
+        ("out.mp4", {"tile": (64, 64)}, "tiles are cut from BGR"),
+        ("out.mp4", {"show": True}, "a window shows BGR"),
+        ("out.mp4", {"watch_engine": True}, "a watched engine takes BGR"),
+    ],
+)
+def test_what_needs_bgr_is_named(out: str, options: dict[str, object], reason: str, engines: Path, clip: Path) -> None:
+    assert choose(clip, out, engine=engines, **options) == ("bgr", reason)
+    with pytest.raises(UsageError, match=reason):
+        choose(clip, out, engine=engines, pixels="yuv420", **options)
+    with pytest.raises(UsageError, match="give the engine for BGR frames"):
+        choose(clip, out, engine=engines.with_name("invert_yuv420.onnx"), **options)
+
+
+def test_videos_and_null_keep_planes(engines: Path, clip: Path) -> None:
+    for out in ("out.mp4", "out.mkv", "null"):
+        assert choose(clip, out, engine=engines) == ("yuv420", "")
+    assert choose(clip, "out.mp4", engine=engines.parent) == ("yuv420", "")
+    assert choose(clip, "out.mp4", engine=engines.with_name("invert_yuv420.onnx")) == ("yuv420", "")
+
+
+def test_an_image_has_no_planes(engines: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), make_image(64, 48))
+    pixels, reason = choose(tmp_path / "a.png", "out.mp4", engine=engines)
+    assert pixels == "bgr"
+    assert "does not deliver planes of 8-bit 4:2:0" in reason
+
+
+# Engines
+
+
+def test_an_engine_of_other_weights_is_not_taken(engines: Path, clip: Path) -> None:
+    assert find_yuv420_engine(engines) == engines.with_name("invert_yuv420.onnx")
+    model = onnx.load(engines)
+    spec = EngineSpec(name="new", precision="int8", weights_sha256="new")
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, engines)
+    assert find_yuv420_engine(engines) is None
+    assert choose(clip, "out.mp4", engine=engines) == ("bgr", "there is no engine for planes beside the engine")
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_an_engine_takes_planes_of_even_size_only(provider: str, engines: Path) -> None:
+    with open_engine(engines, pixels="yuv420", provider=provider) as engine:
+        assert engine.spec.pixels == "yuv420"
+        batch = np.random.default_rng(0).integers(0, 256, (2, 30, 34), dtype=np.uint8)
+        assert np.array_equal(engine.infer(batch), 255 - batch)
+        for shape in ((1, 30, 33), (1, 31, 34), (30, 34), (1, 20, 34, 3)):
+            with pytest.raises(ValueError, match=r"expected uint8\[N, 3 H / 2, W\]"):
+                engine.infer(np.zeros(shape, np.uint8))
+
+
+def test_an_engine_for_planes_restores_images_too(engines: Path) -> None:
+    image = make_image(35, 21)
+    with open_engine(engines, pixels="yuv420", provider="cpu") as engine:
+        restored = engine(image)
+        assert restored.shape == image.shape
+        assert np.array_equal(engine(np.stack([image, image]))[1], restored)
+    gray = image.mean(axis=2), restored.mean(axis=2)
+    assert np.corrcoef(gray[0].ravel(), gray[1].ravel())[0, 1] < -0.9  # inverted
+
+
+def test_the_size_of_a_static_engine_is_that_of_its_frames(tmp_path: Path) -> None:
+    path = write_engine(tmp_path / "static_yuv420.onnx", shape=("n", 30, 34))
+    with open_engine(path, provider="cpu") as engine:
+        assert (engine.spec.width, engine.spec.height) == ((34, 34), (20, 20))
+        with pytest.raises(EngineError, match="frame of 34x22 is outside the engine's range"):
+            engine.infer(np.zeros((1, 33, 34), np.uint8))
+
+
+# Guard
+
+
+def test_the_guard_rejects_impossible_planes() -> None:
+    blurred = Yuv420.from_bgr(make_image(200, 100), BT709)
+    assert find_fault(blurred, blurred) == ""
+    empty, white = (blurred.with_planes(np.full_like(blurred.planes, code)) for code in (0, 255))
+    shifted = blurred.planes.copy()
+    shifted[100:] = np.clip(shifted[100:].astype(int) + 40, 1, 254)
+    assert "blank" in find_fault(blurred, empty)
+    assert "saturated" in find_fault(blurred, white)
+    assert "mean" in find_fault(blurred, blurred.with_planes(shifted))
+    assert OutputGuard()(blurred, empty) is blurred
+    with pytest.raises(NumbersError):
+        OutputGuard(strict=True)(blurred, empty)

@@ -29,6 +29,6 @@ def read_planes(frame: av.VideoFrame, colour: ColourTags, *, source: str, rotati
     """
     if not has_even_size(frame):
         what = f"frames change to an odd size ({frame.width}x{frame.height})"
-        raise InputError(what, source, hint="add --pixels bgr")
+        raise InputError(what, source, hint="take its frames as BGR")
     planes = Yuv420.from_video_frame(frame, rotation=rotation)
     return planes if planes.colour == colour else Yuv420.from_bgr(planes.bgr, colour)

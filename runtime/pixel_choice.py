@@ -13,6 +13,7 @@ from runtime.sinks import NULL
 from runtime.sinks.video import SUFFIXES
 from runtime.sources import Source
 from runtime.spec import PixelFormat
+from runtime.urls import is_url
 
 _MAX_PIXELS = 4096 * 2304
 """Largest frames that `auto` keeps as planes: larger ones may need tiles, which are cut from BGR."""
@@ -46,8 +47,8 @@ def _find_obstacles(options: RunOptions, sources: Sequence[Source], outputs: Seq
     if options.show or not (outputs or options.serve):
         yield "a window shows BGR"
     for output in outputs:
-        if output != NULL and Path(output).suffix.lower() not in SUFFIXES:
-            yield f"output {printable(output)} is no video file"
+        if not (output == NULL or is_url(output) or Path(output).suffix.lower() in SUFFIXES):
+            yield f"output {printable(output)} is no video"
     yield from _find_engine_obstacles(options)
 
 

@@ -10,15 +10,14 @@ from threading import Event, Thread
 from time import perf_counter
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from runtime.channel import Channel
 from runtime.errors import OutputError, UsageError
-from runtime.frame import Frame
+from runtime.frame import Frame, Pixels
 from runtime.redaction import redact, redact_address
 from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
 from runtime.urls import find_scheme
+from runtime.yuv420 import Yuv420
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
@@ -137,7 +136,8 @@ class _Connection:
             start_new_session=True,  # Ctrl-C is for the parent, which ends the child
         )
         assert self._child.stdin
-        width, height = first.size
+        width, height = (side - side % 2 for side in first.size)
+        self._colour = source.format.colour
         target = Target(
             url=url,
             format=container_format,
@@ -160,12 +160,19 @@ class _Connection:
         self._last_tick = max(self._last_tick + 1, round((frame.pts * frame.time_base - self._start) / TICK))
         self.sending_since = perf_counter()
         self._child.stdin.write(self._last_tick.to_bytes(8, "little", signed=True))
-        self._child.stdin.write(np.ascontiguousarray(frame.bgr).data)
+        self._child.stdin.write(self._to_planes(frame).data)
         self._child.stdin.flush()
         self._answer = self._child.stdout.read(1)
         if self._answer != SENT:
             raise OSError
         self.sending_since = float("inf")
+
+    def _to_planes(self, frame: Frame) -> Pixels:
+        """Return the planes of a frame; an odd last column or row is cut off."""
+        if isinstance(frame.pixels, Yuv420):
+            return frame.pixels.planes
+        height, width = (side - side % 2 for side in frame.bgr.shape[:2])
+        return Yuv420.from_bgr(frame.bgr[:height, :width], self._colour).planes
 
     def finish(self, timeout_s: float) -> None:
         """Let the child close its connection to the server, and kill it after the timeout."""

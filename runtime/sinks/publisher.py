@@ -4,8 +4,8 @@ FFmpeg may wait for a server for ever, and PyAV holds the interpreter's lock mea
 nothing else, and the process can be killed.
 
 Standard input: one line of JSON with the fields of `Target`; then for each frame its time in ticks as int64 (little
-endian) and its pixels uint8[H, W, 3] BGR. Standard output: a dot for each frame that was sent, and the reason of a
-failure as text.
+endian) and its planes uint8[3 H / 2, W], the bytes of I420. Standard output: a dot for each frame that was sent, and
+the reason of a failure as text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from runtime.colour import ColourTags, video_frame_from_bgr
+from runtime.colour import ColourTags
+from runtime.yuv420 import Yuv420
 
 TICK = Fraction(1, 90_000)
 """Duration of a tick of the frame times, in seconds."""
@@ -34,7 +35,7 @@ _KEY_FRAME_INTERVAL_S = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Server and format of a stream; all frames have the same size."""
+    """Server and format of a stream; all frames have the same even size."""
 
     url: str
     """Address with user name and password."""
@@ -57,14 +58,11 @@ class Target:
 
 
 def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
-    """Send frames until their stream ends; raises PyAV's own errors.
-
-    An odd width or height is made even: the last column or row is cut off.
-    """
+    """Send frames until their stream ends; raises PyAV's own errors."""
     rate = Fraction(target.frames_per_second).limit_denominator(1001)
     with av.open(target.url, "w", format=target.format, options=_MUXER[target.format]) as container:
         stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODER))
-        stream.width, stream.height = target.width - target.width % 2, target.height - target.height % 2
+        stream.width, stream.height = target.width, target.height
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = TICK
         stream.codec_context.gop_size = max(1, round(_KEY_FRAME_INTERVAL_S * rate))
@@ -72,11 +70,10 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(target.sample_aspect_ratio).limit_denominator(4096)
         target.colour.tag(stream.codec_context)
         container.start_encoding()  # connects to the server
-        size = 3 * target.width * target.height
+        size = target.width * target.height * 3 // 2
         while len(header := frames.read(8)) == 8 and len(content := frames.read(size)) == size:
-            pixels = np.frombuffer(content, np.uint8).reshape(target.height, target.width, 3)
-            pixels = pixels[: stream.height, : stream.width]
-            frame = video_frame_from_bgr(pixels, pixel_format="yuv420p", colour=target.colour)
+            planes = np.frombuffer(content, np.uint8).reshape(-1, target.width)
+            frame = Yuv420(planes, target.colour).to_video_frame()
             frame.pts, frame.time_base = int.from_bytes(header, "little", signed=True), TICK
             container.mux(stream.encode(frame))
             answers.write(SENT)

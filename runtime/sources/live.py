@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from threading import Condition, Event, Thread
 from time import perf_counter
 from typing import Protocol
 
+import av
+
+from runtime.colour import ColourTags
 from runtime.errors import MAX_SECONDS, DeblurError, SourceLostError, require_in_range
-from runtime.frame import Frame, Pixels
+from runtime.frame import Frame, Image, Pixels
 from runtime.redaction import redact
 from runtime.sources.base import SourceInfo, damage_warnings
+from runtime.sources.planes import DecodedImage, read_planes
 from runtime.stream_format import PLAIN, StreamFormat
+from runtime.yuv420 import Yuv420, has_planes
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of `pts`."""
@@ -42,6 +47,8 @@ class Feed(Protocol):
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame as it arrives, which returns the pixels uint8[H, W, 3] BGR.
+
+        A `DecodedImage` can also be read as planes.
 
         The iteration may block for ever. Its end, and any exception, is a lost connection.
         """
@@ -107,7 +114,10 @@ class LiveSource:
                 f"source delivers no frame ({reason})", name, hint="check that it runs and that nothing else uses it"
             )
         self._first: _Arrival | None = first
-        height, width = first.pixels().shape[:2]
+        self._planes: ColourTags | None = None
+        """Meaning of the planes that are delivered; None for BGR."""
+        decoded = first.decoded
+        height, width = (decoded.height, decoded.width) if decoded else first.pixels().shape[:2]
         self.info = SourceInfo(
             name=name,
             time_base=TIME_BASE,
@@ -115,7 +125,15 @@ class LiveSource:
             format=self._connection.format,
             size=(width, height),
             is_live=True,
+            has_planes=decoded is not None and has_planes(decoded),
         )
+
+    def deliver_planes(self) -> None:
+        """Deliver frames as planes with the colours of the first one; call it before the first frame is read."""
+        assert self._first is not None
+        assert self._first.decoded is not None
+        self._planes = Yuv420.from_video_frame(self._first.decoded).colour
+        self.info = replace(self.info, format=replace(self.info.format, colour=self._planes))
 
     @property
     def reconnects(self) -> int:
@@ -170,7 +188,8 @@ class LiveSource:
                 arrivals.popleft()
             if len(arrivals) > _MAX_RATE_FACTOR * _RATE_WINDOW_S * self.info.frame_rate:
                 return f"more than {_MAX_RATE_FACTOR:g} times its frame rate"
-            digest = hashlib.blake2b(frame.bgr[::8, ::8].tobytes(), digest_size=16).digest()
+            shown = frame.pixels.luma if isinstance(frame.pixels, Yuv420) else frame.pixels
+            digest = hashlib.blake2b(shown[::8, ::8].tobytes(), digest_size=16).digest()
             if digest != last_digest:
                 last_digest, changed_at = digest, arrival.arrived_at
             elif 0 < self._watch.frozen_s < arrival.arrived_at - changed_at:
@@ -180,7 +199,12 @@ class LiveSource:
     def _to_frame(self, arrival: _Arrival) -> Frame:
         self._start = arrival.arrived_at if self._start is None else self._start
         pts = round((arrival.arrived_at - self._start) / TIME_BASE)
-        return Frame(pixels=arrival.pixels(), pts=pts, time_base=TIME_BASE, captured_at=arrival.arrived_at)
+        pixels: Image
+        if self._planes and arrival.decoded:
+            pixels = read_planes(arrival.decoded, self._planes, source=self.info.name)
+        else:
+            pixels = arrival.pixels()
+        return Frame(pixels=pixels, pts=pts, time_base=TIME_BASE, captured_at=arrival.arrived_at)
 
     def _reconnect(self, reason: str, failures: int) -> None:
         """Wait, then open a new connection; `failures` is the number of lost connections in a row."""
@@ -211,6 +235,11 @@ class _Arrival:
     pixels: Callable[[], Pixels]
     arrived_at: float
     """`perf_counter()` in seconds."""
+
+    @property
+    def decoded(self) -> av.VideoFrame | None:
+        """The frame as FFmpeg decoded it; None for a camera that gives BGR."""
+        return self.pixels.frame if isinstance(self.pixels, DecodedImage) else None
 
 
 class _Connection:

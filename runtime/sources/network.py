@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
 from typing import Literal
 
 import av
 from av.error import FFmpegError
 
-from runtime.colour import bgr_from_video_frame
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
 from runtime.sources.containers import has_codec
 from runtime.sources.deinterlace import Interlacing
+from runtime.sources.planes import DecodedImage
 from runtime.stream_format import StreamFormat
 
 Transport = Literal["tcp", "udp"]
@@ -66,7 +65,7 @@ class NetworkFeed:
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each decoded frame, which returns its pixels."""
         for frame in self._interlacing.apply(self._decode()):
-            yield partial(bgr_from_video_frame, frame)
+            yield DecodedImage(frame)
 
     def close(self) -> None:
         """Close the connection."""

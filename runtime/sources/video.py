@@ -30,10 +30,11 @@ from runtime.sources.containers import (
 )
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
+from runtime.sources.planes import read_planes
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
-from runtime.yuv420 import Yuv420, has_even_size, has_planes
+from runtime.yuv420 import Yuv420, has_planes
 
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DECODER_FRAMES = 16
@@ -147,13 +148,8 @@ class VideoSource:
         """Return a decoded frame, upright, as BGR or as planes."""
         frame = decoded.image
         pixels: Image
-        if self._planes and has_even_size(frame):
-            pixels = Yuv420.from_video_frame(frame, rotation=frame.rotation)
-            if pixels.colour != self._planes:
-                pixels = Yuv420.from_bgr(pixels.bgr, self._planes)
-        elif self._planes:
-            what = f"frames change to an odd size ({frame.width}x{frame.height})"
-            raise InputError(what, self._path, hint="add --pixels bgr")
+        if self._planes:
+            pixels = read_planes(frame, self._planes, source=str(self._path), rotation=frame.rotation)
         else:
             pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
         return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())

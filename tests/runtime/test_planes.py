@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -14,13 +17,18 @@ from onnx import helper
 
 from runtime.colour import BT709, ColourTags, bgr_from_video_frame
 from runtime.engines import find_yuv420_engine, open_engine
-from runtime.errors import EngineError, InputError, NumbersError, UsageError
+from runtime.errors import EngineError, InputError, NumbersError, SourceLostError, UsageError
 from runtime.guard import OutputGuard, find_fault
 from runtime.options import RunOptions
 from runtime.pixel_choice import choose_pixels
 from runtime.sources import open_source
+from runtime.sources.camera import CameraFeed
+from runtime.sources.live import LiveSource, Watch
+from runtime.sources.network import NetworkFeed
+from runtime.sources.planes import DecodedImage
 from runtime.sources.video import VideoSource
 from runtime.spec import METADATA_KEY, EngineSpec
+from runtime.stream_format import PLAIN
 from runtime.video import main
 from runtime.yuv420 import Yuv420, place_beside
 from tests.conftest import make_image, write_clip, write_engine
@@ -134,15 +142,56 @@ def test_other_videos_have_no_planes(pix_fmt: str, size: tuple[int, int], tmp_pa
     assert not VideoSource(path).info.has_planes
 
 
-def test_an_odd_size_in_the_middle_is_an_error_that_names_the_option(
-    clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_odd_size_in_the_middle_is_an_error(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = VideoSource(clip)
     source.deliver_planes()
-    monkeypatch.setattr("runtime.sources.video.has_even_size", lambda frame: False)
+    monkeypatch.setattr("runtime.sources.planes.has_even_size", lambda frame: False)
     with pytest.raises(InputError, match="odd size") as caught:
         next(iter(source))
-    assert "--pixels bgr" in caught.value.hint
+    assert "as BGR" in caught.value.hint
+
+
+def test_a_stream_delivers_planes(tmp_path: Path) -> None:
+    path = tmp_path / "in.avi"
+    times = {"pts": list(range(40)), "time_base": Fraction(1, 25)}
+    write_clip(path, codec="mjpeg", pix_fmt="yuvj420p", size=(320, 240), **times)  # every frame is a key frame
+    source = LiveSource("stream", lambda: NetworkFeed(str(path)), Watch(max_reconnects=0))
+    assert source.info.has_planes
+    assert source.info.size == (320, 240)
+    source.deliver_planes()
+    assert source.info.format.colour.is_full_range
+    frame = next(iter(source))
+    source.close()
+    assert isinstance(frame.pixels, Yuv420)
+    assert any(np.array_equal(frame.pixels.planes, decoded.to_ndarray()) for decoded in decode(path))
+
+
+def test_frozen_planes_are_noticed(tmp_path: Path) -> None:
+    """The luma decides whether frames are identical."""
+    still = [av.VideoFrame.from_ndarray(make_image(64, 48), format="bgr24").reformat(format="yuv420p")] * 500
+
+    class Still:
+        frame_rate, format, damaged_packets = Fraction(1000), PLAIN, 0
+
+        def __iter__(self) -> Iterator[DecodedImage]:
+            for frame in still:
+                yield DecodedImage(frame)
+                time.sleep(0.002)
+
+        def close(self) -> None: ...
+
+    source = LiveSource("still", Still, Watch(frozen_s=0.1, max_reconnects=0))
+    source.deliver_planes()
+    with pytest.raises(SourceLostError, match="identical frames"):
+        for _ in source:
+            pass
+
+
+def test_a_camera_of_bgr_has_no_planes(clip: Path) -> None:
+    feed = partial(CameraFeed, 0, open_capture=lambda _: cv2.VideoCapture(str(clip)))
+    source = LiveSource("camera 0", feed, Watch(max_reconnects=0))
+    assert not source.info.has_planes
+    source.close()
 
 
 # Whole runs
@@ -195,8 +244,8 @@ def choose(clip: Path, out: str, **options: object) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("out", "options", "reason"),
     [
-        ("out.png", {}, "output out.png is no video file"),
-        ("-", {}, "output - is no video file"),
+        ("out.png", {}, "output out.png is no video"),
+        ("-", {}, "output - is no video"),
         ("out.mp4", {"tile": (64, 64)}, "tiles are cut from BGR"),
         ("out.mp4", {"show": True}, "a window shows BGR"),
         ("out.mp4", {"watch_engine": True}, "a watched engine takes BGR"),
@@ -211,7 +260,7 @@ def test_what_needs_bgr_is_named(out: str, options: dict[str, object], reason: s
 
 
 def test_videos_and_null_keep_planes(engines: Path, clip: Path) -> None:
-    for out in ("out.mp4", "out.mkv", "null"):
+    for out in ("out.mp4", "out.mkv", "null", "rtsp://127.0.0.1/x"):
         assert choose(clip, out, engine=engines) == ("yuv420", "")
     assert choose(clip, "out.mp4", engine=engines.parent) == ("yuv420", "")
     assert choose(clip, "out.mp4", engine=engines.with_name("invert_yuv420.onnx")) == ("yuv420", "")

@@ -21,7 +21,7 @@ from runtime.sinks.publish import PublishSink
 from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
 from runtime.video import main
-from tests.conftest import DEMO_CLIP, Survived, make_image, write_clip
+from tests.conftest import DEMO_CLIP, Survived, make_image, write_clip, write_engine
 from tests.rig import SYSTEM_PYTHON, free_port, require_rtsp_server, wait_until
 
 LIVE = SourceInfo(name="test", time_base=Fraction(1, 25), frame_rate=Fraction(25), is_live=True)
@@ -74,11 +74,15 @@ def frame(index: int, size: tuple[int, int] = (96, 64)) -> Frame:
     return Frame(pixels=make_image(*size), pts=index, time_base=Fraction(1, 25), captured_at=time.perf_counter())
 
 
+@pytest.mark.parametrize("pixels", ["bgr", "yuv420"])
 def test_a_file_is_published_at_its_own_pace(
-    recorder: Recorder, invert: Path, capsys: pytest.CaptureFixture[str]
+    pixels: str, recorder: Recorder, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    engine = invert
+    if pixels == "yuv420":
+        engine = write_engine(tmp_path / "invert_yuv420.onnx", shape=("n", "rows", "w"))
     start = time.monotonic()
-    assert main(["--engine", str(invert), "--source", str(DEMO_CLIP), "--out", recorder.url, *OPTIONS]) == 0
+    assert main(["--engine", str(engine), "--source", str(DEMO_CLIP), "--out", recorder.url, *OPTIONS]) == 0
     assert time.monotonic() - start > 3.9  # its 100 frames take 4 s
     wait_until(lambda: recorder.stored.exists() and recorder.stored.stat().st_size > 10_000)
     time.sleep(0.5)

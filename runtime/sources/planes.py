@@ -1,0 +1,34 @@
+"""Decoded frames that become planes or BGR only when they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+
+from runtime.colour import ColourTags, bgr_from_video_frame
+from runtime.errors import InputError
+from runtime.frame import Pixels
+from runtime.yuv420 import Yuv420, has_even_size
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded frame of a live source; a call converts it to uint8[H, W, 3] BGR."""
+
+    frame: av.VideoFrame
+
+    def __call__(self) -> Pixels:
+        return bgr_from_video_frame(self.frame)
+
+
+def read_planes(frame: av.VideoFrame, colour: ColourTags, *, source: str, rotation: int = 0) -> Yuv420:
+    """Return a decoded frame as planes with the meaning `colour`; `rotation` in degrees, counter-clockwise.
+
+    `source`: name for the message of the InputError that an odd width or height raises.
+    """
+    if not has_even_size(frame):
+        what = f"frames change to an odd size ({frame.width}x{frame.height})"
+        raise InputError(what, source, hint="take its frames as BGR")
+    planes = Yuv420.from_video_frame(frame, rotation=rotation)
+    return planes if planes.colour == colour else Yuv420.from_bgr(planes.bgr, colour)

@@ -32,8 +32,7 @@ from runtime.report import Progress, print_report, write_statistics
 from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
 from runtime.sinks import Sink, Tee, WindowSink, open_sink
 from runtime.sources import Source, open_source
-from runtime.sources.live import LiveSource
-from runtime.sources.video import VideoSource
+from runtime.sources.base import PlanesSource
 from runtime.spec import PixelFormat
 
 
@@ -179,7 +178,7 @@ def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) 
     pixels, reason = choose_pixels(options, sources, outputs)
     say(f"pixels  {'4:2:0, as decoded' if pixels == 'yuv420' else f'BGR ({reason})'}")
     for source in sources:
-        if pixels == "yuv420" and isinstance(source, VideoSource | LiveSource):
+        if pixels == "yuv420" and isinstance(source, PlanesSource):
             source.deliver_planes()
     return pixels
 

@@ -37,7 +37,7 @@ class Yuv420:
             full = frame.color_range == ColorRange.JPEG
             frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
         colour = replace(ColourTags.read(frame), matrix=read_matrix(frame), is_full_range=_is_full_range(frame))
-        luma, u, v = (_rotate(plane, rotation) for plane in _view_planes(frame))
+        luma, u, v = (rotate(plane, rotation) for plane in _view_planes(frame))
         height, width = luma.shape
         planes = np.empty((height * 3 // 2, width), np.uint8)
         planes[:height] = luma
@@ -117,6 +117,7 @@ def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
     return first[:, :width], others[0][:, :half], others[1][:, :half]
 
 
-def _rotate(plane: Pixels, rotation: int) -> Pixels:
+def rotate(image: Pixels, rotation: int) -> Pixels:
+    """Rotate BGR or a plane by a display matrix: `rotation` in degrees, counter-clockwise, a multiple of 90."""
     code = _ROTATIONS.get(rotation % 360)
-    return plane if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(plane), code), np.uint8)
+    return image if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(image), code), np.uint8)

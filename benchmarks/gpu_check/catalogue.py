@@ -78,9 +78,18 @@ def _plan_path(engine: Engine, kind: str, settings: Settings) -> str:
     return str(settings.out / "plans" / f"{engine.name}_{kind}.plan")
 
 
+def _build_step(engine: Engine, kind: str) -> str:
+    """Return the name of the step that builds a plan."""
+    return f"{name_plan(engine.name, kind)}: build the plan"
+
+
+def _measurement_limit_s(settings: Settings) -> float:
+    return 300.0 + 10 * settings.duration_s
+
+
 def _list_plan_steps(engine: Engine, kind: str, settings: Settings) -> Iterator[Step]:
     name, plan = name_plan(engine.name, kind), _plan_path(engine, kind, settings)
-    build = f"{name}: build the plan"
+    build = _build_step(engine, kind)
     both = {"onnx": engine.path, "plan": plan, "kind": kind}
     speed = {"plan": plan, "kind": kind, "duration_s": settings.duration_s}
 
@@ -100,20 +109,24 @@ def _list_plan_steps(engine: Engine, kind: str, settings: Settings) -> Iterator[
     yield step("build the plan", "build_plan", both, _BUILD_S)
     yield step("list its layers", "list_layers", {"plan": plan}, weight="information")
     yield step("output against the CPU", "compare_output", both, 900.0)
-    yield step("speed", "measure_speed", speed, 300.0 + 10 * settings.duration_s)
+    yield step("speed", "measure_speed", speed, _measurement_limit_s(settings))
 
 
 def _list_single_steps(engine: Engine, settings: Settings, trtexec: str | None) -> Iterator[Step]:
     """Yield the steps that run once: memory, errors, video, camera, trtexec and the tests."""
+    yield from _list_memory_and_error_steps(engine, settings)
+    yield from _list_run_steps(engine, settings, trtexec)
+
+
+def _list_memory_and_error_steps(engine: Engine, settings: Settings) -> Iterator[Step]:
     static, dynamic = (_plan_path(engine, kind, settings) for kind in ("static", "dynamic"))
-    after_static, after_dynamic = (f"{name_plan(engine.name, kind)}: build the plan" for kind in ("static", "dynamic"))
-    long_s = 300.0 + 10 * settings.duration_s
+    after_static, after_dynamic = (_build_step(engine, kind) for kind in ("static", "dynamic"))
     for memory in MEMORIES:
         yield Step(
             name=f"frames in {memory} memory",
             function="memory:measure_memory",
             arguments={"plan": static, "memory": memory, "duration_s": settings.duration_s},
-            limit_s=long_s,
+            limit_s=_measurement_limit_s(settings),
             needs=GPU,
             after=after_static,
             weight="information",
@@ -143,6 +156,11 @@ def _list_single_steps(engine: Engine, settings: Settings, trtexec: str | None) 
         needs=GPU,
         after=after_static,
     )
+
+
+def _list_run_steps(engine: Engine, settings: Settings, trtexec: str | None) -> Iterator[Step]:
+    static, dynamic = (_plan_path(engine, kind, settings) for kind in ("static", "dynamic"))
+    after_static, after_dynamic = (_build_step(engine, kind) for kind in ("static", "dynamic"))
     stream_s = STREAM_RATIO * settings.duration_s
     yield Step(
         name=f"video for {stream_s:g} s, from decoder to encoder",
@@ -157,7 +175,7 @@ def _list_single_steps(engine: Engine, settings: Settings, trtexec: str | None) 
             name=f"ONNX Runtime with provider {provider}",
             function="providers:measure_provider",
             arguments={"onnx": engine.path, "provider": provider, "duration_s": settings.duration_s},
-            limit_s=_BUILD_S + long_s,
+            limit_s=_BUILD_S + _measurement_limit_s(settings),
             needs=("opencv", "driver"),
             weight="optional",
         )

@@ -144,7 +144,9 @@ class TiledEngine:
     def _use_smaller_tiles(self, batch: Pixels, error: OutOfMemoryError) -> None:
         """Change to tiles of half the size of this batch's frames; raise `error` if that is not possible."""
         if self._engine_spec.pixels != "bgr":
-            raise error
+            raise OutOfMemoryError(
+                error.what, error.path, hint="take frames as BGR, which go in tiles, or smaller ones"
+            )
         height, width = batch.shape[1:3]
         if not self._fits_whole(width, height):
             return  # an earlier frame has caused the change

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.errors import DeblurError
 from runtime.frame import Frame, Size
@@ -89,9 +89,9 @@ class Source(Protocol):
         """Yield the frames in presentation order.
 
         The pixels of a frame are uint8[H, W, 3], BGR, full range 0..255, C-contiguous, upright, and owned by the
-        frame: the source does not write to them again. A source with `info.has_planes` has a method `deliver_planes`;
-        after it, the pixels are `Yuv420`. `pts` increases strictly, in ticks of `info.time_base` seconds.
-        `captured_at` is `time.perf_counter()` when the frame arrived. The size may change between frames.
+        frame: the source does not write to them again. A `PlanesSource` can deliver `Yuv420` instead. `pts` increases
+        strictly, in ticks of `info.time_base` seconds. `captured_at` is `time.perf_counter()` when the frame arrived.
+        The size may change between frames.
 
         A live source waits for its next frame. Raises InputError if nothing can be decoded, and SourceLostError if a
         live source does not come back.
@@ -103,6 +103,15 @@ class Source(Protocol):
 
         The close method of a live source may be called from any thread, and ends an iteration that waits.
         """
+        ...
+
+
+@runtime_checkable
+class PlanesSource(Source, Protocol):
+    """A source that can deliver planes if its `info.has_planes` says so."""
+
+    def deliver_planes(self) -> None:
+        """Deliver frames as `Yuv420` with the colours of the first one; call it before the first frame is read."""
         ...
 
 

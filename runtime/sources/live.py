@@ -15,7 +15,7 @@ import av
 
 from runtime.colour import ColourTags
 from runtime.errors import MAX_SECONDS, DeblurError, SourceLostError, require_in_range
-from runtime.frame import Frame, Image, Pixels
+from runtime.frame import Frame, Pixels
 from runtime.redaction import redact
 from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.planes import DecodedImage, read_planes
@@ -199,11 +199,8 @@ class LiveSource:
     def _to_frame(self, arrival: _Arrival) -> Frame:
         self._start = arrival.arrived_at if self._start is None else self._start
         pts = round((arrival.arrived_at - self._start) / TIME_BASE)
-        pixels: Image
-        if self._planes and arrival.decoded:
-            pixels = read_planes(arrival.decoded, self._planes, source=self.info.name)
-        else:
-            pixels = arrival.pixels()
+        decoded = arrival.decoded
+        pixels = read_planes(decoded, self._planes) if decoded and self._planes else arrival.pixels()
         return Frame(pixels=pixels, pts=pts, time_base=TIME_BASE, captured_at=arrival.arrived_at)
 
     def _reconnect(self, reason: str, failures: int) -> None:

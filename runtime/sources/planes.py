@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import av
 
 from runtime.colour import ColourTags, bgr_from_video_frame
-from runtime.errors import InputError
 from runtime.frame import Pixels
-from runtime.yuv420 import Yuv420, has_even_size
+from runtime.yuv420 import Yuv420, has_even_size, rotate
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,14 @@ class DecodedImage:
         return bgr_from_video_frame(self.frame)
 
 
-def read_planes(frame: av.VideoFrame, colour: ColourTags, *, source: str, rotation: int = 0) -> Yuv420:
+def read_planes(frame: av.VideoFrame, colour: ColourTags, *, rotation: int = 0) -> Yuv420:
     """Return a decoded frame as planes with the meaning `colour`; `rotation` in degrees, counter-clockwise.
 
-    `source`: name for the message of the InputError that an odd width or height raises.
+    A source has planes only if its first frame has an even size. An odd last row or column of a later one is cut off.
     """
     if not has_even_size(frame):
-        what = f"frames change to an odd size ({frame.width}x{frame.height})"
-        raise InputError(what, source, hint="take its frames as BGR")
+        pixels = rotate(bgr_from_video_frame(frame), rotation)
+        height, width = (side - side % 2 for side in pixels.shape[:2])
+        return Yuv420.from_bgr(pixels[:height, :width], colour)
     planes = Yuv420.from_video_frame(frame, rotation=rotation)
     return planes if planes.colour == colour else Yuv420.from_bgr(planes.bgr, colour)

@@ -10,13 +10,11 @@ from pathlib import Path
 from time import perf_counter
 
 import av
-import cv2
-import numpy as np
 from av.error import FFmpegError
 
 from runtime.colour import ColourTags, bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
-from runtime.frame import Frame, Image, Pixels, require_memory
+from runtime.frame import Frame, Image, require_memory
 from runtime.interrupt import run_interruptibly
 from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.containers import (
@@ -34,9 +32,8 @@ from runtime.sources.planes import read_planes
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
-from runtime.yuv420 import Yuv420, has_planes
+from runtime.yuv420 import Yuv420, has_planes, rotate
 
-_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
 _DURATION_TOLERANCE_S = 0.5
@@ -149,9 +146,9 @@ class VideoSource:
         frame = decoded.image
         pixels: Image
         if self._planes:
-            pixels = read_planes(frame, self._planes, source=str(self._path), rotation=frame.rotation)
+            pixels = read_planes(frame, self._planes, rotation=frame.rotation)
         else:
-            pixels = _rotate(bgr_from_video_frame(frame), frame.rotation)
+            pixels = rotate(bgr_from_video_frame(frame), frame.rotation)
         return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())
 
     @property
@@ -248,9 +245,3 @@ class VideoSource:
             return self._stream.frames
         duration = self._container.duration
         return round(duration / av.time_base * self._rate) if duration else None
-
-
-def _rotate(pixels: Pixels, rotation: int) -> Pixels:
-    """Rotate by the display matrix: `rotation` in degrees, counter-clockwise."""
-    code = _ROTATIONS.get(rotation % 360)
-    return pixels if code is None else np.asarray(cv2.rotate(pixels, code), np.uint8)

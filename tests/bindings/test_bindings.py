@@ -39,7 +39,7 @@ TENSORRT = {
     "tensorrt-cu12-bindings==10.16.1.11": _BUILD_RTX | _RUN_RTX,  # JetPack 7.2
     "tensorrt-cu13-bindings==11.4.0.106": _BUILD_RTX | _RUN_RTX | _CALIBRATION,  # desktops and servers
 }
-"""What each version lacks on purpose."""
+"""Names that our code uses and that a version lacks, for each version: the code asks for them before it uses them."""
 _PATHFINDER = "cuda-pathfinder==1.9.1"
 CUDA_BINDINGS = [
     ("cuda-bindings==12.8.0",),

@@ -40,7 +40,7 @@ _HOLDS = {
     **dict.fromkeys(("create_logger", "log", "open_calibrator", "severity"), "Any"),
     **dict.fromkeys(("binding", "common"), "Any"),
 }
-"""What each `Any` in runtime/ and export/ is: of an argument, attribute or result, by its name or CLASS.NAME."""
+"""Class of the object in each `Any` of runtime/ and export/, by the name of the argument, attribute or function."""
 _MYPY = (sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=skip", "--explicit-package-bases")
 _MYPY += ("--check-untyped-defs", "--no-error-summary", "--hide-error-context")
 _ERROR = re.compile(r"(?P<place>[\w/]+\.py:\d+): error: (?P<message>.*)  \[(?P<code>[\w-]+)\]")

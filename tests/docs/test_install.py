@@ -34,7 +34,7 @@ BUILT_ON_BOARDS = ["pycuda", "numpy<2"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 GLIBC_MINOR_OF_JETPACK = {"6": 35, "7": 39}
-"""Of Ubuntu 22.04 and 24.04."""
+"""Minor version of the C library: Ubuntu 22.04 and 24.04."""
 PYTHON_OF_JETPACK = {"6": "3.10", "7": "3.12"}
 MAJORS_OF_JETPACK = {
     "6": {"numpy": "1", "cuda-bindings": "12", "av": "17", "onnxruntime": "1", "zstandard": "0"},

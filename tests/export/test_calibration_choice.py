@@ -18,7 +18,7 @@ from tests.export.conftest import BUNDLED_RUN
 
 
 def test_the_pairs_do_not_change_the_calibration(tmp_path: Path) -> None:
-    """By the loss on the pairs, camera_0 alone would choose another method than chelsea_0 alone."""
+    """Two sets of pairs, on which different methods lose least, give the same calibration."""
     calibrations = []
     for name in ("camera_0.jpg", "chelsea_0.jpg"):
         pairs = tmp_path / name

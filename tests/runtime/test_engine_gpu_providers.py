@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU, as far as it goes without one: the real IO binding and real results in the memory of the CPU.
+"""Providers of ONNX Runtime for GPUs, tested without one: real IO binding and real results in the memory of the CPU.
 
 Only the names of providers and devices differ from a run on a GPU; `tests/runtime/test_gpu.py` has the tests for one.
 """

@@ -17,7 +17,7 @@ from onnx import helper
 
 from runtime.colour import BT709, ColourTags, bgr_from_video_frame
 from runtime.engines import find_yuv420_engine, open_engine
-from runtime.errors import EngineError, InputError, NumbersError, SourceLostError, UsageError
+from runtime.errors import EngineError, NumbersError, OutOfMemoryError, SourceLostError, UsageError
 from runtime.guard import OutputGuard, find_fault
 from runtime.options import RunOptions
 from runtime.pixel_choice import choose_pixels
@@ -25,7 +25,7 @@ from runtime.sources import open_source
 from runtime.sources.camera import CameraFeed
 from runtime.sources.live import LiveSource, Watch
 from runtime.sources.network import NetworkFeed
-from runtime.sources.planes import DecodedImage
+from runtime.sources.planes import DecodedImage, read_planes
 from runtime.sources.video import VideoSource
 from runtime.spec import METADATA_KEY, EngineSpec
 from runtime.stream_format import PLAIN
@@ -50,7 +50,7 @@ def make_frame(pixel_format: str = "yuv420p", size: tuple[int, int] = (34, 20)) 
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Path:
-    """An engine that inverts BGR, and the one for planes beside it, which inverts all codes."""
+    """Return an engine that inverts BGR; beside it lies one for planes, which inverts their codes."""
     folder = tmp_path / "engines"
     folder.mkdir()
     path = write_engine(folder / "invert.onnx")
@@ -142,13 +142,24 @@ def test_other_videos_have_no_planes(pix_fmt: str, size: tuple[int, int], tmp_pa
     assert not VideoSource(path).info.has_planes
 
 
-def test_an_odd_size_in_the_middle_is_an_error(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = VideoSource(clip)
-    source.deliver_planes()
-    monkeypatch.setattr("runtime.sources.planes.has_even_size", lambda frame: False)
-    with pytest.raises(InputError, match="odd size") as caught:
-        next(iter(source))
-    assert "as BGR" in caught.value.hint
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_a_later_frame_of_odd_size_loses_its_last_row_and_column(rotation: int) -> None:
+    frame = make_frame("yuv444p", size=(35, 21))
+    planes = read_planes(frame, BT709, rotation=rotation)
+    expected = np.rot90(bgr_from_video_frame(frame), rotation // 90)
+    height, width = (side // 2 * 2 for side in expected.shape[:2])
+    assert planes.size == (width, height)
+    assert np.array_equal(planes.planes, Yuv420.from_bgr(expected[:height, :width], BT709).planes)
+
+
+def test_a_lack_of_memory_names_the_way_with_tiles(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OutOfMemoryError("not enough memory", hint="use smaller frames")
+
+    with open_engine(engines, pixels="yuv420", provider="cpu") as engine:
+        monkeypatch.setattr(engine._engine, "submit", fail)
+        with pytest.raises(OutOfMemoryError, match="take frames as BGR, which go in tiles"):
+            engine.infer(np.zeros((1, 30, 34), np.uint8))
 
 
 def test_a_stream_delivers_planes(tmp_path: Path) -> None:

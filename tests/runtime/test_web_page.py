@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +24,6 @@ selenium = pytest.importorskip("selenium.webdriver", exc_type=ImportError)
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 from streamlit.testing.v1 import AppTest  # noqa: E402
 
 from runtime.address import Address  # noqa: E402
@@ -320,21 +319,6 @@ def test_an_upload_above_the_quota_is_not_stored(browser: selenium.Chrome, tmp_p
             "The upload is not stored: a visitor may store 1 MB; remove another upload first."
         ]
         assert len(browser.find_elements(By.CSS_SELECTOR, "[data-testid=stMetric]")) == 2  # without PSNR and SSIM
-
-        def find_remove_buttons() -> list[WebElement]:
-            return browser.find_elements(By.CSS_SELECTOR, "[data-testid=stFileChipDeleteBtn] button")
-
-        def remove_reference() -> bool:
-            """Remove it in its area, which the result has closed; a page drawn anew in the meantime loses a click."""
-            if len(buttons := find_remove_buttons()) == 2:
-                browser.execute_script("arguments[0].click()", buttons[1])
-            elif read_errors(browser):
-                press(browser, "Measure the quality")
-                with suppress(AssertionError):
-                    wait_until(lambda: len(find_remove_buttons()) == 2 or not read_errors(browser), 5)
-            return not read_errors(browser)
-
-        wait_until(remove_reference, 60)
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 128 + signal.SIGINT

@@ -61,34 +61,37 @@ def find_fault(blurred: Image, restored: Image) -> str:
     """Return in a few words why `restored` is impossible; an empty string if it is possible."""
     before, after = (_sample(image) for image in (blurred, restored))
     names = ("luma", "U", "V") if isinstance(restored, Yuv420) else ("blue", "green", "red")
-    brightness = [sample[..., 0] if names[0] == "luma" else _any_bits(sample) for sample in (before, after)]
+    brightness = [planes[0] if names[0] == "luma" else _any_bits(planes) for planes in (before, after)]
     blank = np.mean((brightness[1] == 0) & (brightness[0] >= _NOT_DARK_CODE))
     if blank > MAX_BLANK_SHARE:
         return f"{blank:.1%} of its pixels are blank, as after NaN"
-    saturated = [np.count_nonzero((sample == 0) | (sample == 255)) / sample.size for sample in (before, after)]
+    saturated = [_saturated_share(planes) for planes in (before, after)]
     if saturated[1] - saturated[0] > MAX_SATURATED_GROWTH:
         return f"{saturated[1]:.0%} of it is saturated, {saturated[0]:.0%} of the input"
-    shift = np.subtract(cv2.mean(after), cv2.mean(before))[:3]
-    worst = int(np.argmax(np.abs(shift)))
-    if abs(shift[worst]) > MAX_MEAN_SHIFT_CODES:
-        return f"mean {names[worst]} moved by {shift[worst]:+.0f} codes"
+    shifts = [cv2.mean(now)[0] - cv2.mean(then)[0] for then, now in zip(before, after, strict=True)]
+    shift, name = max(zip(shifts, names, strict=True), key=lambda item: abs(item[0]))
+    if abs(shift) > MAX_MEAN_SHIFT_CODES:
+        return f"mean {name} moved by {shift:+.0f} codes"
     return ""
 
 
-def _sample(image: Image) -> Pixels:
-    """Return every fifth row and column as uint8[H / 5, W / 5, 3]: BGR, or luma, U and V."""
-    if not isinstance(image, Yuv420):
-        return np.ascontiguousarray(image[::_STEP, ::_STEP])
-    luma = image.luma[::_STEP, ::_STEP]
-    rows, columns = (np.arange(count) * _STEP // 2 for count in luma.shape)
-    return np.dstack((luma, *(plane[np.ix_(rows, columns)] for plane in image.chroma)))
+def _sample(image: Image) -> list[Pixels]:
+    """Return every fifth row and column of blue, green and red, or of luma, U and V."""
+    planes = (image.luma, *image.chroma) if isinstance(image, Yuv420) else np.moveaxis(image, 2, 0)
+    return [np.ascontiguousarray(plane[::_STEP, ::_STEP]) for plane in planes]
 
 
-def _any_bits(frame: Pixels) -> NDArray[np.uint8]:
+def _saturated_share(planes: list[Pixels]) -> float:
+    """Return the share of samples that are 0 or 255."""
+    codes = np.concatenate([plane.ravel() for plane in planes])
+    return np.count_nonzero((codes == 0) | (codes == 255)) / codes.size
+
+
+def _any_bits(colours: list[Pixels]) -> NDArray[np.uint8]:
     """Return the bitwise OR of a pixel's three colours.
 
     It is 0 only for black, and at least the largest colour. Comparing it with a power of two gives the same result as
     comparing the largest colour, and is much faster.
     """
-    bits: NDArray[np.uint8] = frame[..., 0] | frame[..., 1] | frame[..., 2]
+    bits: NDArray[np.uint8] = colours[0] | colours[1] | colours[2]
     return bits

@@ -41,7 +41,8 @@ class Yuv420:
         height, width = luma.shape
         planes = np.empty((height * 3 // 2, width), np.uint8)
         planes[:height] = luma
-        planes[height:].reshape(2, height // 2, width // 2)[:] = u, v
+        chroma = planes[height:].reshape(2, height // 2, width // 2)
+        chroma[0], chroma[1] = u, v
         return cls(planes, colour)
 
     @classmethod
@@ -73,8 +74,10 @@ class Yuv420:
         return np.ascontiguousarray(bgr_from_video_frame(self.to_video_frame()))
 
     def to_video_frame(self) -> av.VideoFrame:
-        """Return a frame in `yuv420p` for an encoder, with the tags of `colour`."""
-        frame = av.VideoFrame.from_ndarray(self.planes, format="yuv420p")
+        """Return a frame in `yuv420p` for an encoder, with the tags of `colour`; it uses the same memory if it can."""
+        # PyAV 18 takes two rows too few from a buffer whose height is not a multiple of 4.
+        wrap = av.VideoFrame.from_ndarray if self.size[1] % 4 else av.VideoFrame.from_numpy_buffer
+        frame = wrap(self.planes, format="yuv420p")
         self.colour.tag(frame)
         return frame
 

@@ -106,6 +106,7 @@ BACKENDS: list[tuple[str, OpenBackend]] = [
     ("onnxruntime-page-locked-integrated", partial(open_pinned, integrated=True)),
     ("onnxruntime-parallel", lambda onnx, _: ParallelEngine(onnx, threads=2)),
     ("openvino", lambda onnx, _: OpenVinoEngine(onnx)),
+    ("openvino-throughput", lambda onnx, _: OpenVinoEngine(onnx, threads=2, mode="throughput")),
     ("tensorrt", partial(open_plan, flavour="tensorrt")),
     ("tensorrt-rtx", open_plan),
     ("tensorrt-rtx-throughput", partial(open_plan, mode="throughput")),

@@ -139,7 +139,7 @@ def open_backend(
     if path.suffix.lower() == ".plan":
         return _open_plan(path, mode=mode, rebuild=rebuild)
     if provider == "openvino":
-        return OpenVinoEngine(path, threads=threads)
+        return OpenVinoEngine(path, threads=threads, mode=mode)
     if provider == "auto":
         return _open_auto(path, threads, mode)
     return _open_cpu(path, threads, mode) if provider == "cpu" else OnnxEngine(path, provider=provider, threads=threads)
@@ -190,7 +190,7 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelE
     width, height = (min(max(side, low), high) for side, (low, high) in zip(_TRIAL_SIZE, ranges, strict=True))
     frame = trial_frame((width, height), default.spec.pixels)
     try:
-        other = OpenVinoEngine(path, threads=threads)
+        other = OpenVinoEngine(path, threads=threads, mode=mode)
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
         default_ms, other_ms = median_ms_per_frame([default, other], frame)
     except EngineError:  # OpenVINO has fewer operators

@@ -13,7 +13,7 @@ from runtime.engines.onnx import OnnxEngine
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
 
-_MAX_WORKERS = 8
+MAX_FRAMES_AT_ONCE = 8
 """Largest number of frames in work, because each needs memory of its own; with more cores each has several threads."""
 
 
@@ -29,7 +29,7 @@ class ParallelEngine:
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         cores = threads or available_cores()
-        workers = min(cores, _MAX_WORKERS)
+        workers = min(cores, MAX_FRAMES_AT_ONCE)
         self._engine = OnnxEngine(path, threads=cores // workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="engine")
         self._results: deque[Future[Pixels]] = deque()

@@ -1,4 +1,4 @@
-"""Contents of a media file besides frames and sound, copied without change: further tracks, chapters and tags."""
+"""Contents of a media file besides frames and sound: further tracks, chapters and tags."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from runtime.sinks.subtitles import ConvertedSubtitles, convert_subtitles, has_styles
 from runtime.sources.containers import open_container
 from runtime.sources.packets import read_packets
 from runtime.sources.timeline import Timeline, move
@@ -32,9 +33,10 @@ _REFUSALS = {errno.EINVAL, errno.EPERM}
 class Extras:
     """Copies subtitles, data tracks, attachments, cover, chapters and tags of a media file into another container.
 
-    It opens the file once more, so that they never wait for frames in a queue. What the container cannot hold is left
-    out and named in `warnings`. Times are moved as those of the frames are, see `Timeline`, and by `delay` seconds.
-    Methods raise PyAV's own errors if the output cannot be written.
+    It opens the file once more, so that they never wait for frames in a queue. Text subtitles of a codec that the
+    container does not hold are converted. What else it cannot hold is left out and named in `warnings`. Times are moved
+    as those of the frames are, see `Timeline`, and by `delay` seconds. Methods raise PyAV's own errors if the output
+    cannot be written.
     """
 
     def __init__(self, path: Path, *, delay: Fraction = Fraction(0)) -> None:
@@ -44,6 +46,9 @@ class Extras:
         self._tags = kept_tags(self._input.metadata)
         self._left_out: list[str] = []
         self._copies: dict[int, Stream] = {}
+        self._converted: dict[int, ConvertedSubtitles] = {}
+        self._unstyled: list[str] = []
+        """Names of subtitles that lost their styles."""
         self._packets: Iterator[Packet[Any]] = iter(())
         self._next: Packet[Any] | None = None
         self._is_damaged = False
@@ -56,10 +61,12 @@ class Extras:
         counts = Counter(self._left_out).items()
         names = ", ".join(name if count == 1 else f"{name} ({count} of them)" for name, count in counts)
         left_out = [f"left out, because the output cannot hold them: {names}"]
-        refused = [f"{self._refused} packets of subtitles or data did not follow one another and were left out"]
+        unstyled = [f"fonts, places and effects of subtitles left out: {', '.join(self._unstyled)}"]
+        refused = [f"{self._refused} packets of subtitles or data did not follow or were damaged, and were left out"]
         damaged = ["subtitles and data end early: the rest of them is damaged"]
         return (
             (left_out if self._left_out else [])
+            + (unstyled if self._unstyled else [])
             + (refused if self._refused else [])
             + (damaged if self._is_damaged else [])
         )
@@ -89,13 +96,20 @@ class Extras:
         """Write the packets that start before a time in seconds; None writes all that are left."""
         while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
             packet, self._next = self._next, next(self._packets, None)
-            packet.stream = self._copies[packet.stream.index]
             try:
-                self._output.mux(packet)
+                self._write(packet)
             except FFmpegError as error:
                 if error.errno not in _REFUSALS and not isinstance(error, InvalidDataError):
                     raise
                 self._refused += 1
+
+    def _write(self, packet: Packet[Any]) -> None:
+        index = packet.stream.index
+        if index in self._converted:
+            self._output.mux(self._converted[index].convert(packet))
+        else:
+            packet.stream = self._copies[index]
+            self._output.mux(packet)
 
     def close(self) -> None:
         """Close the media file."""
@@ -114,14 +128,26 @@ class Extras:
         if _is_cover(stream):
             return self._add_cover(stream, output)
         is_unknown = stream.type == "data" and not _codec(stream)  # what explains its bytes would not be copied
-        if stream.type == "video" or is_unknown or not _can_hold(output, stream):
+        if stream.type == "video" or is_unknown:
             return False
+        if not _can_hold(output, stream):
+            return self._add_converted(stream, output)
         if isinstance(stream, AttachmentStream):
             output.add_attachment(stream.name or "attachment", stream.mimetype or _ANY_TYPE, stream.data)
             return True
         copy = output.add_stream_from_template(stream)
         copy_track_tags(stream, copy)
         self._copies[stream.index] = copy
+        return True
+
+    def _add_converted(self, stream: Stream, output: OutputContainer) -> bool:
+        converted = convert_subtitles(stream, output)
+        if converted is None:
+            return False
+        copy_track_tags(stream, converted.stream)
+        self._converted[stream.index] = converted
+        if has_styles(stream):
+            self._unstyled.append(_name(stream))
         return True
 
     def _add_cover(self, stream: Stream, output: OutputContainer) -> bool:
@@ -135,9 +161,10 @@ class Extras:
         return True
 
     def _read_packets(self) -> Iterator[Packet[Any]]:
-        if not self._copies:
+        indices = {*self._copies, *self._converted}
+        if not indices:
             return
-        copied = [self._input.streams[index] for index in self._copies]
+        copied = [self._input.streams[index] for index in sorted(indices)]
         packets = read_packets(self._input, [] if self._timeline.may_jump else copied)  # all: see Timeline
         while True:
             try:
@@ -148,7 +175,7 @@ class Extras:
             if packet is None:
                 return
             self._timeline.place(packet)
-            if packet.stream.index in self._copies and packet.dts is not None and packet.time_base:
+            if packet.stream.index in indices and packet.dts is not None and packet.time_base:
                 move(packet, self._delay)
                 yield packet
 
@@ -178,7 +205,8 @@ def _name(stream: Stream) -> str:
 
 
 def _codec(stream: Stream) -> str | None:
-    return stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
+    context = stream.codec_context
+    return context.codec.canonical_name if context else getattr(stream, "name", None)
 
 
 def _start_s(packet: Packet[Any]) -> float:

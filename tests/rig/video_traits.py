@@ -138,8 +138,19 @@ def _further_sound(result: Result) -> str:
     return "kept" + (f" without {' and '.join(names)}" if names else "")
 
 
+def _texts(path: Path) -> list[str]:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.subtitles) if packet.size]
+        shown = [packet.stream.codec_context.decode2(packet) for packet in packets]
+        return [text.dialogue.decode() for texts in shown if texts for text in texts]
+
+
 def _subtitles(result: Result) -> str:
-    return kept(_packets(result.source, "subtitle") == _packets(result.out, "subtitle"), "left out")
+    if _packets(result.source, "subtitle") == _packets(result.out, "subtitle"):
+        return "kept"
+    with av.open(str(result.out)) as container:
+        names = [stream.codec_context.codec.canonical_name for stream in container.streams.subtitles]
+    return f"converted to {names[0]}" if names and _texts(result.source) == _texts(result.out) else "left out"
 
 
 def _chapters(result: Result) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import pytest
+from av.error import InvalidDataError
 from av.stream import Disposition
 
 from runtime.sinks.video import VideoSink
@@ -67,6 +68,18 @@ def subtitles_of(path: Path) -> list[tuple[float, float, bytes]]:
         ]
 
 
+def texts_of(path: Path) -> list[tuple[float, float, str]]:
+    """Return start, duration and text of each subtitle, as a player shows it."""
+    with av.open(str(path)) as container:
+        texts = []
+        for packet in container.demux(container.streams.subtitles):
+            shown = packet.stream.codec_context.decode2(packet) if packet.size else None
+            for rect in shown or ():
+                times = (round(float(ticks * packet.time_base), 1) for ticks in (packet.pts, packet.duration))
+                texts.append((*times, rect.dialogue.decode()))
+        return texts
+
+
 def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
     return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
@@ -82,8 +95,8 @@ NOT_HELD = "left out, because the output cannot hold them: "
     [
         (".mkv", ".mkv", []),
         (".mp4", ".mp4", [NOT_HELD + "cover (mjpeg)"]),
-        (".mkv", ".mp4", [NOT_HELD + "subtitles (srt, spa), attachment font.ttf, cover (mjpeg)"]),
-        (".mp4", ".mkv", [NOT_HELD + "subtitles (mov_text, spa)"]),
+        (".mkv", ".mp4", [NOT_HELD + "attachment font.ttf, cover (mjpeg)"]),
+        (".mp4", ".mkv", []),
         (".mp4", ".mov", [NOT_HELD + "cover (mjpeg)"]),
     ],
 )
@@ -101,11 +114,50 @@ def test_what_a_container_can_hold_is_kept(
     assert warnings_of(capsys) == warnings
     assert TAGS.items() - {("creation_time", "")} <= tags_of(out).items()
     assert chapters_of(out) == CHAPTERS
-    has_subtitles = "subtitles" not in "".join(warnings)
     if suffix != ".mov":  # MOV holds no titles and purposes of tracks
-        assert tracks_of(out) == SOUND + (SUBTITLES if has_subtitles else [])
-    if has_subtitles:
+        assert tracks_of(out) == SOUND + SUBTITLES
+    if (source, suffix) in ((".mkv", ".mkv"), (".mp4", ".mp4"), (".mp4", ".mov")):
         assert subtitles_of(out) == subtitles_of(rich[source])
+    assert texts_of(out) == texts_of(rich[source])
+    assert [text for _, _, text in texts_of(out)] == ["Hello"]
+
+
+STYLED = """[Script Info]
+ScriptType: v4.00+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, Bold
+Style: Default,Arial,16,&Hffffff,0
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Dialogue: 0,0:00:00.10,0:00:00.30,Default,,0,0,0,,{\\pos(10,20)}One\\Ntwo
+Dialogue: 0,0:00:00.60,0:00:00.80,Default,,0,0,0,,Zwei \u00e4
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_styled_subtitles_become_plain_and_a_line_says_so(
+    suffix: str, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "styled.ass").write_text(STYLED)
+    write_clip(tmp_path / "clip.mp4", pts=[6400 * index for index in range(3)])
+    source, out = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
+    ffmpeg("-i", tmp_path / "clip.mp4", "-i", tmp_path / "styled.ass", "-c:v", "copy", "-c:s", "copy", source)
+    assert run(source, out, invert) == 0
+    assert warnings_of(capsys) == ["fonts, places and effects of subtitles left out: subtitles (ass)"]
+    assert texts_of(out) == [(0.1, 0.2, "One\ntwo"), (0.6, 0.2, "Zwei \u00e4")]
+
+
+def test_damaged_subtitles_are_counted(rich: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise InvalidDataError(1, "damaged")
+
+    source = open_source(str(rich[".mkv"]))
+    monkeypatch.setattr("runtime.sinks.subtitles.ConvertedSubtitles.convert", fail)
+    sink = VideoSink(tmp_path / "out.mp4", source.info)
+    for frame in source:
+        sink.write(frame)
+    sink.close(complete=True)
+    assert any(line.startswith("1 packets of subtitles or data") for line in sink.warnings)
 
 
 def test_attachments_and_covers_are_kept(rich: dict[str, Path], invert: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from calib_data import CALIBRATION, HELD_OUT
-from export.config import ExportConfig, Method
+from export.config import ExportConfig, Interface, Method
 from export.former import FormerExport, read_former_export
 from export.plan.options import add_plan_options, read_plan_config
 from export.publish import (
@@ -40,6 +40,7 @@ from runtime.spec import PixelFormat, Precision
 
 _TIMING_CACHE = ".timing.cache"
 _Name = TypeVar("_Name", bound=str)
+_INTERFACES: tuple[Interface, ...] = get_args(Interface)
 _PIXELS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 _PRECISIONS: tuple[Precision, ...] = tuple(name for name in get_args(Precision) if name != "unknown")
 _EPILOG = """\
@@ -95,6 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=forms,
         metavar="P,...",
         help=f"forms of frames to export engines for: BGR images, and planes of 4:2:0 video (default: {forms})",
+    )
+    add(
+        "--interface",
+        choices=_INTERFACES,
+        help="further form of the engines for BGR frames, for other programs such as FFmpeg and vs-mlrt: float_nchw is "
+        "float32[1,3,H,W] RGB in 0..1 (default: none)",
     )
     add(
         "--calib",
@@ -160,6 +167,8 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             probe()
     precisions = _split_names("precision", namespace.precision, _PRECISIONS)
     pixels = _split_names("form of frames", namespace.pixels, _PIXELS)
+    if namespace.interface and "bgr" not in pixels:
+        raise UsageError("--interface needs the engines for BGR frames", hint="add bgr to --pixels")
     if not re.fullmatch(r"[\w-]+", namespace.name):
         raise UsageError(
             f"a name consists of letters, digits, _ and -, got {namespace.name!r}", hint="give another --name"
@@ -171,6 +180,7 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
         name=namespace.name,
         precisions=precisions,
         pixels=pixels,
+        interfaces=(namespace.interface,) if namespace.interface else (),
         calibration=namespace.calib,
         calibration_method=namespace.calib_method,
         pairs=namespace.pairs,

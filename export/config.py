@@ -9,6 +9,9 @@ from typing import Literal
 from export.plan.config import PlanConfig
 from runtime.spec import PixelFormat, Precision
 
+Interface = Literal["float_nchw"]
+"""Form of the exports for other programs: `float_nchw` is float32[1, 3, H, W] RGB in 0..1."""
+
 Method = Literal["minmax", "entropy", "percentile"]
 """Calibration method of ONNX Runtime."""
 
@@ -22,6 +25,8 @@ class ExportConfig:
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""
+    interfaces: tuple[Interface, ...] = ()
+    """Further exports of the engines for BGR frames, for other programs."""
     calibration: Path
     """Folder of images, or a video."""
     calibration_method: Method | Literal["auto"] = "auto"

@@ -11,20 +11,28 @@ import torch
 from export.calibration_set import CalibrationSet
 from export.config import ExportConfig
 from export.evaluator import Evaluator
+from export.float_export import make_float_export
 from export.former import FormerExport
 from export.int8_chain import Int8Chain
 from export.network import Network, NetworkCache
 from export.quantization.precision import convert_to_fp16
 from export.result import Engine
 from export.step_cache import StepCache, compute_digest
-from export.verify import Pair, Quality, RestorerEngine, Score, create_restorer, require_agreement
+from export.verify import (
+    MIN_AGREEMENT_DB,
+    Pair,
+    Quality,
+    Restorer,
+    RestorerEngine,
+    Score,
+    create_restorer,
+    require_agreement,
+)
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.errors import EngineError
 from runtime.frame import Size
-from runtime.spec import METADATA_KEY, EngineSpec, Precision, variant_name
+from runtime.spec import FLOAT_NCHW, METADATA_KEY, EngineSpec, Precision, variant_name
 
-MIN_AGREEMENT_DB = 50.0
-"""Agreement of the float engine with PyTorch on the worst image; less is more than a difference in rounding."""
 _TIMED_SIZE: Size = (640, 360)
 
 
@@ -122,7 +130,16 @@ class EngineMaker:
         if not self._config.force:
             self._former.refuse_regression(spec, pairs_sha256=self._pairs.sha256)
         onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-        return Engine(model.SerializeToString(deterministic=True), spec, score, latency_ms)
+        content = model.SerializeToString(deterministic=True)
+        return Engine(content, spec, score, latency_ms, self._make_float_export(core, spec, restore))
+
+    def _make_float_export(self, core: onnx.ModelProto, spec: EngineSpec, engine: Restorer) -> bytes | None:
+        """Return the export of an engine for BGR frames with the interface `float_nchw`, if it is asked for."""
+        if FLOAT_NCHW not in self._config.interfaces or spec.pixels != "bgr":
+            return None
+        name = f"{spec.name}_{FLOAT_NCHW}"
+        with self._steps.progress.step(f"measure_agreement of {name}"):
+            return make_float_export(core, self._network.view, engine=engine, pairs=self._pairs.pairs, name=name)
 
     def _describe(
         self, precision: Precision, score: Score, float_layers: int | None, calibration_sha256: str | None, opset: int

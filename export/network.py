@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 
-from export.graph.pixel_interface import add_pixel_interface
+from export.graph.pixel_interface import View, add_pixel_interface
 from export.graph.yuv420 import CODE_RANGE, Yuv420View
 from export.graph.yuv420_interface import add_yuv420_interface
 from export.planes import bgr_from_planes, planes_from_bgr, restore_planes
@@ -47,6 +47,11 @@ class Network:
         options = ", ".join(f"{name}={value}" for name, value in self.settings["options"].items())
         return f"{self.settings['generator']}({options})"
 
+    @property
+    def view(self) -> View:
+        """Pixel values and sizes that its cores for BGR frames expect."""
+        return get_view(self.generator)
+
     def adapt(self, image: Pixels) -> Pixels:
         """Return an image uint8[H, W, 3] BGR as the engines take frames."""
         return planes_from_bgr(image) if self.planes else image
@@ -66,8 +71,7 @@ class Network:
         """Return a core of this network with the pixel interface of an engine."""
         if self.planes:
             return add_yuv420_interface(core, self.planes, spec=EngineSpec(name="deblur"), keep_bytes=keep_bytes)
-        view = get_view(self.generator)
-        return add_pixel_interface(core, view, spec=EngineSpec(name="deblur"), keep_bytes=keep_bytes)
+        return add_pixel_interface(core, self.view, spec=EngineSpec(name="deblur"), keep_bytes=keep_bytes)
 
     def keeps_bytes(self, precision: Precision) -> bool:
         """Return whether engines of this precision keep frames as bytes: in the layout for CPUs, if black is 0."""

@@ -38,6 +38,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
         config.name,
         config.precisions,
         config.pixels,
+        config.interfaces,
         config.calibration_method,
         config.int8_budget_db,
         config.fp16_budget_db,
@@ -67,6 +68,8 @@ def list_names(config: ExportConfig) -> list[str]:
     variants = [variant_name(precision, pixels) for pixels in config.pixels for precision in config.precisions]
     engines = [f"{config.name}_{variant}" for variant in variants]
     names = [f"{engine}.onnx" for engine in engines]
+    for interface in config.interfaces:
+        names += [f"{config.name}_{precision}_{interface}.onnx" for precision in config.precisions]
     if config.plan:
         names += [f"{engine}{suffix}" for engine in engines for suffix in (".plan", ".plan.json")]
     return [*names, PARETO, REPORT_MARKDOWN, REPORT_JSON]

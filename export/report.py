@@ -11,6 +11,7 @@ import matplotlib as mpl
 
 from export.publish import PARETO
 from export.result import Calibration, Engine, ExportResult, Plan
+from runtime.spec import FLOAT_NCHW
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -72,7 +73,7 @@ def format_markdown(result: ExportResult, *, cpu: str, not_compared: str = "") -
     lines = _format_engines(result, cpu)
     if not_compared:
         lines += ["", f"**A worse model would not have been refused: {not_compared}.**"]
-    lines += ["", f"![latency and PSNR]({PARETO})", *_format_tiles(result)]
+    lines += ["", f"![latency and PSNR]({PARETO})", *_format_tiles(result), *_format_float_exports(result)]
     if result.plans:
         lines += ["", "## Plans (`build_plan`)", ""]
         lines += ["| plan | MB | builder | GPUs | sizes | kernels | convolutions |", "|---|---|---|---|---|---|---|"]
@@ -127,6 +128,12 @@ def _format_tiles(result: ExportResult) -> list[str]:
         "Loss of FP32 when images are restored in tiles of about half their width and height, blended over an overlap:",
         f"{losses}.",
     ]
+
+
+def _format_float_exports(result: ExportResult) -> list[str]:
+    names = [f"`{engine.spec.name}_{FLOAT_NCHW}.onnx`" for engine in result.engines.values() if engine.float_nchw]
+    line = "For other programs, `float32[1, 3, H, W]` RGB in 0..1, equal to the engines except for rounding:"
+    return ["", line, f"{', '.join(names)}."] if names else []
 
 
 def _format_plan(plan: Plan) -> str:

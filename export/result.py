@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export.verify import Quality, Score
 from runtime.sidecar import Sidecar, sidecar_path
-from runtime.spec import EngineSpec
+from runtime.spec import FLOAT_NCHW, EngineSpec
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Engine:
     score: Score
     latency_ms: float
     """Smallest of five runs on one frame of 640x360, on ONNX Runtime's CPU provider."""
+    float_nchw: bytes | None = None
+    """The ONNX file with the interface `float_nchw`, if it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class ExportResult:
     """Names of the steps that were not in the cache."""
 
     def list_files(self) -> dict[str, bytes]:
-        """Return the files to publish: engines, plans and sidecars, by file name."""
-        files = {f"{engine.spec.name}.onnx": engine.content for engine in self.engines.values()}
+        """Return the files to publish: engines, exports for other programs, plans and sidecars, by file name."""
+        files: dict[str, bytes] = {}
+        for engine in self.engines.values():
+            files[f"{engine.spec.name}.onnx"] = engine.content
+            if engine.float_nchw:
+                files[f"{engine.spec.name}_{FLOAT_NCHW}.onnx"] = engine.float_nchw
         for plan in self.plans.values():
             path = Path(plan.sidecar.onnx).with_suffix(".plan")
             files |= {path.name: plan.content, sidecar_path(path).name: plan.sidecar.to_json().encode()}

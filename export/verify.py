@@ -20,6 +20,8 @@ from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
 from runtime.spec import EngineSpec
 
 TILE_OVERLAPS_PX = (0, 16, 32)
+MIN_AGREEMENT_DB = 50.0
+"""Agreement of two ways to compute the same on the worst image; less is more than a difference in rounding."""
 Restorer = Callable[[Pixels], Pixels]
 """uint8[N, H, W, 3] BGR -> the same shape, restored."""
 
@@ -52,20 +54,25 @@ class Score(Quality):
     worst_agreement_db: float
 
 
-def create_restorer(model: onnx.ModelProto) -> Restorer:
-    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider.
+def create_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return a session that runs a model from memory on ONNX Runtime's CPU provider.
 
     Biases are used as they are in the graph: ONNX Runtime would round those of quantised convolutions to multiples of a
     scale in half precision, which may overflow, and no GPU does it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         model.SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
         disabled_optimizers=[BIAS_ROUNDING],
     )
+
+
+def create_restorer(model: onnx.ModelProto) -> Restorer:
+    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider."""
+    session = create_session(model)
     name = session.get_inputs()[0].name
 
     def restore(frames: Pixels) -> Pixels:

@@ -15,6 +15,9 @@ Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
 PixelFormat = Literal["bgr", "yuv420"]
 """Form of frames: `bgr` is uint8[N, H, W, 3], full range; `yuv420` is uint8[N, 3 H / 2, W], the planes of I420."""
 
+FLOAT_NCHW = "float_nchw"
+"""End of the names of exports for other programs: float32[1, 3, H, W] RGB in 0..1. This toolkit does not run them."""
+
 METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
 

@@ -15,7 +15,6 @@ from onnx import helper, numpy_helper
 Order = NDArray[np.intp]
 """Indices of the original channels, in the order in which a tensor holds them."""
 
-_SWAP: Order = np.array([2, 1, 0])
 _CHANNELWISE = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
 """Operators that compute every channel by itself, in the same way."""
 _SPATIAL = {"AveragePool", "MaxPool", "Resize"}
@@ -26,18 +25,20 @@ class _CannotFoldError(Exception):
     """The reordered channels reach a node that cannot absorb them or hand them on."""
 
 
-def to_bgr_order(core: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a core for inputs and outputs in BGR order, from one in RGB order: float32[N, 3, H, W] -> the same.
+def to_bgr_order(core: onnx.ModelProto, *, patch_px: int = 1) -> onnx.ModelProto:
+    """Return a core for inputs and outputs in BGR order, from one in RGB order, or the other way round.
 
-    If the order cannot be moved into the weights, a Gather node on either side swaps the channels.
+    `core`: float32[N, 3 P^2, H, W] -> the same, where P is `patch_px` and the colour is the last index of the channels
+    of a patch. If the order cannot be moved into the weights, a Gather node on either side swaps the channels.
     """
     result = onnx.ModelProto()
     result.CopyFrom(core)
+    swap: Order = np.arange(3 * patch_px**2).reshape(-1, 3)[:, ::-1].ravel()
     try:
-        _ChannelOrder(result).fold()
+        _ChannelOrder(result, swap).fold()
     except _CannotFoldError:
         result.CopyFrom(core)
-        _add_swap_nodes(result.graph)
+        _add_swap_nodes(result.graph, swap)
     onnx.checker.check_model(result, full_check=True)
     return result
 
@@ -45,8 +46,8 @@ def to_bgr_order(core: onnx.ModelProto) -> onnx.ModelProto:
 class _ChannelOrder:
     """The channel order of every tensor of a graph, while the graph is rewritten."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
+    def __init__(self, model: onnx.ModelProto, swap: Order) -> None:
+        self.graph, self.swap = model.graph, swap
         typed = onnx.shape_inference.infer_shapes(model).graph
         shapes = {v.name: v.type.tensor_type.shape.dim for v in (*typed.value_info, *typed.input, *typed.output)}
         self.channel_counts = {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 4}
@@ -57,14 +58,14 @@ class _ChannelOrder:
             for name in dict.fromkeys(node.input):
                 if node.op_type != "Shape":  # a Shape node reads no channel values
                     self.consumers.setdefault(name, []).append(node)
-        self.orders: dict[str, Order] = {self.graph.input[0].name: _SWAP}
+        self.orders: dict[str, Order] = {self.graph.input[0].name: swap}
 
     def fold(self) -> None:
         """Move the swap into the weights; raise _CannotFoldError if a node is in the way."""
         for node in list(self.graph.node):
             if any(name in self.orders for name in node.input):
                 self._reorder_inputs(node)
-        self._reorder_producer(self.graph.output[0].name, _SWAP)
+        self._reorder_producer(self.graph.output[0].name, self.swap)
         used = {name for node in self.graph.node for name in node.input}
         del self.graph.initializer[:]
         self.graph.initializer.extend(tensor for name, tensor in self.constants.items() if name in used)
@@ -155,13 +156,14 @@ def _reorder(values: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
     return values if values.shape[-3] == 1 else np.take(values, order, axis=-3)
 
 
-def _add_swap_nodes(graph: onnx.GraphProto) -> None:
+def _add_swap_nodes(graph: onnx.GraphProto, swap: Order) -> None:
     """Swap the channels with a Gather after the input and another one before the output."""
     core_input, core_output = graph.input[0].name, graph.output[0].name
+    prefix = "bgr" if all(tensor.name != "bgr.order" for tensor in graph.initializer) else "rgb"
+    swapped, order = {core_input: f"{prefix}.input", core_output: f"{prefix}.output"}, f"{prefix}.order"
     for node in graph.node:
-        node.input[:] = ["bgr.input" if name == core_input else name for name in node.input]
-        node.input[:] = ["bgr.output" if name == core_output else name for name in node.input]
-        node.output[:] = ["bgr.output" if name == core_output else name for name in node.output]
-    graph.initializer.append(numpy_helper.from_array(_SWAP.astype(np.int64), "bgr.order"))
-    graph.node.insert(0, helper.make_node("Gather", [core_input, "bgr.order"], ["bgr.input"], axis=1))
-    graph.node.append(helper.make_node("Gather", ["bgr.output", "bgr.order"], [core_output], axis=1))
+        node.input[:] = [swapped.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
+    graph.initializer.append(numpy_helper.from_array(swap.astype(np.int64), order))
+    graph.node.insert(0, helper.make_node("Gather", [core_input, order], [swapped[core_input]], axis=1))
+    graph.node.append(helper.make_node("Gather", [swapped[core_output], order], [core_output], axis=1))

@@ -18,7 +18,7 @@ from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
 from runtime.frame import Pixels, Size
 from runtime.json_text import read_json
-from runtime.spec import EngineSpec, PixelFormat
+from runtime.spec import FLOAT_NCHW, EngineSpec, PixelFormat
 
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
@@ -50,7 +50,8 @@ def choose_engine(
     versions of the libraries, the size or the `settings` change. Raises EngineError if no engine of the folder can be
     used.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = [path for path in files if not path.stem.endswith(FLOAT_NCHW)]  # those are for other programs
     cache, key = _cache_path(), _cache_key(paths, size, (pixels, *settings))
     cached_name = _read_cache(cache).get(key)
     if cached_name in {path.name for path in paths}:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from runtime.commands import EXPORTER
 from runtime.errors import EngineError
-from runtime.spec import METADATA_KEY, EngineSpec
+from runtime.spec import FLOAT_NCHW, METADATA_KEY, EngineSpec
 
 _CONTRACT = "uint8[N, H, W, 3] or uint8[N, 3 H / 2, W]"
 
@@ -27,11 +27,11 @@ def _read_spec(session: ort.InferenceSession, path: Path) -> EngineSpec:
     is_pair = len(inputs) == len(outputs) == 1 and all(_is_frames(node) for node in inputs + outputs)
     if not is_pair or len(inputs[0].shape) != len(outputs[0].shape) or _differ_in_size(inputs[0], outputs[0]):
         signature = "; ".join(f"{node.name}: {node.type} {node.shape}" for node in inputs + outputs)
-        raise EngineError(
-            f"expected one input and one output of {_CONTRACT}, got {signature}",
-            path,
-            hint=f"export it with python -m {EXPORTER}",
-        )
+        what = f"expected one input and one output of {_CONTRACT}, got {signature}"
+        other = path.with_name(f"{path.stem.removesuffix(f'_{FLOAT_NCHW}')}.onnx")
+        if other != path and other.is_file():
+            raise EngineError(f"{what}, which is for other programs", path, hint=f"give {other.name}")
+        raise EngineError(what, path, hint=f"export it with python -m {EXPORTER}")
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     try:
         spec = EngineSpec.from_json(text) if text else EngineSpec(name=path.stem)

@@ -11,6 +11,8 @@ from runtime.engines import BUNDLED, MODES, Mode, Provider, require_settings
 from runtime.engines.tiled import OVERLAP_PX, require_tile
 from runtime.errors import MAX_SECONDS, UsageError, require_in_range
 from runtime.frame import Size
+from runtime.sinks.encoder_settings import EncoderSettings
+from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.pipe import PipeFormat
 from runtime.sources import Deinterlace, LiveOptions, RawFrames
 
@@ -61,6 +63,8 @@ class RunOptions:
     """Size and rate of raw frames on standard input; None where standard input is a video."""
     deinterlace: Deinterlace = "auto"
     """`auto` makes frames of the fields of interlaced video; `off` keeps the fields."""
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    """Codec, encoder and quality of videos."""
     segment_s: float = 0.0
     """Length of the files of a recording in seconds; 0 for one file."""
     pipe: PipeFormat = "y4m"
@@ -94,6 +98,7 @@ class RunOptions:
             raise UsageError(f"unknown pipe format {self.pipe!r}", hint="use y4m or raw")
         if self.deinterlace not in get_args(Deinterlace):
             raise UsageError(f"unknown deinterlacing {self.deinterlace!r}", hint="use auto or off")
+        choose_encoder(self.encoder)
         require_in_range("blur score below which a frame is sharp", self.skip_blur_score, 0, 1)
         require_in_range("seconds of a segment", self.segment_s, 0, MAX_SECONDS)
         require_in_range("milliseconds of latency", self.max_latency_ms, 0, 1000 * MAX_SECONDS)

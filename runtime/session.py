@@ -245,7 +245,14 @@ def _open_sinks(
 ) -> Sink:
     sinks: list[Sink] = [window] if window else []
     for output in outputs:
-        sink = open_sink(output, source.info, job=job, segment_s=options.segment_s, pipe=options.pipe)
+        sink = open_sink(
+            output,
+            source.info,
+            job=job,
+            segment_s=options.segment_s,
+            pipe=options.pipe,
+            encoder=options.encoder,
+        )
         not_started.callback(sink.close, complete=False)
         sinks.append(sink)
     return sinks[0] if len(sinks) == 1 else Tee(sinks)  # an empty Tee where only the status page shows the frames

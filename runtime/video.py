@@ -13,6 +13,7 @@ from runtime.address import Address
 from runtime.arguments import parse_size
 from runtime.blur_score import SHARP_BLUR_SCORE
 from runtime.cli import run_cli
+from runtime.encoder_options import add_encoder_options, parse_encoder
 from runtime.engines import BUNDLED_HELP, BUNDLED_NAMES, MODES, PROVIDERS
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser("runtime.video", description=__doc__, epilog=_EPILOG)
     _add_input_options(parser.add_argument_group("input"))
     _add_output_options(parser.add_argument_group("output"))
+    add_encoder_options(parser)
     _add_engine_options(parser.add_argument_group("engine"))
     _add_live_options(parser.add_argument_group("live sources"))
     _add_safety_options(parser.add_argument_group("safety"))
@@ -201,6 +203,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         live=_parse_live(values),
         raw=values.raw,
         deinterlace=values.deinterlace,
+        encoder=parse_encoder(values),
         segment_s=values.segment_s,
         pipe=values.pipe,
         side_by_side=values.side_by_side,

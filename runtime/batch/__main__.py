@@ -17,6 +17,7 @@ from runtime.batch.files import Task, find_tasks
 from runtime.batch.journal import Journal
 from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import describe_error, run_cli, say
+from runtime.encoder_options import add_encoder_options, parse_encoder
 from runtime.engines import (
     BUNDLED_HELP,
     BUNDLED_NAMES,
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the outputs, with the tree of the sources",
     )
     group.add_argument("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run wrote")
+    add_encoder_options(parser)
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
@@ -105,6 +107,7 @@ def parse(arguments: list[str] | None = None) -> BatchOptions:
         run=RunOptions(
             engine=resolve_engine(values.engine, values.provider),
             provider=values.provider,
+            encoder=parse_encoder(values),
             overwrite=values.overwrite,
             mode="throughput",
             debug=values.debug,

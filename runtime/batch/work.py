@@ -89,7 +89,7 @@ def _open_pipeline(task: Task, engines: BatchEngines, options: RunOptions) -> Pi
         source = open_source(task.source)
         not_started.callback(source.close)
         engine, job = _choose_engine(task, source, engines, options)
-        sink = open_sink(task.out, source.info, job=str(job))
+        sink = open_sink(task.out, source.info, job=str(job), encoder=options.encoder)
         not_started.callback(sink.close, complete=False)
         with suppress(UsageError):  # not a video, or an unfinished output of another engine, which is written again
             resume(source, sink)

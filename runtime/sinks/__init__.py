@@ -10,6 +10,7 @@ from runtime.files import output_error, partial_name
 from runtime.image_files import IMAGE_SUFFIXES, is_image
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.images import ImageSink
 from runtime.sinks.pipe import PipeFormat, PipeSink
 from runtime.sinks.publish import PublishSink
@@ -25,14 +26,21 @@ NULL = "null"
 
 
 def open_sink(
-    text: str, source: SourceInfo, *, job: str = "", segment_s: float = 0.0, pipe: PipeFormat = "y4m"
+    text: str,
+    source: SourceInfo,
+    *,
+    job: str = "",
+    segment_s: float = 0.0,
+    pipe: PipeFormat = "y4m",
+    encoder: EncoderSettings = DEFAULT_SETTINGS,
 ) -> Sink:
     """Open an output by its name: a video or image file, a folder of images, a server, `-`, or `null`.
 
     A new folder is named with a `/` at its end, unless the source is a folder or pattern of images.
     `-` is standard output in the format `pipe`. The address of a server may hold `${NAME}` from the environment;
     `@FILE` reads the address from a file. `segment_s` is the length in seconds of the files of a recording, 0 for one
-    file. `job` identifies the run that writes the frames, for `VideoSink.resume`.
+    file. `job` identifies the run that writes the frames, for `VideoSink.resume`. `encoder` chooses codec, encoder and
+    quality of videos.
 
     Existing outputs are replaced: the caller asks first, see `existing_output`. Raises UsageError for a name of unknown
     kind and for an output that is the source, OutputError if the output cannot be written.
@@ -46,10 +54,10 @@ def open_sink(
         return PublishSink(text, source)
     if is_mistyped_address(text) and not Path(text).exists():
         raise UsageError("not an address to publish to", text, hint="use rtsp:// or rtmp://, or ./NAME for a file")
-    return _open_file_sink(text, source, job=job, segment_s=segment_s)
+    return _open_file_sink(text, source, job=job, segment_s=segment_s, encoder=encoder)
 
 
-def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float) -> Sink:
+def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float, encoder: EncoderSettings) -> Sink:
     path = Path(text)
     suffix = path.suffix.lower()
     if _is_source(path, source):
@@ -57,9 +65,9 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
     if text.endswith("/"):
         return ImageSink(path, source, single=False)
     if suffix in video.SUFFIXES and segment_s:
-        return SegmentSink(path, source, seconds=segment_s)
+        return SegmentSink(path, source, seconds=segment_s, settings=encoder)
     if suffix in video.SUFFIXES:
-        return VideoSink(path, source, job=job)
+        return VideoSink(path, source, job=job, settings=encoder)
     if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
             raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video")
@@ -114,6 +122,7 @@ def _is_source(path: Path, source: SourceInfo) -> bool:
 __all__ = [
     "NULL",
     "STDOUT",
+    "EncoderSettings",
     "NullSink",
     "Sink",
     "Tee",

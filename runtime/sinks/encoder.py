@@ -1,4 +1,4 @@
-"""H.264 in chunks that do not depend on each other, so that a resumed run writes the same file as an unbroken one."""
+"""Video in chunks that do not depend on each other, so that a resumed run writes the same file as an unbroken one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import av
 from av.packet import Packet
+from av.video.frame import PictureType
 
+from runtime.sinks.encoder_context import choose_pixel_format, configure, create_context, hardware
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
+from runtime.sinks.encoders import choose_encoder
 from runtime.sources.base import SourceInfo
 
-# mbtree is off because x264 does not always produce the same bits twice with it, as seen on small frames.
-_OPTIONS = {"crf": "18", "preset": "superfast", "x264-params": "mbtree=0"}
 FRAGMENT_S = 1
 """Duration of a fragment in seconds: a killed run loses what it wrote since the last complete fragment."""
 _MAX_GOP_FRAMES = 250
@@ -21,47 +23,58 @@ _MAX_GOP_FRAMES = 250
 _CHUNK_GOPS = 5
 """Number of fragments after which a new encoder starts."""
 ENCODER_FRAMES = 64
-"""Approximate number of frames that x264 holds: look-ahead, references and threads."""
+"""Approximate number of frames that an encoder holds: look-ahead, references and threads."""
 _REORDERED_FRAMES = 2
-"""Number of frames by which x264 delays decoding: its B-frames refer to one B-frame between them (B-pyramid)."""
+"""Number of frames by which x264 and x265 delay decoding: their B-frames refer to one B-frame between them (B-pyramid).
+
+The packets of other encoders are in the order of presentation.
+"""
 
 
 class ChunkEncoder:
-    """Encodes frames with x264 and starts a new encoder after each chunk.
+    """Encodes frames, and starts a new software encoder after each chunk.
 
-    Call `configure` for the stream of the container before the first frame: it decides the size and the pixel format.
+    A hardware encoder is not started again: it does not promise the same bits anyway. It makes no B-frames, so that no
+    frame of a chunk refers to the next one. Call `add_stream` before the first frame: it decides the size and the pixel
+    format. Raises UsageError for settings that the encoder does not take.
     """
 
-    def __init__(self, source: SourceInfo) -> None:
+    def __init__(self, source: SourceInfo, settings: EncoderSettings = DEFAULT_SETTINGS) -> None:
+        self.choice = choose_encoder(settings)
         self._source = source
         self._gop_frames = max(1, min(_MAX_GOP_FRAMES, round(FRAGMENT_S * source.frame_rate)))
         self.chunk_frames = _CHUNK_GOPS * self._gop_frames
         """Number of frames in a chunk."""
         self._size = (0, 0)
+        self.pixel_format = ""
+        """FFmpeg's name of the pixel format of the frames to encode, as soon as there is a stream."""
         self._encoder: av.VideoCodecContext | None = None
         self._in_chunk = 0
         """Number of frames in the current chunk."""
 
-    def configure(self, encoder: av.VideoCodecContext, width: int, height: int) -> None:
-        """Set the format of an encoder for frames of this size in pixels; odd sizes need 4:4:4."""
-        self._size = (width, height)
-        encoder.options = dict(_OPTIONS)
-        encoder.width, encoder.height = width, height
-        encoder.pix_fmt = "yuv420p" if width % 2 == 0 and height % 2 == 0 else "yuv444p"
-        encoder.framerate, encoder.time_base = self._source.frame_rate, self._source.time_base
-        encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
-        encoder.gop_size = self._gop_frames
-        self._source.format.colour.tag(encoder)
+    def add_stream(self, container: av.container.OutputContainer, width: int, height: int) -> av.VideoStream:
+        """Add a stream for frames of this size in pixels to a container, which describes it from the encoder."""
+        self._size, self.pixel_format = (width, height), choose_pixel_format(self.choice, width, height)
+        stream = container.add_stream(self.choice.name, rate=self._source.frame_rate, **hardware(self.choice))
+        assert isinstance(stream, av.VideoStream)
+        stream.time_base = self._source.time_base
+        if self.choice.codec == "hevc" and container.format.name in ("mp4", "mov", "ipod"):
+            stream.codec_context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's default
+        self._configure(stream.codec_context)
+        return stream
 
     def encode(self, frame: av.VideoFrame) -> list[Packet[Any]]:
         """Encode a frame and return the packets that are ready, in decoding order."""
         if self._encoder is None:
-            self._encoder = av.CodecContext.create("libx264", "w")
+            self._encoder = create_context(self.choice)
             self._encoder.flags |= av.codec.context.Flags.global_header
-            self.configure(self._encoder, *self._size)
+            self._configure(self._encoder)
+        if not self.choice.is_software and self._in_chunk % self.chunk_frames == 0:
+            frame.pict_type = PictureType.I
         packets = self._encoder.encode(frame)
         self._in_chunk += 1
-        return packets + self.end_chunk() if self._in_chunk == self.chunk_frames else packets
+        ends_chunk = self.choice.is_software and self._in_chunk == self.chunk_frames
+        return packets + self.end_chunk() if ends_chunk else packets
 
     def end_chunk(self) -> list[Packet[Any]]:
         """End the current chunk and return its last packets."""
@@ -70,6 +83,14 @@ class ChunkEncoder:
         packets = self._encoder.encode(None)
         self._encoder, self._in_chunk = None, 0
         return packets
+
+    def _configure(self, encoder: av.VideoCodecContext) -> None:
+        source = self._source
+        configure(self.choice, encoder, self._size, self.pixel_format)
+        encoder.framerate, encoder.time_base = source.frame_rate, source.time_base
+        encoder.sample_aspect_ratio = source.format.sample_aspect_ratio
+        encoder.gop_size = self._gop_frames
+        source.format.colour.tag(encoder)
 
 
 class FrameTimes:

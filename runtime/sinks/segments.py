@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.frame import Frame
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.video import VideoSink
 from runtime.sources.base import SourceInfo
 
@@ -17,8 +18,10 @@ class SegmentSink:
     frame. Numbers continue after existing files, so nothing is replaced. Sound is left out.
     """
 
-    def __init__(self, path: Path, source: SourceInfo, *, seconds: float) -> None:
-        self._path, self._seconds = path, seconds
+    def __init__(
+        self, path: Path, source: SourceInfo, *, seconds: float, settings: EncoderSettings = DEFAULT_SETTINGS
+    ) -> None:
+        self._path, self._seconds, self._settings = path, seconds, settings
         self._warnings = ["sound is left out of segments"] if source.audio else []
         if source.extras:
             self._warnings.append("subtitles, chapters and tags are left out of segments")
@@ -38,7 +41,8 @@ class SegmentSink:
         if self._sink is not None and (frame.pts - self._start_pts) * frame.time_base >= self._seconds:
             self._end_segment(complete=True)
         if self._sink is None:
-            self._sink, self._start_pts = VideoSink(self._next_path(), self._source), frame.pts
+            self._sink = VideoSink(self._next_path(), self._source, settings=self._settings)
+            self._start_pts = frame.pts
         self._sink.write(replace(frame, pts=frame.pts - self._start_pts))
 
     def close(self, *, complete: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""H.264 in MP4, MOV or Matroska through PyAV, with the time stamps and the sound of the source."""
+"""H.264, HEVC or AV1 in MP4, MOV or Matroska through PyAV, with the time stamps and the sound of the source."""
 
 from __future__ import annotations
 
@@ -10,44 +10,51 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 from av.bitstream import BitStreamFilterContext
 from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
-from runtime.colour import video_frame_from_bgr
 from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
+from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
+from runtime.sinks.encoder_settings import CODEC_NAMES, DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
-from runtime.yuv420 import Yuv420
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 
 _MAX_SIDE_PX = 16_384
-"""Largest width and height that x264 encodes, in pixels."""
+"""Largest width and height that x264 and the AV1 encoder take, in pixels; HEVC has the same limit here."""
+_TO_ENCODER_FORM = {
+    "h264": "h264_mp4toannexb",
+    "hevc": "hevc_mp4toannexb,filter_units=remove_types=32-34",  # parameter sets are in the header alone
+    "av1": "null",
+}
+"""FFmpeg's filters from the form of packets in files to that which encoders produce, and muxers take."""
 
 
 class VideoSink:
     """Writes frames to a video file; the first frame decides its size.
 
     Until `close` the file is fragmented, so that it plays even if the process is killed; then it becomes an ordinary
-    file with an index. Frames of odd width or height are stored as 4:4:4, the only H.264 format that keeps them. Frames
-    of another size than the first are scaled.
+    file with an index. Frames of odd width or height are stored as 4:4:4, the only H.264 and HEVC format that keeps
+    them. Frames of another size than the first are scaled. `settings` choose the encoder.
 
     `job` identifies the run that writes the frames, in a file beside the unfinished one; `resume` continues an
     unfinished file of the same job.
     """
 
-    def __init__(self, path: Path, source: SourceInfo, *, job: str = "") -> None:
+    def __init__(
+        self, path: Path, source: SourceInfo, *, job: str = "", settings: EncoderSettings = DEFAULT_SETTINGS
+    ) -> None:
         self._path = path
         self._job = job
         self._delay_ticks = 0
         """Ticks that are added to every time, so that the first is not negative: players hide such frames."""
-        self._encoder = ChunkEncoder(source)
+        self._encoder = ChunkEncoder(source, settings)
         self._times = FrameTimes(has_milliseconds=path.suffix.lower() == ".mkv")
         self._decoding_times = DecodingTimes(source.frame_rate)
         self._source = source
@@ -98,8 +105,7 @@ class VideoSink:
         with av.open(str(self._before)) as unfinished:
             stream = unfinished.streams.video[0]
             self._open_container(stream.width, stream.height)
-            # Muxers take H.264 in the form that encoders produce (Annex B); files hold another form.
-            to_annex_b = BitStreamFilterContext("h264_mp4toannexb", stream)
+            to_annex_b = BitStreamFilterContext(_TO_ENCODER_FORM[self._encoder.choice.codec], stream)
             time_base = stream.time_base
             assert time_base
             packets = read_whole_packets(unfinished)
@@ -151,11 +157,13 @@ class VideoSink:
         """Return the OutputError for a failure; raises another error if a lack of memory caused it."""
         if is_out_of_memory(error):
             raise error
-        if isinstance(error, ExternalError):  # x264 reports every failure in this way
+        if isinstance(error, ExternalError | ValueError):  # encoders report every failure in these ways
             width, height = self._stream.width, self._stream.height
             require_memory(ENCODER_FRAMES, width=width, height=height)
             return OutputError(
-                f"frames of {width}x{height} cannot be encoded as H.264", self._path, hint="give a folder as --out"
+                f"frames of {width}x{height} cannot be encoded by {self._encoder.choice.name}",
+                self._path,
+                hint="give a folder as --out",
             )
         return output_error(self._path, error)
 
@@ -188,23 +196,29 @@ class VideoSink:
     def _open_container(self, width: int, height: int) -> None:
         if max(width, height) > _MAX_SIDE_PX:
             raise OutputError(
-                f"frames of {width}x{height} are too large for H.264, which holds {_MAX_SIDE_PX} pixels a side",
+                f"frames of {width}x{height} are too large for {self._codec_name}, which holds {_MAX_SIDE_PX} pixels "
+                "a side",
                 self._path,
                 hint="give a folder as --out",
             )
-        is_even = width % 2 == 0 and height % 2 == 0
-        if not is_even:
-            self._warnings.append(f"{width}x{height} is odd: stored as H.264 4:4:4, which some hardware players refuse")
         self._has_started = True
         if read_job(self._file.partial) != self._job:  # this run replaces what another job left
             self._remove_traces()
         copies = Copies(self._source, delay=self._delay_ticks * self._source.time_base)
         options = copies.extend_options(_container_options(self._path, self._source), self._path.suffix.lower())
         container = av.open(str(self._file.partial), "w", options=options)
-        self._stream = container.add_stream("libx264", rate=self._source.frame_rate)
-        self._stream.time_base = self._source.time_base
-        self._encoder.configure(self._stream.codec_context, width, height)  # only describes the stream
-        self._warnings += self._source.format.chroma_warnings(str(self._stream.pix_fmt))
+        try:
+            self._stream = self._encoder.add_stream(container, width, height)
+        except BaseException:
+            copies.close()
+            container.close()
+            raise
+        stored = self._encoder.pixel_format
+        if (width % 2 or height % 2) and stored == "yuv444p":
+            self._warnings.append(
+                f"{width}x{height} is odd: stored as {self._codec_name} 4:4:4, which some hardware players refuse"
+            )
+        self._warnings += self._source.format.chroma_warnings(stored)
         try:
             copies.describe(container, self._stream)
             container.start_encoding()
@@ -216,17 +230,15 @@ class VideoSink:
         if self._job:
             write_job(self._file.partial, self._job)
 
+    @property
+    def _codec_name(self) -> str:
+        return CODEC_NAMES[self._encoder.choice.codec]
+
     def _encode(self, frame: Frame) -> None:
         assert self._container is not None
-        size, pixel_format = (self._stream.width, self._stream.height), str(self._stream.pix_fmt)
-        if isinstance(frame.pixels, Yuv420) and frame.size == size and pixel_format == "yuv420p":
-            yuv = frame.pixels.to_video_frame()
-        else:
-            pixels = frame.bgr
-            if frame.size != size:
-                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-                self._scaled += 1
-            yuv = video_frame_from_bgr(pixels, pixel_format=pixel_format, colour=self._source.format.colour)
+        size = self._stream.width, self._stream.height
+        self._scaled += frame.size != size
+        yuv = to_video_frame(frame.pixels, size, self._encoder.pixel_format, self._source.format.colour)
         yuv.pts = self._times.place(frame.pts + self._delay_ticks, frame.time_base)
         yuv.time_base = frame.time_base
         self._decoding_times.add(yuv.pts * frame.time_base)

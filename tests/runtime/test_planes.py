@@ -216,7 +216,7 @@ def test_frames_go_as_planes_from_the_decoder_to_the_encoder(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a colour was converted")
 
-    for name in ("runtime.sources.video.bgr_from_video_frame", "runtime.sinks.video.video_frame_from_bgr"):
+    for name in ("runtime.sources.video.bgr_from_video_frame", "runtime.sinks.conversion.video_frame_from_bgr"):
         monkeypatch.setattr(name, fail)
     out = tmp_path / "out.mkv"
     assert main(["--source", str(clip), "--out", str(out), "--engine", str(engines), "--guard", "off"]) == 0

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from calib_data import CALIBRATION, HELD_OUT
 from export.config import ExportConfig, Interface, Method
@@ -23,8 +23,6 @@ from export.publish import (
     STEPS,
     compute_inputs_digest,
     compute_tools_digest,
-    find_config,
-    find_weights,
     prepare_folder,
     publish,
 )
@@ -37,6 +35,11 @@ from runtime.errors import InputError, UsageError
 from runtime.files import output_error
 from runtime.parser import CommandParser
 from runtime.spec import PixelFormat, Precision
+from train.fields import parse_value
+from train.weights import PUBLISHED_NETWORKS, config_path, is_published, weights_path
+
+if TYPE_CHECKING:
+    from export.network import Network
 
 _TIMING_CACHE = ".timing.cache"
 _Name = TypeVar("_Name", bound=str)
@@ -83,10 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     files = parser.add_argument_group("input and output").add_argument
-    files("checkpoint", type=Path, metavar="RUN", help="folder that python -m train wrote")
+    files(
+        "checkpoint",
+        type=Path,
+        metavar="RUN|WEIGHTS",
+        help="folder that python -m train wrote, or weights of a published network (.pth, .safetensors)",
+    )
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")
     files("--name", default="deblur", help="name of the engines, as in NAME_fp32.onnx (default: deblur)")
+    _add_network_options(parser)
     add = parser.add_argument_group("precision and calibration").add_argument
     precisions = ",".join(_PRECISIONS)
     add("--precision", default=precisions, metavar="P,...", help=f"precisions to export (default: {precisions})")
@@ -149,6 +158,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which network weights are of."""
+    add = parser.add_argument_group("network").add_argument
+    add(
+        "--network",
+        choices=("auto", *PUBLISHED_NETWORKS),
+        default="auto",
+        help="network that WEIGHTS are of; auto recognises it by the names and shapes of the weights (default: auto)",
+    )
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the network that its weights do not tell, such as pooling_px=384; repeat the option for more",
+    )
+
+
+def _read_network_options(texts: list[str]) -> dict[str, Any]:
+    """Return the values of `--option` by name; raises UsageError for a text without a value."""
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not (name.isidentifier() and equals):
+            raise UsageError(f"--option {name}: no option with a value", hint="write it as pooling_px=384")
+    return {name: parse_value(value) for name, _, value in pairs}
+
+
 def _split_names(what: str, text: str, known: tuple[_Name, ...]) -> tuple[_Name, ...]:
     """Return the names of a list with commas, in the order of `known`; raises UsageError for an unknown one."""
     names = text.split(",")
@@ -178,6 +214,8 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             raise InputError(f"{option} does not exist", path, hint="check the path")
     config = ExportConfig(
         name=namespace.name,
+        network=namespace.network,
+        network_options=_read_network_options(namespace.option),
         precisions=precisions,
         pixels=pixels,
         interfaces=(namespace.interface,) if namespace.interface else (),
@@ -193,18 +231,17 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
     return ExportOptions(namespace.checkpoint, namespace.out, namespace.overwrite, config)
 
 
-def export(options: ExportOptions, former: FormerExport) -> str:
+def export(network: Network, options: ExportOptions, former: FormerExport) -> str:
     """Make, verify and publish engines in place of those of `former`; return the text of `report.md`.
 
     Nothing is published if a check fails. Raises EngineError or InputError.
     """
-    # Importing torch takes seconds, which an export with unchanged inputs does not need.
     from export.chain import Chain  # noqa: PLC0415
     from export.report import build_report, draw_pareto, format_markdown  # noqa: PLC0415
 
     out, config = options.out, options.config
     cache = StepCache(out / STEPS, base=compute_tools_digest())
-    chain = Chain(options.checkpoint, config, cache, former=former)
+    chain = Chain(network, config, cache, former=former)
     not_compared = "" if config.force else former.explain_missing_comparison(chain.pairs_sha256)
     if not_compared:
         say(f"note: a worse model is not refused: {not_compared}: {out}")
@@ -232,14 +269,19 @@ def run(options: ExportOptions) -> int:
     former = read_former_export(options.out)
     try:
         if (
-            find_weights(checkpoint).exists()
-            and find_config(checkpoint).exists()
+            weights_path(checkpoint).exists()
+            and (is_published(checkpoint) or config_path(checkpoint).exists())
             and former.is_unchanged(compute_inputs_digest(checkpoint, options.config))
         ):
             print(f"nothing has changed: {options.out}")
             return 0
-        prepare_folder(options.out, options.config, overwrite=options.overwrite)
-        print(export(options, former))
+        # Importing torch takes seconds, which an export with unchanged inputs does not need.
+        from export.network import load_network  # noqa: PLC0415
+
+        config = options.config
+        network = load_network(checkpoint, name=config.network, options=config.network_options)
+        prepare_folder(options.out, config, overwrite=options.overwrite)
+        print(export(network, options, former))
     except OSError as error:
         raise output_error(options.out, error) from error
     return 0

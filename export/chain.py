@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import onnx
 
@@ -14,7 +13,7 @@ from export.graph.channel_order import to_bgr_order
 from export.graph.fuse import fuse_convolutions
 from export.graph.macs import count_macs_per_pixel
 from export.graph.yuv420 import to_yuv420
-from export.network import NetworkCache, load_network
+from export.network import Network, NetworkCache
 from export.plan.builder import build_plan, describe_machine
 from export.plan.config import PlanConfig
 from export.quantization.precision import prepare_for_quantization
@@ -31,14 +30,13 @@ _SEPARATOR = b"\0"
 class Chain:
     """One export: its inputs, its steps, and their results."""
 
-    def __init__(self, checkpoint: Path, config: ExportConfig, cache: StepCache, *, former: FormerExport) -> None:
-        """Load network and pairs; raises EngineError or InputError if they cannot be read or used.
+    def __init__(self, network: Network, config: ExportConfig, cache: StepCache, *, former: FormerExport) -> None:
+        """Read the pairs; raises InputError if they cannot be read or used.
 
         `former`: the export that the new one replaces.
         """
-        self._config, self._steps, self._former = config, cache, former
+        self._network, self._config, self._steps, self._former = network, config, cache, former
         with cache.progress.step("read_pairs"):
-            self._network = load_network(checkpoint)
             self._cache = NetworkCache(cache, self._network)
             pairs = list(read_pairs(config.pairs))
             self.pairs_sha256 = compute_folder_digest(config.pairs)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from export.plan.config import PlanConfig
 from runtime.spec import PixelFormat, Precision
@@ -22,6 +23,10 @@ class ExportConfig:
 
     name: str = "deblur"
     """Name of the engines, in front of their precision."""
+    network: str = "auto"
+    """Name of the network that the weights must be of, or `auto`."""
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the network to change, such as `pooling_px`."""
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from export.step_cache import StepCache, compute_digest
 from export.torch_to_onnx import get_view
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec, PixelFormat, Precision
-from train.checkpoint import load_generator, weights_path
+from train.checkpoint import load_generator
 from train.models import Generator, restore_frames
+from train.weights import weights_path
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,13 @@ class Network:
         return CODE_RANGE if self.planes else self.generator.pixel_range
 
 
-def load_network(checkpoint: Path) -> Network:
-    """Load a trained generator; raises CheckpointError if its files are missing or damaged."""
-    generator, settings = load_generator(checkpoint)
+def load_network(checkpoint: Path, *, name: str = "auto", options: Mapping[str, Any] | None = None) -> Network:
+    """Load a trained generator: a run of ours, or a weights file of a published network.
+
+    `name`: network that it must be, or `auto`. `options`: options of the network to change. Raises CheckpointError if
+    its files are missing, damaged, or of another network.
+    """
+    generator, settings = load_generator(checkpoint, network=name, options=options)
     return Network(generator, settings, compute_digest(weights_path(checkpoint).read_bytes()))
 
 

@@ -11,9 +11,9 @@ from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
 from runtime.spec import variant_name
+from train.weights import config_path, is_published, weights_path
 
 ROOT = Path(__file__).parent.parent
-WEIGHTS = "generator.safetensors"
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 PARETO = "pareto.png"
@@ -22,20 +22,12 @@ STEPS = ".steps"
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
-def find_weights(checkpoint: Path) -> Path:
-    """Return the weights of a checkpoint, as `train.checkpoint.weights_path` does, without importing torch."""
-    return checkpoint if checkpoint.suffix == ".safetensors" else checkpoint / WEIGHTS
-
-
-def find_config(checkpoint: Path) -> Path:
-    """Return the settings of a checkpoint, next to its weights."""
-    return find_weights(checkpoint).with_name("config.json")
-
-
 def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     """Return the digest of everything that an export depends on: weights, frames, settings, versions, and our code."""
     settings = (
         config.name,
+        config.network,
+        dict(config.network_options),
         config.precisions,
         config.pixels,
         config.interfaces,
@@ -46,8 +38,8 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     )
     plans = (config.plan, describe_machine(config.plan.flavour)) if config.plan else ()
     return compute_digest(
-        find_weights(checkpoint).read_bytes(),
-        find_config(checkpoint).read_bytes(),
+        weights_path(checkpoint).read_bytes(),
+        b"" if is_published(checkpoint) else config_path(checkpoint).read_bytes(),
         compute_folder_digest(config.calibration),
         compute_folder_digest(config.pairs),
         repr(settings),

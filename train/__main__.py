@@ -15,9 +15,11 @@ from train.command import run_command
 from train.config import Recipe, apply_overrides
 from train.errors import settings_checked
 from train.models import GENERATORS
+from train.published import read_network
 from train.recipes import RECIPES
 from train.training.distributed import is_started_by_torchrun
 from train.training.loop import LAUNCH, get_launch_id, train
+from train.weights import is_published
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,10 +44,22 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--resume", action="store_true", help="continue the run in RUN from its last saved state")
     group = parser.add_argument_group("recipe")
     group.add_argument("--recipe", choices=RECIPES, default="edge-s", help="settings to start from (default: edge-s)")
-    group.add_argument("--generator", choices=GENERATORS, help="network to train (default: that of the recipe)")
-    group.add_argument("--init", metavar="C", help="checkpoint whose weights training begins with (default: random)")
     group.add_argument(
-        "--teacher", metavar="C", help="checkpoint of a better generator, whose output is learned from too"
+        "--network",
+        "--generator",
+        dest="generator",
+        choices=GENERATORS,
+        help="network to train (default: that of the weights of a published network in --init, or of the recipe)",
+    )
+    group.add_argument(
+        "--init",
+        metavar="C",
+        help="run or weights of a published network (.pth, .safetensors) that training begins with (default: random)",
+    )
+    group.add_argument(
+        "--teacher",
+        metavar="C",
+        help="run or weights of a better network, whose output is learned from too (default: none)",
     )
     group.add_argument(
         "--set",
@@ -74,12 +88,17 @@ def build_recipe(
     teacher: str | None = None,
     overrides: list[str] | None = None,
 ) -> Recipe:
-    """Return a recipe with the changes of the command line; raises UsageError if a setting cannot be used.
+    """Return a recipe with the changes of the command line.
 
-    `generator`: another network than the recipe's, with its default options.
+    `generator`: another network than the recipe's, with its default options. If `init` is a weights file of another
+    project, network and options are those of the weights. Raises UsageError if a setting cannot be used, and
+    CheckpointError if the weights are of no known network.
     """
     with settings_checked():
         recipe = RECIPES[name]
+        if init and is_published(Path(init)):
+            generator, options = read_network(Path(init), network=generator or "auto")
+            recipe = dataclasses.replace(recipe, generator=generator, options=options)
         if generator and generator != recipe.generator:
             recipe = dataclasses.replace(recipe, generator=generator, options={})
         recipe = dataclasses.replace(recipe, init=init or recipe.init, teacher=teacher or recipe.teacher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from runtime.json_text import read_json
 from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
+from train.published import load_published
+from train.weights import CONFIG, WEIGHTS, is_published, weights_path
 
 STATE = "state.pt"
 PREVIOUS_STATE = "state.previous.pt"
 _NEXT_STATE = "state.next.pt"
-WEIGHTS = "generator.safetensors"
-CONFIG = "config.json"
 LOCK = "lock"
 
 
@@ -86,26 +86,25 @@ def publish(generator: Generator, config_json: str, run: Path) -> None:
     write_whole(run / WEIGHTS, safetensors.torch.save(tensors))
 
 
-def weights_path(run: Path) -> Path:
-    """Return the published weights of a run; `run` is its folder or the weights themselves."""
-    return run if run.suffix == ".safetensors" else run / WEIGHTS
-
-
-def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
+def load_generator(
+    run: Path, *, network: str = "auto", options: Mapping[str, Any] | None = None
+) -> tuple[Generator, dict[str, Any]]:
     """Return the published generator of a run in eval mode, and the contents of its `config.json`.
 
-    `run`: the folder, or the `.safetensors` file in it. Raises CheckpointError if either file is missing or damaged,
-    or if the weights do not fit the network that `config.json` names.
+    `run`: the folder, the `.safetensors` file in it, or a weights file of another project (`train.published`).
+    `network`: name of the network that it must be, or `auto`. `options`: options of the network to change, such as
+    `pooling_px`. Raises CheckpointError if a file is missing or damaged, or if the weights do not fit the network.
     """
+    if is_published(run):
+        return load_published(run, network=network, options=options)
     weights = weights_path(run)
     folder = weights.parent
     try:
-        config = _read_config(folder)
-        options = config["options"]
+        config = _read_config(folder, network=network)
+        config["options"] |= options or {}
         # All weights are in the file, so that a pretrained encoder need not be downloaded again.
-        generator = create_generator(
-            config["generator"], **options | ({"pretrained": None} if "pretrained" in options else {})
-        )
+        without_encoder = {"pretrained": None} if "pretrained" in config["options"] else {}
+        generator = create_generator(config["generator"], **config["options"] | without_encoder)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         hint = "give the folder that python -m train wrote"
@@ -119,11 +118,16 @@ def load_generator(run: Path) -> tuple[Generator, dict[str, Any]]:
     return generator.eval(), config
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the object in `config.json`; raises OSError, and ValueError unless it has a generator and its options."""
+def _read_config(folder: Path, *, network: str) -> dict[str, Any]:
+    """Return the object in `config.json`.
+
+    Raises OSError, and ValueError unless it has options and a generator, which must be `network` if that is not `auto`.
+    """
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("generator"), str):
         raise ValueError("it names no generator")  # noqa: TRY004 - a bad value
+    if network not in {"auto", config["generator"]}:
+        raise ValueError(f"it names the generator {config['generator']}, not {network}")
     if not isinstance(config.get("options"), dict):
         raise ValueError("it has no options of the generator")  # noqa: TRY004 - a bad value
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from runtime.json_text import parse_json
 from runtime.metrics import SSIM_MIN_PX
 from train.data.blur import BlurConfig
-from train.fields import build_config, check_types
+from train.fields import build_config, check_types, parse_value
 from train.models.patch_gan import Normalisation
 
 Config = TypeVar("Config")
@@ -207,22 +206,14 @@ def apply_overrides(config: Config, overrides: list[str], *, prefix: str = "") -
             keys = ", ".join(f"{prefix}{name}" for name in known)
             raise ValueError(f"--set {prefix}{override}: no setting with a value, such as batch=4; known: {keys}")
         if not dot:
-            own[name] = _parse_value(text)
+            own[name] = parse_value(text)
         elif dataclasses.is_dataclass(getattr(config, head)):
             nested.setdefault(head, []).append(f"{rest}={text}")
         elif isinstance(getattr(config, head), dict):
-            own[head] = {**own.get(head, getattr(config, head)), rest: _parse_value(text)}
+            own[head] = {**own.get(head, getattr(config, head)), rest: parse_value(text)}
         else:
             raise ValueError(f"--set {prefix}{override}: {prefix}{head} has no parts")
     parts = {
         name: apply_overrides(getattr(config, name), texts, prefix=f"{prefix}{name}.") for name, texts in nested.items()
     }
     return dataclasses.replace(config, **own, **parts)
-
-
-def _parse_value(text: str) -> Any:
-    """Return the Python literal of a text, or the text itself if it is none."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

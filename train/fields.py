@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import types
 import typing
@@ -88,3 +89,11 @@ def _describe(hint: Any) -> str:
     if hint is ...:
         return "..."
     return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def parse_value(text: str) -> Any:
+    """Return the Python literal of a text, or the text itself if it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

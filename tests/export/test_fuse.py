@@ -21,6 +21,7 @@ from train.models import create_generator
 
 REDUCED = {
     "edge": {"widths": (8, 16), "blocks": (1, 1)},
+    "nafnet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,)},
     "resnet_unet": {"size": "18", "width": 8},
     "swin_deblur": {"size": "tiny", "width": 32},
     "two_stage_cnn": {},

@@ -13,10 +13,11 @@ from tests.conftest import make_image
 from tests.export.test_fuse import REDUCED
 from tests.fuzz.mutation import mutate_bytes, mutate_json
 from tests.fuzz.rig import Case, Worker, run_cases
-from train.checkpoint import CONFIG, WEIGHTS, publish
+from train.checkpoint import publish
 from train.config import apply_overrides
 from train.models import create_generator
 from train.recipes import RECIPES
+from train.weights import CONFIG, WEIGHTS
 
 WORDS = {4: "checkpoint is loaded|weights do not load|no usable config.json"}
 

@@ -21,6 +21,7 @@ from train.recipes import RECIPES
 
 REDUCED = {
     "edge": {"widths": (16,), "blocks": (2,)},
+    "nafnet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,)},
     "resnet_unet": {"size": "18", "width": 8},
     "swin_deblur": {"size": "tiny", "width": 32},
     "two_stage_cnn": {},
@@ -190,7 +191,7 @@ def test_published_weights_are_loaded_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("edgy", {}, "known: edge, resnet_unet"),
+        ("edgy", {}, "known: .*edge, .*resnet_unet"),
         ("edge", {"widths": (0,), "blocks": (1,)}, "at least 1"),
         ("edge", {"widths": (8, 8)}, "as many"),
         ("edge", {"pretrained": "x"}, "unexpected keyword argument 'pretrained'"),

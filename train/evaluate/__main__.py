@@ -16,7 +16,7 @@ import torch
 from runtime.cli import say
 from runtime.errors import UsageError
 from runtime.parser import CommandParser
-from train.checkpoint import load_generator, load_recipe, weights_path
+from train.checkpoint import load_generator, load_recipe
 from train.command import run_command
 from train.config import Recipe
 from train.data.blur import Image
@@ -28,6 +28,7 @@ from train.models import restore_frames
 from train.synthetic import choose_blur
 from train.training.distributed import join_ranks
 from train.training.run_log import read_log
+from train.weights import weights_path
 
 
 @dataclasses.dataclass(frozen=True)

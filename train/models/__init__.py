@@ -11,11 +11,21 @@ from train.models.patch_gan import PatchGan
 
 GENERATORS = {
     "edge": "train.models.edge:Edge",
+    "nafnet": "train.models.nafnet:Nafnet",
     "resnet_unet": "train.models.resnet_unet:ResnetUnet",
     "swin_deblur": "train.models.swin_deblur:SwinDeblur",
     "two_stage_cnn": "train.models.two_stage_cnn:TwoStageCnn",
 }
 """Module and class of each network by its name for `--generator`; imported when used, as some need seconds for that."""
+
+
+def get_generator_class(name: str) -> type[Generator]:
+    """Return the class of a generator; raises ValueError if the name is unknown."""
+    if name not in GENERATORS:
+        raise ValueError(f"no generator has the name {name!r}; known: {', '.join(GENERATORS)}")
+    module, _, class_name = GENERATORS[name].partition(":")
+    network: type[Generator] = getattr(import_module(module), class_name)
+    return network
 
 
 def create_generator(name: str, **options: Any) -> Generator:
@@ -24,10 +34,7 @@ def create_generator(name: str, **options: Any) -> Generator:
     `options`: keyword arguments of its class. Raises ValueError if the name is unknown or the options cannot be used,
     and PretrainedError if pretrained weights cannot be loaded.
     """
-    if name not in GENERATORS:
-        raise ValueError(f"no generator has the name {name!r}; known: {', '.join(GENERATORS)}")
-    module, _, class_name = GENERATORS[name].partition(":")
-    network: type[Generator] = getattr(import_module(module), class_name)
+    network = get_generator_class(name)
     try:
         return network(**options)
     except DeblurError:
@@ -46,6 +53,7 @@ __all__ = [
     "Generator",
     "PatchGan",
     "create_generator",
+    "get_generator_class",
     "nchw_from_frames",
     "restore_frames",
     "restore_nchw",

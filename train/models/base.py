@@ -24,7 +24,8 @@ options.width=32` trains it, and `python -m export RUN` makes engines of it; see
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +67,28 @@ class Generator(nn.Module):
         output: Tensor = self(x)
         return output
 
+    @classmethod
+    def read_options(cls, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """Return the options of the network whose state dict has these keys and shapes.
+
+        Only networks with published checkpoints have it. Raises KeyError if a key that says a size is missing.
+        """
+        raise KeyError(f"no size of {cls.__name__} in {len(shapes)} keys")
+
+    @classmethod
+    def convert_keys(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a published state dict without weights that the network does not use or that are in it twice."""
+        return state
+
     def copy_weights_from(self, trained: Generator) -> None:
         """Take the weights of a trained generator; raises RuntimeError if they do not fit."""
         self.load_state_dict(trained.state_dict())
+
+
+def count_items(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:
+    """Return the number of items of a list of modules: of the numbers that follow `prefix` and a dot in the keys."""
+    start = f"{prefix}."
+    return len({key[len(start) :].partition(".")[0] for key in shapes if key.startswith(start)})
 
 
 def patches_from_pixels(x: Tensor, patch_px: int) -> Tensor:

@@ -1,0 +1,184 @@
+"""Weights of published networks are recognised, load strictly and compute what the official code computes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from runtime.errors import UsageError
+from tests.train.published_reference import official_output, seeded_input, seeded_state
+from train.__main__ import build_recipe
+from train.checkpoint import load_generator
+from train.errors import CheckpointError
+from train.models import GENERATORS, create_generator
+from train.published import recognise
+from train.weights import PUBLISHED_NETWORKS, is_published
+
+NAFNET = {"encoder_blocks": [1, 1, 1, 28], "middle_blocks": 1, "decoder_blocks": [1, 1, 1, 1]}
+OFFICIAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "nafnet-gopro-width32": ("nafnet", {"width": 32, **NAFNET}),
+}
+"""Network and options of each official configuration, by the name of its reference file."""
+
+
+def largest_difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest difference as a share of the largest value, or of 1 if that is larger."""
+    return float((output - expected).abs().max() / expected.abs().max().clamp(min=1))
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_state_dicts_load_strictly_and_give_the_official_output(name: str) -> None:
+    state = seeded_state(name)
+    match = recognise(state, Path(name))
+    assert (match.network, match.options) == OFFICIAL[name]
+    generator = create_generator(match.network, **match.options).eval()
+    generator.load_state_dict(match.state)
+    low = generator.pixel_range[0]
+    with torch.inference_mode():
+        assert largest_difference(generator(seeded_input(32, 48, low)), official_output(name)) < 1e-5
+
+
+def test_nafnet_pools_over_windows_as_the_official_code_does() -> None:
+    """TLC with a window of 24 pixels on a frame of 56x20: one side is longer than the window, one is shorter."""
+    match = recognise(seeded_state("nafnet-small"), Path("nafnet-small"))
+    for pooling_px, size, kind in ((0, (24, 32), "output"), (24, (56, 20), "pooled")):
+        generator = create_generator(match.network, **match.options, pooling_px=pooling_px).eval()
+        generator.load_state_dict(match.state)
+        with torch.inference_mode():
+            output = generator(seeded_input(*size))
+        assert largest_difference(output, official_output("nafnet-small", kind)) < 1e-5
+
+
+def write_small(path: Path, wrap: Any = lambda state: state) -> dict[str, torch.Tensor]:
+    state = seeded_state("nafnet-small")
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(wrap(state), path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("plain.pth", lambda state: state),
+        ("params.pth", lambda state: {"params": state}),
+        ("ema.pth", lambda state: {"params": dict.fromkeys(state, torch.zeros(1)), "params_ema": state}),
+        ("module.h5", lambda state: {"model": {f"module.{key}": value for key, value in state.items()}}),
+        ("run.ckpt", lambda state: {"epoch": 3, "state_dict": state}),
+        ("half.pt", lambda state: {key: value.half() for key, value in state.items()}),
+        ("weights.safetensors", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_weights_are_found_inside_what_projects_put_around_them(name: str, wrap: Any, tmp_path: Path) -> None:
+    state = write_small(tmp_path / name, wrap)
+    generator, settings = load_generator(tmp_path / name)
+    assert is_published(tmp_path / name)
+    assert settings["generator"] == "nafnet"
+    tolerance = 1e-3 if name.startswith("half") else 0
+    for key, value in generator.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=tolerance, atol=tolerance)
+
+
+class Code:
+    """An object whose pickle runs a command when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch ran",))
+
+
+def write_code(path: Path) -> None:
+    torch.save({"params": seeded_state("nafnet-small"), "optimizer": Code()}, path)
+
+
+def write_module(path: Path) -> None:
+    torch.save(create_generator("edge", widths=(8,), blocks=(1,)), path)
+
+
+def write_plain_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Code()))
+
+
+def write_without_a_key(path: Path) -> None:
+    state = seeded_state("nafnet-small")
+    del state["ending.weight"]
+    torch.save(state | {"extra.bias": torch.zeros(1)}, path)
+
+
+def write_other_shape(path: Path) -> None:
+    torch.save(seeded_state("nafnet-small") | {"ending.bias": torch.zeros(4)}, path)
+
+
+REFUSED = {
+    "code": (write_code, r"wants to run code when it is loaded \(posix.system\): .*torch\.save"),
+    "module": (write_module, r"wants to run code when it is loaded \(.*Edge\)"),
+    "plain pickle": (write_plain_pickle, "no weights of PyTorch"),
+    "missing key": (
+        write_without_a_key,
+        r"of no known network \(nearest nafnet: 1 missing: ending.weight; 1 unexpected: extra.bias\)",
+    ),
+    "other shape": (write_other_shape, "nearest nafnet: 1 of another shape: ending.bias"),
+    "other network": (lambda path: torch.save({"conv.weight": torch.zeros(3)}, path), "of no known network"),
+    "no tensors": (lambda path: torch.save({"epoch": 3}, path), "holds no state dict"),
+    "a list": (lambda path: torch.save([1, 2], path), "holds no state dict"),
+    "NaN": (
+        lambda path: torch.save(seeded_state("nafnet-small") | {"ending.bias": torch.full((3,), torch.nan)}, path),
+        "NaN or infinite",
+    ),
+    "text": (lambda path: path.write_text("<html>"), "no weights of PyTorch or safetensors, or damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "no weights of PyTorch or safetensors, or damaged"),
+    "missing": (lambda path: None, r"cannot be read \(No such file"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_files_are_refused_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write, words = REFUSED[kind]
+    write(tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        load_generator(tmp_path / "weights.pth")
+    assert refusal.value.exit_code == 4
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_generator(tmp_path / "weights.safetensors")
+
+
+def test_the_named_network_and_its_options_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    write_small(path)
+    with pytest.raises(CheckpointError, match=r"weights are not of edge \(nearest edge: "):
+        load_generator(path, network="edge")
+    with pytest.raises(UsageError, match="pooling_px must be 0 or at least 4"):
+        load_generator(path, options={"pooling_px": 1})
+    with pytest.raises(UsageError, match="unexpected keyword argument 'pooling'"):
+        load_generator(path, options={"pooling": 1})
+    generator, settings = load_generator(path, network="nafnet", options={"pooling_px": 64})
+    assert settings["options"]["pooling_px"] == 64
+    assert generator.middle_blks[0].sca[0].window == 16
+
+
+def test_training_takes_network_and_sizes_from_the_weights(tmp_path: Path) -> None:
+    write_small(tmp_path / "weights.pth")
+    for network in (None, "nafnet"):
+        recipe = build_recipe("edge-s", generator=network, init=str(tmp_path / "weights.pth"))
+        assert recipe.generator == "nafnet"
+        assert recipe.options == recognise(seeded_state("nafnet-small"), tmp_path).options
+    with pytest.raises(CheckpointError, match="weights are not of edge"):
+        build_recipe("edge-s", generator="edge", init=str(tmp_path / "weights.pth"))
+
+
+def test_published_networks_are_generators() -> None:
+    assert set(PUBLISHED_NETWORKS) <= GENERATORS.keys()

@@ -1,0 +1,28 @@
+"""Files of a checkpoint: the folder of a run, or a weights file of another project. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = "generator.safetensors"
+CONFIG = "config.json"
+SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".h5", ".bin", ".tar"})
+"""Ends of the names of weights files; DeblurGAN-v2's files end in `.h5` and are PyTorch's all the same."""
+PUBLISHED_NETWORKS = ("nafnet",)
+"""Networks that have published checkpoints, by their names in `train.models.GENERATORS`."""
+
+
+def weights_path(run: Path) -> Path:
+    """Return the weights of a run; `run` is its folder, or a weights file."""
+    return run if run.suffix in SUFFIXES and not run.is_dir() else run / WEIGHTS
+
+
+def config_path(run: Path) -> Path:
+    """Return the settings of a run, next to its weights."""
+    return weights_path(run).with_name(CONFIG)
+
+
+def is_published(run: Path) -> bool:
+    """Return whether `run` is a weights file of another project: one without our settings next to it."""
+    path = weights_path(run)
+    return path == run and (path.suffix != ".safetensors" or not config_path(run).exists())

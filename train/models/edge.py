@@ -77,7 +77,8 @@ class Edge(Generator):
         super().__init__()
         if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
             raise ValueError(f"widths and blocks must be as many, each at least 1, got {widths} and {blocks}")
-        self.multiple_of = PATCH_PX * 2 ** (len(widths) - 1)
+        self.levels = len(widths)
+        self.multiple_of = PATCH_PX * 2 ** (self.levels - 1)
         channels = 3 * PATCH_PX**2
         self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.body = Level(widths, blocks)
@@ -95,21 +96,30 @@ class Edge(Generator):
         return x + residual
 
     def copy_weights_from(self, trained: Generator) -> None:
-        """Take the weights of an `edge` of the same or a smaller size and as many levels; the output stays the same.
+        """Take the weights of an `edge` of the same or a smaller size; the output stays the same.
 
         Channels that `trained` lacks keep their initial weights, and no channel of `trained` reads them. Blocks that it
-        lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Raises RuntimeError if it does not fit.
+        lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Levels that it lacks keep their initial
+        weights, and add nothing at first. Raises RuntimeError if it does not fit.
         """
+        if not isinstance(trained, Edge):
+            raise RuntimeError("it is of another kind")  # noqa: TRY004 - as load_state_dict
         weights, trained_weights = self.state_dict(), trained.state_dict()
-        new = {name for name in weights.keys() - trained_weights.keys() if ".before." in name or ".after." in name}
-        if weights.keys() - new != trained_weights.keys():
-            raise RuntimeError("it is of another kind, has more blocks, or other levels")
+        if missing := trained_weights.keys() - weights.keys():
+            raise RuntimeError(f"it has more blocks or levels: {min(missing)}")
+        last_level = "body" + ".lower" * (trained.levels - 1)
         for name, weight in weights.items():
-            if name in new:
+            if name in trained_weights:
+                _copy_into_corner(weight, trained_weights[name], name)
+            elif name.startswith(f"{last_level}.up."):
+                nn.init.zeros_(weight)
+            elif not name.startswith((f"{last_level}.down.", f"{last_level}.lower.")):
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
-                continue
-            source = trained_weights[name]
-            if any(size > own for size, own in zip(source.shape, weight.shape, strict=True)):
-                raise RuntimeError(f"{name} is larger there: {list(source.shape)}, {list(weight.shape)} here")
-            weight[: len(source)] = 0
-            weight[tuple(slice(size) for size in source.shape)] = source
+
+
+def _copy_into_corner(weight: Tensor, source: Tensor, name: str) -> None:
+    """Copy a smaller `source` to the first channels of a weight, which then read no others."""
+    if any(size > own for size, own in zip(source.shape, weight.shape, strict=True)):
+        raise RuntimeError(f"{name} is larger there: {list(source.shape)}, {list(weight.shape)} here")
+    weight[: len(source)] = 0
+    weight[tuple(slice(size) for size in source.shape)] = source

@@ -86,10 +86,7 @@ class _Graph:
 
     def fuse_one_pointwise(self) -> bool:
         """Fuse a 1x1 convolution into the convolution before it, if the result costs no more than both."""
-        for node in self.proto.node:
-            if self.is_pointwise(node) and self.fuse_into_producer(node, always=False):
-                return True
-        return False
+        return any(self.is_pointwise(node) and self.fuse_into_producer(node, always=False) for node in self.proto.node)
 
     def fuse_into_producer(self, node: onnx.NodeProto, *, always: bool) -> bool:
         """Fuse a 1x1 convolution into the convolution before it, if there is one; return whether that was done.
@@ -126,7 +123,7 @@ class _Graph:
             return
 
     def fuse_last_pointwise(self) -> None:
-        """Fuse a 1x1 convolution into the one before it, if its result is the output or is added to something for it."""
+        """Fuse the 1x1 convolution that gives the output, or that is added to something for it, into the one before."""
         last = self.producers[self.proto.output[0].name]
         for name in [last.output[0], *(last.input if last.op_type == "Add" else [])]:
             node = self.producers.get(name)

@@ -51,7 +51,7 @@ class BlurConfig:
     codes_share: float = 0.0
     """Share of the exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
     still_share: float = 0.0
-    """Share of the images without motion, noise and compression: the network learns to return sharp images unchanged."""
+    """Share of the images without motion, noise and compression: a network learns to return sharp images unchanged."""
     defocus_share: float = 0.0
     """Share of the photographs that are out of focus, in part or as a whole, and stay so in the ground truth."""
     defocus_px: tuple[float, float] = (1.0, 8.0)

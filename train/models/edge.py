@@ -76,6 +76,8 @@ class Edge(Generator):
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     patch_px: ClassVar[int] = PATCH_PX
     feature_layer: ClassVar[str] = "body"
+    from_bgr: Tensor
+    to_bgr: Tensor
 
     def __init__(
         self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2), colour: Colour = "bgr"

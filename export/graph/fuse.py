@@ -38,6 +38,22 @@ def fuse_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def fuse_pointwise_ends(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose 1x1 convolutions at both ends are fused with their neighbours, whatever that costs.
+
+    A first convolution of 1x1 pixels without bias goes into the only convolution that reads it, which pads with the
+    same zeros then; a last one, before an Add at most, goes into the convolution before it.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = _Graph(result.graph)
+    graph.fuse_first_pointwise()
+    graph.build_index()
+    graph.fuse_last_pointwise()
+    graph.remove_unused()
+    return result
+
+
 class _Graph:
     """A graph with an index of the producer and the number of consumers of every tensor."""
 
@@ -70,19 +86,50 @@ class _Graph:
 
     def fuse_one_pointwise(self) -> bool:
         """Fuse a 1x1 convolution into the convolution before it, if the result costs no more than both."""
+        return any(self.is_pointwise(node) and self.fuse_into_producer(node, always=False) for node in self.proto.node)
+
+    def fuse_into_producer(self, node: onnx.NodeProto, *, always: bool) -> bool:
+        """Fuse a 1x1 convolution into the convolution before it, if there is one; return whether that was done.
+
+        `always`: also if the result costs more than both.
+        """
+        convolution = self.find_private_producer(node.input[0])
+        if convolution is None or _attribute(convolution, "group", 1) != 1:
+            return False
+        kernel, bias = self.read_weights(convolution)
+        pointwise, pointwise_bias = self.read_weights(node)
+        pointwise = pointwise[:, :, 0, 0]
+        if pointwise.shape[0] * kernel[0].size > kernel.size + pointwise.size and not always:
+            return False
+        fused = np.tensordot(pointwise, kernel, axes=1)
+        self.replace(convolution, node, (fused, pointwise @ bias + pointwise_bias))
+        return True
+
+    def fuse_first_pointwise(self) -> None:
+        """Fuse a 1x1 convolution without bias that reads the input into the only convolution behind it."""
+        source = self.proto.input[0].name
         for node in self.proto.node:
-            convolution = self.find_private_producer(node.input[0]) if self.is_pointwise(node) else None
-            if convolution is None or _attribute(convolution, "group", 1) != 1:
+            producer = self.find_private_producer(node.input[0]) if node.op_type == "Conv" else None
+            if producer is None or producer.input[0] != source or not self.is_pointwise(producer):
                 continue
-            kernel, bias = self.read_weights(convolution)
-            pointwise, pointwise_bias = self.read_weights(node)
-            pointwise = pointwise[:, :, 0, 0]
-            if pointwise.shape[0] * kernel[0].size > kernel.size + pointwise.size:
+            pointwise, pointwise_bias = self.read_weights(producer)
+            is_plain = _attribute(node, "group", 1) == 1 and all(name in self.constants for name in node.input[1:])
+            if pointwise_bias.any() or not is_plain:
                 continue
-            fused = np.tensordot(pointwise, kernel, axes=1)
-            self.replace(convolution, node, (fused, pointwise @ bias + pointwise_bias))
-            return True
-        return False
+            kernel, bias = self.read_weights(node)
+            self.write_weights(node, (np.einsum("ocyx,ci->oiyx", kernel, pointwise[:, :, 0, 0]), bias))
+            node.input[0] = source
+            self.proto.node.remove(producer)
+            return
+
+    def fuse_last_pointwise(self) -> None:
+        """Fuse the 1x1 convolution that gives the output, or that is added to something for it, into the one before."""
+        last = self.producers[self.proto.output[0].name]
+        for name in [last.output[0], *(last.input if last.op_type == "Add" else [])]:
+            node = self.producers.get(name)
+            if node is not None and self.is_pointwise(node):
+                self.fuse_into_producer(node, always=True)
+                return
 
     def fuse_one_concatenation(self) -> bool:
         """Fuse neighbouring inputs of a Concat that are convolutions of one tensor with equal settings."""

@@ -14,17 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from export.graph.fuse import fuse_pointwise_ends
 from export.graph.node_builder import NodeBuilder
 from export.graph.pixel_interface import View
+from runtime.patch_colours import Matrix, bgr_from_yuv420, yuv420_from_bgr
 
-Matrix = NDArray[np.float64]
-
-_KR, _KB = 0.2126, 0.0722
-_KG = 1 - _KR - _KB
-"""Weights of red, blue and green in luma: BT.709, ITU-R BT.709-6 item 3.2."""
 _LUMA_CODES, _CHROMA_CODES = 219, 224
 """Codes between black and white, and between the extremes of chroma, in limited range."""
 BLACK, NEUTRAL = 16, 128
@@ -55,8 +51,7 @@ def to_yuv420(core: onnx.ModelProto, view: View) -> tuple[onnx.ModelProto, Yuv42
     less 128. A core of single pixels gets patches of 2x2.
     """
     patch_px = max(2, view.patch_px)
-    result = onnx.ModelProto()
-    result.CopyFrom(core)
+    result = fuse_pointwise_ends(core)
     ends = _find_ends(result.graph) if view.patch_px == patch_px and not view.pixel_range[0] else None
     if ends:
         ring = _fold(result.graph, ends, patch_px=patch_px, white=view.pixel_range[1])
@@ -75,31 +70,17 @@ def to_yuv420(core: onnx.ModelProto, view: View) -> tuple[onnx.ModelProto, Yuv42
 
 def _expand(patch_px: int) -> Matrix:
     """Return the matrix from the channels of a 4:2:0 patch, less their zero, to BGR 0..1: [3 P^2, 3 P^2 / 2]."""
-    blue, red = 2 * (1 - _KB), 2 * (1 - _KR)
-    chroma = np.array([[blue, 0], [-blue * _KB / _KG, -red * _KR / _KG], [0, red]])  # [B G R, U V]
-    matrix = np.zeros((3 * patch_px**2, 3 * patch_px**2 // 2))
-    for pixel, square in enumerate(_list_squares(patch_px)):
-        matrix[3 * pixel : 3 * pixel + 3, pixel] = 1 / _LUMA_CODES
-        matrix[3 * pixel : 3 * pixel + 3, square : square + 2] = chroma / _CHROMA_CODES
-    return matrix
+    return bgr_from_yuv420(patch_px) / _codes_per_unit(patch_px)
 
 
 def _reduce(patch_px: int) -> Matrix:
     """Return the matrix from a BGR residual to the channels of a 4:2:0 patch: [3 P^2 / 2, 3 P^2]."""
-    luma = np.array([_KB, _KG, _KR])
-    chroma = np.stack([(np.eye(3)[0] - luma) / (2 * (1 - _KB)), (np.eye(3)[2] - luma) / (2 * (1 - _KR))])
-    matrix = np.zeros((3 * patch_px**2 // 2, 3 * patch_px**2))
-    for pixel, square in enumerate(_list_squares(patch_px)):
-        matrix[pixel, 3 * pixel : 3 * pixel + 3] = _LUMA_CODES * luma
-        matrix[square : square + 2, 3 * pixel : 3 * pixel + 3] = _CHROMA_CODES / 4 * chroma
-    return matrix
+    return _codes_per_unit(patch_px)[:, np.newaxis] * yuv420_from_bgr(patch_px)
 
 
-def _list_squares(patch_px: int) -> list[int]:
-    """Return for each pixel of a patch the channel of the U value of its square of 2x2 pixels; V follows."""
-    half = patch_px // 2
-    pixels = [(row, column) for row in range(patch_px) for column in range(patch_px)]
-    return [patch_px**2 + 2 * (row // 2 * half + column // 2) for row, column in pixels]
+def _codes_per_unit(patch_px: int) -> Matrix:
+    """Return the codes of luma from 0 to 1 and of chroma from -0.5 to 0.5 in limited range: [3 P^2 / 2]."""
+    return np.repeat([float(_LUMA_CODES), float(_CHROMA_CODES)], [patch_px**2, patch_px**2 // 2])
 
 
 def _zero_codes(patch_px: int) -> Matrix:

@@ -30,7 +30,8 @@ BARS = [(red, green, blue) for red in (16, 235) for green in (16, 235) for blue 
 
 def make_generator(name: str) -> Generator:
     torch.manual_seed(0)
-    return create_generator(name, **REDUCED[name]).eval()
+    name, _, colour = name.partition(" ")
+    return create_generator(name, **REDUCED[name], **({"colour": colour} if colour else {})).eval()
 
 
 def make_planes(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -47,7 +48,7 @@ def make_engine(core: onnx.ModelProto, view: View) -> onnx.ModelProto:
     return add_yuv420_interface(planes_core, planes_view, spec=EngineSpec(name="test"))
 
 
-@pytest.mark.parametrize("name", ["edge", "two_stage_cnn", "resnet_unet"])
+@pytest.mark.parametrize("name", ["edge", "edge yuv420", "two_stage_cnn", "resnet_unet"])
 def test_planes_give_what_the_network_gives_for_their_colours(name: str) -> None:
     generator = make_generator(name)
     core = fuse_convolutions(export_to_onnx(generator))
@@ -75,6 +76,16 @@ def test_folded_and_added_conversions_are_equal(width: int, height: int, monkeyp
     added = run(make_engine(core, get_view(generator)), planes)
     assert folded.shape == planes.shape
     assert np.abs(folded.astype(int) - added).max() <= 1
+
+
+def test_a_network_for_420_has_no_nodes_for_colours_in_an_engine_for_planes() -> None:
+    cores = [fuse_convolutions(export_to_onnx(make_generator(name))) for name in ("edge", "edge yuv420")]
+    views = [to_yuv420(core, View((0.0, 1.0), 8, 4)) for core in cores]
+    assert len(cores[1].graph.node) == len(cores[0].graph.node) + 2
+    assert views[0][1] == views[1][1]
+    assert [[node.op_type for node in core.graph.node] for core, _ in views[:1]] == [
+        [node.op_type for node in core.graph.node] for core, _ in views[1:]
+    ]
 
 
 def make_scaling_core(scale: float) -> onnx.ModelProto:

@@ -140,3 +140,45 @@ def test_blur_is_centred_on_the_sharp_image() -> None:
 def test_wrong_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         BlurConfig(**values)
+
+
+def make_pairs(count: int, **settings: object) -> list[tuple[np.ndarray, np.ndarray]]:
+    config = BlurConfig(object_share=0, **settings)
+    image = scene_with_margin(config)
+    return [make_blurred_pair(image, config=config, rng=np.random.default_rng(seed)) for seed in range(count)]
+
+
+def test_still_images_come_back_unchanged() -> None:
+    pairs = make_pairs(20, still_share=0.5, length_px=(8, 8))
+    equal = sum(np.array_equal(blurred, sharp) for blurred, sharp in pairs)
+    assert 4 < equal < 16
+
+
+def test_a_photograph_out_of_focus_stays_so_in_the_ground_truth() -> None:
+    (_, plain), *_ = make_pairs(1)
+    pairs = make_pairs(8, defocus_share=1.0, defocus_px=(3.0, 6.0), still_share=1.0)
+    assert all(np.array_equal(blurred, sharp) for blurred, sharp in pairs)
+    assert all(sharp.mean() == pytest.approx(plain.mean(), abs=8) for _, sharp in pairs)
+    assert sum(not np.array_equal(sharp, plain) for _, sharp in pairs) >= 4  # the part may lie outside
+
+
+def test_short_paths_are_more_frequent_with_a_larger_exponent() -> None:
+    def measure_blur(exponent: float) -> float:
+        settings = {"length_px": (0, 24), "roll_deg": 0, "noise_sigma": 0, "jpeg_share": 0}
+        pairs = make_pairs(30, length_exponent=exponent, **settings)
+        return float(np.median([np.abs(blurred.astype(float) - sharp).mean() for blurred, sharp in pairs]))
+
+    assert measure_blur(4.0) < 0.7 * measure_blur(1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"length_exponent": 0.0}, "length_exponent must be above 0"),
+        ({"still_share": 1.5}, "still_share must be from 0 to 1"),
+        ({"defocus_px": (0.0, 2.0)}, "defocus_px must be"),
+    ],
+)
+def test_settings_without_meaning_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        BlurConfig(**settings)

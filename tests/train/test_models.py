@@ -69,17 +69,28 @@ def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> Non
         assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [facts[2]] * 2
 
 
-def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_all_weights() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"widths": (12, 16, 16), "blocks": (2, 2, 3)},
+        {"widths": (8, 12, 16, 16), "blocks": (1, 1, 2, 1)},
+        {"widths": (8, 16, 16, 16, 8), "blocks": (1, 2, 2, 2, 1)},
+    ],
+)
+def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_all_weights(
+    options: dict[str, object],
+) -> None:
+    torch.manual_seed(0)
     small = create_generator("edge", widths=(8, 12, 16), blocks=(1, 1, 2)).eval()
-    large = create_generator("edge", widths=(12, 16, 16), blocks=(2, 2, 3)).eval()
+    large = create_generator("edge", **options).eval()
     large.copy_weights_from(small)
-    blurred = torch.rand(2, 3, 48, 32)
+    blurred = torch.rand(2, 3, 128, 64)
     torch.testing.assert_close(large(blurred), small(blurred), rtol=0, atol=1e-6)
     before = {name: weight.clone() for name, weight in large.state_dict().items()}
     optimizer = torch.optim.AdamW(large.parameters(), lr=1e-3)
     for _ in range(5):  # new channels have a gradient as soon as a weight reads them
         optimizer.zero_grad()
-        (large(blurred) - torch.rand(2, 3, 48, 32)).square().mean().backward()
+        (large(blurred) - torch.rand(2, 3, 128, 64)).square().mean().backward()
         optimizer.step()
     for name, weight in large.state_dict().items():
         assert (weight != before[name]).float().mean() > 0.5, name
@@ -89,14 +100,67 @@ def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_
     ("options", "words"),
     [
         ({"widths": (4, 16), "blocks": (1, 1)}, "larger there"),
-        ({"widths": (8, 16, 16), "blocks": (1, 1, 1)}, "other levels"),
-        ({"widths": (16,), "blocks": (1,)}, "other levels"),
+        ({"widths": (16,), "blocks": (1,)}, "more blocks or levels"),
     ],
 )
 def test_weights_of_a_larger_or_deeper_edge_are_refused(options: dict[str, object], words: str) -> None:
     trained = create_generator("edge", widths=(8, 16), blocks=(1, 1))
     with pytest.raises(RuntimeError, match=words):
         create_generator("edge", **options).copy_weights_from(trained)
+
+
+def test_an_edge_of_another_kind_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="another kind"):
+        create_generator("edge").copy_weights_from(create_generator("two_stage_cnn"))
+
+
+def make_colour_twins() -> tuple[Generator, Generator]:
+    """Return a network for BGR and one for 4:2:0 that began with its weights."""
+    torch.manual_seed(0)
+    bgr = create_generator("edge", widths=(8,), blocks=(1,)).eval()
+    yuv = create_generator("edge", widths=(8,), blocks=(1,), colour="yuv420").eval()
+    yuv.copy_weights_from(bgr)
+    return bgr, yuv
+
+
+def test_colours_of_another_network_go_into_the_first_and_the_last_convolution() -> None:
+    """Both networks give the same luma where the chroma of the input is constant within squares of 2x2 pixels."""
+    bgr, yuv = make_colour_twins()
+    luma = torch.rand(1, 1, 32, 48)
+    colours = torch.rand(1, 3, 16, 24).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    weights = torch.tensor([0.0722, 0.7152, 0.2126])[:, None, None]
+    blurred = luma + colours - (weights * colours).sum(dim=1, keepdim=True)
+    residuals = [(network(blurred) - blurred).detach() for network in (bgr, yuv)]
+    lumas = [(weights * residual).sum(dim=1) for residual in residuals]
+    assert lumas[0].abs().max() > 0.01
+    torch.testing.assert_close(lumas[0], lumas[1], rtol=0, atol=1e-5)
+    means = [nn.functional.avg_pool2d(residual, 2) for residual in residuals]
+    torch.testing.assert_close(means[0], means[1], rtol=0, atol=1e-5)
+
+
+def test_a_network_for_420_keeps_the_chroma_detail_of_an_image() -> None:
+    """Its residual of chroma is constant in each square of 2x2 pixels, and added to the image as it is."""
+    _, yuv = make_colour_twins()
+    blurred = torch.rand(1, 3, 16, 16)
+    residual = (yuv(blurred) - blurred).detach()
+    chroma = residual - (torch.tensor([0.0722, 0.7152, 0.2126])[:, None, None] * residual).sum(dim=1, keepdim=True)
+    assert chroma.abs().max() > 1e-3
+    torch.testing.assert_close(
+        chroma, nn.functional.avg_pool2d(chroma, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    )
+
+
+def test_weights_for_420_fit_a_network_for_bgr_exactly() -> None:
+    _, yuv = make_colour_twins()
+    bgr = create_generator("edge", widths=(8,), blocks=(1,)).eval()
+    bgr.copy_weights_from(yuv)
+    blurred = torch.rand(1, 3, 32, 48)
+    torch.testing.assert_close(bgr(blurred), yuv(blurred), rtol=0, atol=1e-5)
+
+
+def test_unknown_colours_are_refused() -> None:
+    with pytest.raises(ValueError, match="colour must be bgr or yuv420, got 'nv12'"):
+        create_generator("edge", colour="nv12")
 
 
 def test_channels_of_patches_are_in_the_order_of_the_bytes_of_a_frame() -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.defocus import defocus
 from train.fields import check_types
 
 Image = NDArray[np.uint8]
@@ -32,6 +33,9 @@ class BlurConfig:
 
     length_px: tuple[float, float] = (0.0, 16.0)
     """Length of the camera's path over one exposure, in pixels."""
+    length_exponent: float = 1.0
+    """Exponent of the uniform number from 0 to 1 that chooses a length in its range: above 1, short paths are more
+    frequent than long ones."""
     roll_deg: float = 1.5
     """Largest rotation about the optical axis over one exposure, in either direction."""
     noise_sigma: float = 1.5
@@ -46,12 +50,18 @@ class BlurConfig:
     """Half the width and half the height of such an object, in pixels."""
     codes_share: float = 0.0
     """Share of the exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
+    still_share: float = 0.0
+    """Share of the images without motion, noise and compression: a network learns to return sharp images unchanged."""
+    defocus_share: float = 0.0
+    """Share of the photographs that are out of focus, in part or as a whole, and stay so in the ground truth."""
+    defocus_px: tuple[float, float] = (1.0, 8.0)
+    """Radius of the disc that a point becomes where a photograph is out of focus, in pixels."""
 
     def __post_init__(self) -> None:
         check_types(self)
         if not 0 <= self.length_px[0] <= self.length_px[1]:
             raise ValueError(f"length_px must be (low, high) with 0 <= low <= high, got {self.length_px}")
-        for name in ("jpeg_share", "object_share", "codes_share"):
+        for name in ("jpeg_share", "object_share", "codes_share", "still_share", "defocus_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         for name in ("roll_deg", "noise_sigma"):
@@ -59,8 +69,12 @@ class BlurConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
             raise ValueError(f"jpeg_quality must be (low, high) with 0 <= low <= high <= 100, got {self.jpeg_quality}")
-        if not 0 < self.object_px[0] <= self.object_px[1]:
-            raise ValueError(f"object_px must be (low, high) with 0 < low <= high, got {self.object_px}")
+        for name in ("object_px", "defocus_px"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got {(low, high)}")
+        if self.length_exponent <= 0:
+            raise ValueError(f"length_exponent must be above 0, got {self.length_exponent}")
 
     @property
     def margin_px(self) -> int:
@@ -138,7 +152,8 @@ def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Genera
         raise ValueError(f"expected an image wider and higher than {2 * margin} pixels, got {image.shape[:2]}")
     # The order of the draws from `rng` is part of the result: another order gives other images for the same seed.
     has_object = rng.random() < config.object_share
-    lengths_px = rng.uniform(*config.length_px, 2)
+    low_px, high_px = config.length_px
+    lengths_px = low_px + (high_px - low_px) * rng.random(2) ** config.length_exponent
     roll_deg = rng.uniform(-config.roll_deg, config.roll_deg)
     # The views at neighbouring moments are at most about a pixel apart.
     longest_px = lengths_px.sum() if has_object else lengths_px[0]
@@ -148,6 +163,12 @@ def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Genera
     light: Linear = image.astype(np.float32) / np.float32(255) if averages_codes else linear_from_srgb(image)
     to_codes = _codes_from_fractions if averages_codes else srgb_from_linear
     sharp, moving_object = image[margin:-margin, margin:-margin], None
+    is_still = config.still_share > 0 and rng.random() < config.still_share
+    if config.defocus_share > 0 and rng.random() < config.defocus_share:
+        light = defocus(light, radius_px=rng.uniform(*config.defocus_px), rng=rng)
+        sharp = np.rint(to_codes(light[margin:-margin, margin:-margin])).astype(np.uint8)
+    if is_still:
+        return sharp.copy(), np.ascontiguousarray(sharp)
     if has_object:
         moving_object = _draw_object(light, rng.uniform(*config.object_px, 2), rng)
         still = moving_object[margin:-margin, margin:-margin]

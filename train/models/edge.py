@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.patch_colours import bgr_from_yuv420, yuv420_from_bgr
 from train.models.base import ChannelOrder, Generator, patches_from_pixels, pixels_from_patches
 
 PATCH_PX = 4
+Colour = Literal["bgr", "yuv420"]
 
 
 class PlainBlock(nn.Module):
@@ -65,20 +67,35 @@ class Edge(Generator):
     The same convolutions cost a sixteenth of what they would cost at full resolution, and each level costs less than a
     quarter of the level above. There are no batch statistics: train and eval mode give the same result. `widths`:
     number of channels of each level, from the top down. `blocks`: number of blocks of each level; all levels but the
-    last have them twice, on the way down and on the way up.
+    last have them twice, on the way down and on the way up. `colour`: values that the convolutions read and write.
+    `yuv420` has half as many for a patch: the first convolution reads the chroma of squares of 2x2 pixels, and the
+    residual of chroma is repeated for the pixels of a square. The image keeps its chroma in full resolution.
     """
 
     channel_order: ClassVar[ChannelOrder] = "BGR"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     patch_px: ClassVar[int] = PATCH_PX
     feature_layer: ClassVar[str] = "body"
+    from_bgr: Tensor
+    to_bgr: Tensor
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2)) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (32, 64, 96), blocks: Sequence[int] = (1, 1, 2), colour: Colour = "bgr"
+    ) -> None:
         super().__init__()
+        if colour not in get_args(Colour):
+            raise ValueError(f"colour must be {' or '.join(get_args(Colour))}, got {colour!r}")
         if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
             raise ValueError(f"widths and blocks must be as many, each at least 1, got {widths} and {blocks}")
-        self.multiple_of = PATCH_PX * 2 ** (len(widths) - 1)
+        self.levels = len(widths)
+        self.multiple_of = PATCH_PX * 2 ** (self.levels - 1)
+        self.colour = colour
         channels = 3 * PATCH_PX**2
+        if colour == "yuv420":
+            channels //= 2
+            for name, matrix in (("from_bgr", yuv420_from_bgr(PATCH_PX)), ("to_bgr", bgr_from_yuv420(PATCH_PX))):
+                kernel = torch.tensor(matrix, dtype=torch.float32)[:, :, None, None]
+                self.register_buffer(name, kernel, persistent=False)
         self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.body = Level(widths, blocks)
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
@@ -89,27 +106,50 @@ class Edge(Generator):
         return pixels_from_patches(self.core(patches_from_pixels(x, PATCH_PX)), PATCH_PX)
 
     def core(self, x: Tensor) -> Tensor:  # [N, 48, H/4, W/4] -> the same
-        features = self.head(x)  # [N, widths[0], H/4, W/4]
+        has_yuv = self.colour == "yuv420"
+        features = self.head(F.conv2d(x, self.from_bgr) if has_yuv else x)  # [N, widths[0], H/4, W/4]
         features = features + self.body(features)
-        residual: Tensor = self.tail(features)  # [N, 48, H/4, W/4]
-        return x + residual
+        residual: Tensor = self.tail(features)  # [N, 48 or 24, H/4, W/4]
+        return x + (F.conv2d(residual, self.to_bgr) if has_yuv else residual)
 
     def copy_weights_from(self, trained: Generator) -> None:
-        """Take the weights of an `edge` of the same or a smaller size and as many levels; the output stays the same.
+        """Take the weights of an `edge` of the same or a smaller size; the output stays the same.
 
         Channels that `trained` lacks keep their initial weights, and no channel of `trained` reads them. Blocks that it
-        lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Raises RuntimeError if it does not fit.
+        lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Levels that it lacks keep their initial
+        weights, and add nothing at first. If it has other colours, the conversion goes into the first and the last
+        convolution; to `yuv420`, the output changes by the chroma within squares of 2x2 pixels. Raises RuntimeError if
+        it does not fit.
         """
+        if not isinstance(trained, Edge):
+            raise RuntimeError("it is of another kind")  # noqa: TRY004 - as load_state_dict
         weights, trained_weights = self.state_dict(), trained.state_dict()
-        new = {name for name in weights.keys() - trained_weights.keys() if ".before." in name or ".after." in name}
-        if weights.keys() - new != trained_weights.keys():
-            raise RuntimeError("it is of another kind, has more blocks, or other levels")
+        if trained.colour != self.colour:
+            _convert_ends(trained_weights, to=self.colour)
+        if missing := trained_weights.keys() - weights.keys():
+            raise RuntimeError(f"it has more blocks or levels: {min(missing)}")
+        last_level = "body" + ".lower" * (trained.levels - 1)
         for name, weight in weights.items():
-            if name in new:
+            if name in trained_weights:
+                _copy_into_corner(weight, trained_weights[name], name)
+            elif name.startswith(f"{last_level}.up."):
+                nn.init.zeros_(weight)
+            elif not name.startswith((f"{last_level}.down.", f"{last_level}.lower.")):
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
-                continue
-            source = trained_weights[name]
-            if any(size > own for size, own in zip(source.shape, weight.shape, strict=True)):
-                raise RuntimeError(f"{name} is larger there: {list(source.shape)}, {list(weight.shape)} here")
-            weight[: len(source)] = 0
-            weight[tuple(slice(size) for size in source.shape)] = source
+
+
+def _copy_into_corner(weight: Tensor, source: Tensor, name: str) -> None:
+    """Copy a smaller `source` to the first channels of a weight, which then read no others."""
+    if any(size > own for size, own in zip(source.shape, weight.shape, strict=True)):
+        raise RuntimeError(f"{name} is larger there: {list(source.shape)}, {list(weight.shape)} here")
+    weight[: len(source)] = 0
+    weight[tuple(slice(size) for size in source.shape)] = source
+
+
+def _convert_ends(weights: dict[str, Tensor], *, to: Colour) -> None:
+    """Replace the weights of the first and the last convolution by those for other colours."""
+    to_bgr, to_yuv = (torch.tensor(make(PATCH_PX), dtype=torch.float64) for make in (bgr_from_yuv420, yuv420_from_bgr))
+    before, after = (to_bgr, to_yuv) if to == "yuv420" else (to_yuv, to_bgr)
+    weights["head.weight"] = torch.einsum("ocyx,cj->ojyx", weights["head.weight"].double(), before)
+    weights["tail.weight"] = torch.einsum("jc,ciyx->jiyx", after, weights["tail.weight"].double())
+    weights["tail.bias"] = after @ weights["tail.bias"].double()

@@ -101,6 +101,7 @@ bench: setup-dev ## measure cost and quality of the bundled engines and of basel
 	$(BIN)/python -m benchmarks.scaling --min-duration 1 --json $(BENCH)/scaling.json
 	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
+	$(BIN)/python -m benchmarks.peers.vs_mlrt --json $(BENCH)/file_jobs.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
 gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup: out/gpu-check

@@ -8,6 +8,7 @@ PYTHONS ?= python3.10 python3.12 python3.13
 CLIPS := benchmarks/clips
 DEMO_SOURCE := $(CLIPS)/demo_blurred.mp4
 INT8 := runtime/models/edge-s_int8_cpu.onnx
+PLANES := runtime/models/edge-s_int8_cpu_yuv420.onnx
 FP32 := runtime/models/edge-s_fp32.onnx
 LARGER := runtime/models/edge-m_int8_cpu.onnx runtime/models/edge-l_int8_cpu.onnx
 BENCH ?= out/bench
@@ -96,11 +97,13 @@ wheel-check: setup-dev ## try the wheel in clean environments: runtime on each o
 bench: setup-dev ## measure cost and quality of the bundled engines and of baselines: out/bench/report.html
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --sharp $(CLIPS)/demo_sharp.mp4 \
 		--engine $(INT8) --engine $(FP32) $(LARGER:%=--engine %) --classical --json $(BENCH)/quality.json
-	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(FP32)@openvino \
-		--engine $(FP32)@cpu $(LARGER:%=--engine %@cpu) --min-queries 256 --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(PLANES)@openvino \
+		--engine $(PLANES)@cpu --engine $(FP32)@openvino --engine $(FP32)@cpu $(LARGER:%=--engine %@cpu) \
+		--min-queries 256 --json $(BENCH)/latency.json
 	$(BIN)/python -m benchmarks.scaling --min-duration 1 --json $(BENCH)/scaling.json
 	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
 	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
+	$(BIN)/python -m benchmarks.peers.vs_mlrt --json $(BENCH)/file_jobs.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
 gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup: out/gpu-check

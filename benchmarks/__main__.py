@@ -23,6 +23,9 @@ COMMANDS: Mapping[str, Command] = {
     "latency": Command("benchmarks.latency.__main__", "cost of a frame in engines, compared with each other"),
     "quality": Command("benchmarks.quality.__main__", "PSNR, SSIM and flicker of restored frames"),
     "peers": Command("benchmarks.peers.__main__", "the toolkit compared with other ways to run the same network"),
+    "vs-mlrt": Command(
+        "benchmarks.peers.vs_mlrt.__main__", "file jobs of the toolkit compared with vs-mlrt in VapourSynth"
+    ),
     "scaling": Command("benchmarks.scaling", "cost of a frame by its size, by threads, and by streams"),
     "report": Command("benchmarks.report", "result files as one page, in Markdown and HTML"),
     "gpu-check": Command("benchmarks.gpu_check.__main__", "verdict on an NVIDIA machine, as one page"),

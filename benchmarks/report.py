@@ -20,6 +20,7 @@ from benchmarks.harness.markdown import join_lines
 from benchmarks.harness.results import RESULTS, read_results
 from benchmarks.latency import table as latency_table
 from benchmarks.peers import table as peers_table
+from benchmarks.peers.vs_mlrt import table as file_jobs_table
 from benchmarks.quality import table as quality_table
 from runtime.cli import run_cli
 from runtime.errors import InputError, UsageError
@@ -32,6 +33,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "quality": ("Quality", quality_table.format_tables),
     "latency": ("Latency", latency_table.format_tables),
     "peers": ("Comparison with other tools", peers_table.format_tables),
+    "file_jobs": ("Comparison with vs-mlrt", file_jobs_table.format_tables),
     "scaling": ("Scaling", scaling.format_tables),
 }
 """Heading and formatter of each kind of result file, in the order of the page."""

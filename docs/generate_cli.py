@@ -24,6 +24,7 @@ SCRIPTS = {
     "benchmarks.latency": "deblur-bench latency",
     "benchmarks.quality": "deblur-bench quality",
     "benchmarks.peers": "deblur-bench peers",
+    "benchmarks.peers.vs_mlrt": "deblur-bench vs-mlrt",
     "benchmarks.scaling": "deblur-bench scaling",
     "benchmarks.report": "deblur-bench report",
     "benchmarks.gpu_check": "deblur-bench gpu-check",

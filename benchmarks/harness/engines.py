@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
+from runtime.colour import BT709
 from runtime.engines import PROVIDERS, Engine, Mode, open_backend, resolve_engine
 from runtime.errors import UsageError
 from runtime.frame import Frame, Pixels, Size
 from runtime.sources import open_source
+from runtime.yuv420 import Yuv420
 
 MAX_FRAMES = 32
 """Number of distinct frames of a run. Engines get them in a cycle; more would measure how fast memory is read."""
@@ -89,6 +91,18 @@ def load_frames(source: str, size: Size, *, count: int = MAX_FRAMES) -> list[Pix
         return [random.integers(0, 256, shape, dtype=np.uint8) for _ in range(min(count, _SYNTHETIC_FRAMES))]
     with closing(open_source(str(DEMO_BLURRED) if source == "clip" else source)) as clip:
         return list(itertools.islice(_resize(iter(clip), size), count))
+
+
+def convert_frames(frames: Sequence[Pixels], engine: Engine) -> list[Pixels]:
+    """Return frames, uint8[1, H, W, 3] BGR each, in the form that an engine takes.
+
+    Raises UsageError if it takes planes and width or height is odd.
+    """
+    if engine.spec.pixels == "bgr":
+        return list(frames)
+    if any(side % 2 for frame in frames for side in frame.shape[1:3]):
+        raise UsageError("planes of 4:2:0 have an even width and height", hint="give another --size")
+    return [Yuv420.from_bgr(frame[0], BT709).planes[np.newaxis] for frame in frames]
 
 
 def anonymize_source(source: str) -> str:

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.harness.engines import open_named_engine
 from benchmarks.harness.system_info import open_nvml
+from runtime.engines.timing import trial_frame
 from runtime.frame import Size
 
 _FRAMES = 4
@@ -66,7 +65,7 @@ def measure_this_process(arguments: list[str]) -> dict[str, Any]:
     name, (width, height) = arguments[0], map(int, arguments[1].split("x"))
     host_before_mib, device_before_mib = read_host_mib("VmRSS"), read_device_mib()
     engine = open_named_engine(name, threads=int(arguments[2]) if len(arguments) > 2 else 0)
-    frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    frame = trial_frame((width, height), engine.spec.pixels)
     for _ in range(_FRAMES):
         engine.infer(frame)
     host_peak_mib, device_peak_mib = read_host_mib(), read_device_mib()

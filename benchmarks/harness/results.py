@@ -18,7 +18,7 @@ from runtime.libraries import install_hint
 
 SCHEMA = 1
 """Version of the result files; it grows when a field changes its meaning or is removed."""
-Kind = Literal["latency", "quality", "peers", "scaling"]
+Kind = Literal["latency", "quality", "peers", "file_jobs", "scaling"]
 RESULTS = Path(__file__).parents[1] / "results"
 """Published results: a folder for each device, named after `machine.device`."""
 

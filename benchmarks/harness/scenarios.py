@@ -222,14 +222,15 @@ def run_offline(
 ) -> OfflineRun:
     """Keep all slots of an engine busy for `duration_s` seconds."""
     cycle = itertools.cycle(frames)
-    for _ in _keep_slots_busy(engine, itertools.islice(cycle, engine.slots)):  # the first frame prepares a slot
+    for _ in keep_slots_busy(engine, itertools.islice(cycle, engine.slots)):  # the first frame prepares a slot
         pass
     began = clock.now_ns()
-    done = sum(1 for _ in _keep_slots_busy(engine, _take_until(cycle, began + round(1e9 * duration_s), clock)))
+    done = sum(1 for _ in keep_slots_busy(engine, _take_until(cycle, began + round(1e9 * duration_s), clock)))
     return OfflineRun(frames=done, seconds=(clock.now_ns() - began) / 1e9)
 
 
-def _keep_slots_busy(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:
+def keep_slots_busy(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:
+    """Restore frames with as many in work as the engine has slots, and yield the results in order."""
     in_flight = 0
     for frame in frames:
         engine.submit(frame)

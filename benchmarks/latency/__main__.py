@@ -2,7 +2,8 @@
 
 Four layers are measured separately: compute on the device; host latency, from a frame in memory to its result in
 memory; end-to-end latency through the pipeline with decoder and encoder, at a rate that the engine sustains; and
-throughput, of the engine alone and of the whole pipeline as a file job. Engines run interleaved in all of them.
+throughput, of the engine alone and of the whole pipeline as a file job. The file job is compared with its floor: the
+engine alone plus FFmpeg's transcode of the same clip. Engines run interleaved in all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.harness.clock import ClockSkew, WallClock, examine_clock, require_fine_clock
 from benchmarks.harness.engines import anonymize_source, describe_engine, label_engines, load_frames, open_named_engine
 from benchmarks.harness.results import format_command, require_writable, write_results
-from benchmarks.harness.scenarios import Load, WarmUp, run_single_stream, warm_up
+from benchmarks.harness.scenarios import Load, WarmUp, cycle_frames, run_interleaved, warm_up
 from benchmarks.harness.statistics import MIN_ROUNDS, compare, summarize
 from benchmarks.harness.system_info import describe_machine
 from benchmarks.latency.layers import (
@@ -48,10 +49,12 @@ def measure(job: Job, engines: Sequence[Engine]) -> dict[str, Any]:
     clock = WallClock()
     clock_facts, skew = examine_clock(clock), ClockSkew(clock)
     say("warm-up")
-    warm_ups = [warm_up(engine, job.frames, min_s=job.load.warm_up_s) for engine in engines]
+    frames = [job.frames_for(engine) for engine in engines]
+    warm_ups = [warm_up(engine, own, min_s=job.load.warm_up_s) for engine, own in zip(engines, frames, strict=True)]
     say("single stream scenario: the next frame when the previous one is done")
     min_rounds = 2 * MIN_ROUNDS if len(engines) > 1 else 1
-    times_ms = run_single_stream(engines, job.frames, replace(job.load, min_rounds=min_rounds))
+    queries = [cycle_frames(engine.infer, own) for engine, own in zip(engines, frames, strict=True)]
+    times_ms = run_interleaved(queries, replace(job.load, min_rounds=min_rounds))
     require_fine_clock(clock_facts, min(float(times.min()) for times in times_ms))
     say("offline scenario: all slots busy")
     throughputs = measure_throughput(job, engines)

@@ -19,6 +19,7 @@ from runtime.pipeline import Pipeline
 from runtime.sinks.video import VideoSink
 from runtime.sources.base import SourceInfo
 from runtime.sources.video import VideoSource
+from runtime.spec import PixelFormat
 
 CLIP_RATE_FPS = Fraction(30)
 """Frame rate in the header of the clip; the rate at which it is played is set separately."""
@@ -38,6 +39,14 @@ def write_clip(path: Path, frames: Sequence[Pixels], *, count: int) -> None:
     sink.close(complete=True)
 
 
+def open_clip(path: Path, pixels: PixelFormat) -> VideoSource:
+    """Open a clip that delivers its frames in the form that an engine takes."""
+    video = VideoSource(path)
+    if pixels == "yuv420":
+        video.deliver_planes()
+    return video
+
+
 class PacedSource:
     """A video file that plays at a fixed rate like a camera, whether or not its frames are taken.
 
@@ -47,8 +56,8 @@ class PacedSource:
     dropped = reconnects = 0
     damage = None
 
-    def __init__(self, path: Path, *, rate_fps: float) -> None:
-        self._video = VideoSource(path)
+    def __init__(self, path: Path, *, rate_fps: float, pixels: PixelFormat = "bgr") -> None:
+        self._video = open_clip(path, pixels)
         self._period_s = 1 / rate_fps
         self._is_closed = False
         self.info = replace(self._video.info, is_live=True)
@@ -87,17 +96,16 @@ def play_live(engine: Engine, clip: Path, out: Path, *, rate_fps: float) -> Live
     def on_frame(_: Pipeline, frame: Frame, __: Image) -> None:
         latency_ms.append(1e3 * (perf_counter() - frame.captured_at))
 
-    source = PacedSource(clip, rate_fps=rate_fps)
+    source = PacedSource(clip, rate_fps=rate_fps, pixels=engine.spec.pixels)
     pipeline = Pipeline(source, engine, VideoSink(out, source.info))
     pipeline.listeners.append(on_frame)
     pipeline.run()
     return LiveRun(rate_fps=rate_fps, latency_ms=np.array(latency_ms), dropped=pipeline.frames_dropped)
 
 
-def measure_file_job_fps(engine: Engine, clip: Path, out: Path) -> float:
-    """Restore a clip to a file; return frames per second of wall time, opening and closing the files included."""
-    began = perf_counter()
-    with closing(VideoSource(clip)) as source:
+def run_file_job(engine: Engine, clip: Path, out: Path) -> int:
+    """Restore a clip to a file, and return the number of its frames."""
+    with closing(open_clip(clip, engine.spec.pixels)) as source:
         pipeline = Pipeline(source, engine, VideoSink(out, source.info))
         pipeline.run()
-    return pipeline.frames_written / (perf_counter() - began)
+    return pipeline.frames_written

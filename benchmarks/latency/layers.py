@@ -8,21 +8,32 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.engines import pin_provider
+from benchmarks.harness.engines import convert_frames, pin_provider
 from benchmarks.harness.memory import measure_peak_memory
+from benchmarks.harness.processes import JobError
 from benchmarks.harness.scenarios import THROUGHPUT_ROUNDS, Load, run_offline, run_server
 from benchmarks.harness.statistics import summarize
-from benchmarks.latency.end_to_end import measure_file_job_fps, play_live, write_clip
+from benchmarks.latency.end_to_end import play_live, run_file_job, write_clip
+from benchmarks.latency.floor import (
+    FrameCost,
+    compare_with_floor,
+    measure_engine,
+    measure_in_process,
+    measure_transcode,
+)
 from benchmarks.power.metering import monitor_power
 from runtime.cli import say
 from runtime.engines.base import Engine
 from runtime.engines.tensorrt import TensorRtEngine
+from runtime.engines.timing import PAUSE_S
 from runtime.frame import Pixels, Size
 
 LIVE_SHARE = 0.6
@@ -46,6 +57,10 @@ class Job:
     threads: int = 0
     pipeline: bool = True
 
+    def frames_for(self, engine: Engine) -> list[Pixels]:
+        """Return the frames in the form that an engine takes."""
+        return convert_frames(self.frames, engine)
+
     @property
     def size(self) -> Size:
         """Width and height of the frames."""
@@ -58,7 +73,7 @@ def measure_compute(engine: Engine, job: Job) -> dict[str, Any]:
     if not isinstance(engine, TensorRtEngine):
         is_on_cpu = engine.provider in {"cpu", "openvino"}
         return {"not_available": "not measured separately on a CPU" if is_on_cpu else "its library does not report it"}
-    return asdict(summarize(engine.compute_ms(job.frames[0], count=job.load.min_queries)))
+    return asdict(summarize(engine.compute_ms(job.frames_for(engine)[0], count=job.load.min_queries)))
 
 
 def measure_throughput(job: Job, engines: Sequence[Engine]) -> list[dict[str, Any]]:
@@ -66,10 +81,11 @@ def measure_throughput(job: Job, engines: Sequence[Engine]) -> list[dict[str, An
     duration_s = max(job.load.min_duration_s / THROUGHPUT_ROUNDS, 0.1)
     rates_fps: list[list[float]] = [[] for _ in engines]
     powers: list[dict[str, Any]] = [{} for _ in engines]
+    frames = [job.frames_for(engine) for engine in engines]
     for _ in range(THROUGHPUT_ROUNDS):
         for index, engine in enumerate(engines):
             with monitor_power() as monitor:
-                result = run_offline(engine, job.frames, duration_s=duration_s)
+                result = run_offline(engine, frames[index], duration_s=duration_s)
             rates_fps[index].append(round(result.fps, 3))
             powers[index] = monitor.summarize(result.frames)
     return [
@@ -82,9 +98,10 @@ def measure_server(job: Job, engine: Engine) -> dict[str, Any]:
     """Run the server scenario at the rate of the job."""
     assert job.rate_fps
     say(f"server scenario: {job.rate_fps:g} queries per second")
-    engine.infer(job.frames[0])  # wakes the threads of the engine
+    frames = job.frames_for(engine)
+    engine.infer(frames[0])  # wakes the threads of the engine
     queries = max(job.load.min_queries, round(job.load.min_duration_s * job.rate_fps))
-    run = run_server(engine, job.frames, rate_fps=job.rate_fps, queries=queries)
+    run = run_server(engine, frames, rate_fps=job.rate_fps, queries=queries)
     return {
         "rate_fps": job.rate_fps,
         "latency": asdict(summarize(run.latency_ms)),
@@ -97,7 +114,7 @@ def measure_server(job: Job, engine: Engine) -> dict[str, Any]:
 def measure_pipelines(
     job: Job, engines: Sequence[Engine], times_ms: Sequence[NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
-    """Run interleaved file jobs of all engines, then a live source for each engine.
+    """Run interleaved file jobs of all engines with their floor, then a live source for each engine.
 
     `times_ms`: single stream times of each engine, which decide the length of the clip.
     """
@@ -109,10 +126,9 @@ def measure_pipelines(
         clip, out = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
         write_clip(clip, job.frames, count=count)
         say(f"file job: {count} frames through decoder, engine and encoder")
-        rates_fps = [
-            [round(measure_file_job_fps(engine, clip, out), 3) for engine in engines] for _ in range(THROUGHPUT_ROUNDS)
-        ]
-        for engine, rounds_fps in zip(engines, zip(*rates_fps, strict=True), strict=True):
+        costs, floors = _measure_file_jobs(job, engines, clip, out, count=count)
+        for engine, engine_costs, floor in zip(engines, costs, floors, strict=True):
+            rounds_fps = [round(1e3 / cost.wall_ms, 3) for cost in engine_costs]
             file_fps = float(np.median(rounds_fps))
             live_fps = job.rate_fps or round(LIVE_SHARE * file_fps, 2)
             say(f"live source: {live_fps:g} frames per second")
@@ -121,7 +137,8 @@ def measure_pipelines(
                 {
                     "frames": count,
                     "file_fps": file_fps,
-                    "rounds_fps": list(rounds_fps),
+                    "rounds_fps": rounds_fps,
+                    "floor": floor,
                     "live": {
                         "rate_fps": live_fps,
                         "dropped": live.dropped,
@@ -130,6 +147,34 @@ def measure_pipelines(
                 }
             )
     return results
+
+
+def _measure_file_jobs(
+    job: Job, engines: Sequence[Engine], clip: Path, out: Path, *, count: int
+) -> tuple[list[list[FrameCost]], list[dict[str, Any]]]:
+    """Run file jobs of all engines, the engines alone, and FFmpeg's transcode, in alternating rounds.
+
+    Returns the cost of the file jobs of each engine in each round, and `floor` of schema.json for each engine.
+    """
+    pipelines: list[list[FrameCost]] = [[] for _ in engines]
+    alone: list[list[FrameCost]] = [[] for _ in engines]
+    transcodes: list[FrameCost] = []
+    reason = ""
+    frames = [job.frames_for(engine) for engine in engines]
+    for _ in range(THROUGHPUT_ROUNDS):
+        try:
+            transcodes += [] if reason else [measure_transcode(clip, out, frames=count)]
+        except JobError as error:
+            reason = str(error)
+        for index, engine in enumerate(engines):
+            sleep(PAUSE_S)
+            alone[index].append(measure_engine(engine, frames[index], count=count))
+            sleep(PAUSE_S)
+            pipelines[index].append(measure_in_process(partial(run_file_job, engine, clip, out)))
+    if reason:
+        return pipelines, [{"not_available": reason}] * len(engines)
+    floors = [compare_with_floor(*costs, transcodes) for costs in zip(pipelines, alone, strict=True)]
+    return pipelines, floors
 
 
 def measure_memory(job: Job, name: str, engine: Engine) -> dict[str, Any]:

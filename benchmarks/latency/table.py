@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.markdown import format_number, format_table
@@ -44,12 +44,20 @@ _COLUMNS = {
         "dropped frames",
         "engine (frames/s)",
         "pipeline (frames/s)",
-        "pipeline / engine",
         "host memory peak (MiB)",
         "host memory before (MiB)",
         "device memory peak (MiB)",
         "device memory before (MiB)",
         "energy (J/frame)",
+    ),
+    "floor": (
+        "engine",
+        "time",
+        "pipeline (ms/frame)",
+        "engine alone (ms/frame)",
+        "transcode (ms/frame)",
+        "pipeline / floor",
+        "range of rounds",
     ),
 }
 
@@ -82,6 +90,7 @@ def format_tables(results: Mapping[str, Any]) -> str:
             "and encoder with a live source), and throughput."
         ),
         format_table(_COLUMNS["layers"], map(_layers_row, engines)),
+        *_floor_parts(engines),
         "\n".join(f"- {line}" for line in (*_method(results), *(f"NOTE: {note}" for note in results["notes"]))),
     ]
     return "\n\n".join(parts)
@@ -124,11 +133,37 @@ def _layers_row(engine: Mapping[str, Any]) -> list[str]:
         *_live_cells(pipeline),
         format_number(engine_fps),
         format_number(file_fps),
-        f"{file_fps / engine_fps:.0%}" if file_fps else "-",
         *_memory_cells(engine["memory"]["host"]),
         *_memory_cells(engine["memory"]["device"]),
         _energy_cell(engine["power"]),
     ]
+
+
+def _floor_parts(engines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the heading and the table of the file jobs and their floors; nothing if no engine has one."""
+    floors = [(engine["name"], _floor_of(engine)) for engine in engines]
+    rows = [_floor_row(name, floor, kind) for name, floor in floors if "pipeline" in floor for kind in ("cpu", "wall")]
+    if rows:
+        yield (
+            "Pipeline and its floor: a file job against the engine alone, with all slots busy, plus FFmpeg's transcode "
+            "of the same clip with the same settings of x264. Processor time is that of all cores. Wall times add up "
+            "where engine, decoder and encoder share the processor; where the engine has its own, the ratio may be "
+            "below 1."
+        )
+        yield format_table(_COLUMNS["floor"], rows)
+
+
+def _floor_of(engine: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `floor` of schema.json, which results of earlier versions lack."""
+    floor: Mapping[str, Any] = (engine["pipeline"] or {}).get("floor", {})
+    return floor
+
+
+def _floor_row(name: str, floor: Mapping[str, Any], kind: str) -> list[str]:
+    costs = [format_number(floor[part][f"{kind}_ms"]) for part in ("pipeline", "engine", "transcode")]
+    ratios = floor[f"rounds_{kind}_ratio"]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return [name, {"cpu": "processor", "wall": "wall"}[kind], *costs, f"{floor[f'{kind}_ratio']:.2f}", spread]
 
 
 def _live_cells(pipeline: Mapping[str, Any] | None) -> list[str]:
@@ -171,7 +206,8 @@ def _missing(engines: list[Mapping[str, Any]]) -> list[str]:
     names_by_reason: dict[str, list[str]] = {}
     for engine in engines:
         memory = ((f"{place} memory", value) for place, value in engine["memory"].items())
-        for figure, value in (("compute", engine["compute"]), ("power", engine["power"]), *memory):
+        figures = (("compute", engine["compute"]), ("power", engine["power"]), ("floor", _floor_of(engine)))
+        for figure, value in (*figures, *memory):
             if "not_available" in value:
                 reason = f"{figure} is not available: {value['not_available']}"
                 names_by_reason.setdefault(reason, []).append(engine["name"])

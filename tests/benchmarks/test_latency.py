@@ -17,8 +17,9 @@ from benchmarks.harness.results import read_results
 from benchmarks.harness.scenarios import Load
 from benchmarks.latency import end_to_end
 from benchmarks.latency.__main__ import compute_drift, main, parse
+from benchmarks.latency.floor import measure_in_process
 from benchmarks.latency.layers import Job, measure_compute, measure_server
-from runtime.engines import open_backend
+from runtime.engines import BUNDLED, open_backend
 from runtime.frame import Frame
 from runtime.sources.video import VideoSource
 from tests.conftest import make_image
@@ -47,6 +48,8 @@ def test_two_engines_in_four_layers(invert: Path, tmp_path: Path, capsys: pytest
         assert len(engine["pipeline"]["rounds_fps"]) == len(engine["throughput"]["rounds_fps"]) == 3
         assert engine["memory"]["host"]["peak_mib"] > engine["memory"]["host"]["before_mib"]
         assert engine["scheduled"]["latency"]["n"] >= 8
+        floor = engine["pipeline"]["floor"]
+        assert "not_available" in floor or len(floor["rounds_cpu_ratio"]) == 3
     (slowdown,) = results["ratios"]
     assert (slowdown["engine"], slowdown["over"]) == ("invert.onnx@openvino", "invert.onnx@cpu")
     assert slowdown["rounds"] >= 20
@@ -58,6 +61,14 @@ def test_one_engine_alone_and_no_pipeline(invert: Path, capsys: pytest.CaptureFi
     assert "Frames of 64x48, source: synthetic" in shown
     assert "alternating runs" not in shown
     assert "end to end latency ends" not in shown
+
+
+def test_engines_for_planes_get_planes(capsys: pytest.CaptureFixture[str]) -> None:
+    planes = str(BUNDLED.with_name("edge-s_int8_cpu_yuv420.onnx"))
+    assert main(["--engine", f"{planes}@cpu", *QUICK, "--min-queries", "2", "--rate", "50"]) == 0
+    assert capsys.readouterr().out.count("| edge-s_int8_cpu_yuv420.onnx@cpu |") >= 3, "single stream, server, layers"
+    assert main(["--engine", f"{planes}@cpu", *QUICK, "--size", "63x48"]) == 2
+    assert "even width and height" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_each(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,8 +181,8 @@ def test_dropped_frames_of_a_slow_engine_are_counted(paced: Path, tmp_path: Path
 
 def test_a_file_job_drops_no_frames_and_its_rate_includes_decoder_and_encoder(paced: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    fps = end_to_end.measure_file_job_fps(KnownEngine(20.0), paced, out)
-    assert 0 < fps < 50, "the engine alone gives 50"
+    cost = measure_in_process(lambda: end_to_end.run_file_job(KnownEngine(20.0), paced, out))
+    assert cost.wall_ms > 20, "the engine alone takes that long"
     video = VideoSource(out)
     assert sum(1 for _ in video) == 12
     video.close()

@@ -14,35 +14,8 @@ from runtime.hdr_metadata import NO_METADATA, HdrMetadata, MasteringDisplay
 from runtime.sinks.hdr_options import add_hdr_options, hdr_warnings
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import SHARED, make_image
-from tests.rig.media import ffmpeg
-
-DISPLAY = MasteringDisplay(
-    green=(Fraction(13250, 50_000), Fraction(34500, 50_000)),
-    blue=(Fraction(7500, 50_000), Fraction(3000, 50_000)),
-    red=(Fraction(34000, 50_000), Fraction(16000, 50_000)),
-    white=(Fraction(15635, 50_000), Fraction(16450, 50_000)),
-    max_luminance=Fraction(1000),
-    min_luminance=Fraction(1, 200),
-)
-METADATA = HdrMetadata(display=DISPLAY, light=(1000, 400))
-STEPS = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-
-
-def write_hdr(path: Path, encoder: str, metadata: HdrMetadata = METADATA, *, transfer: int = 16) -> None:
-    """Write three frames of 10 bits in BT.2020 with an encoder."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=25, options=add_hdr_options(encoder, quiet(encoder), metadata))
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
-        context = stream.codec_context
-        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, transfer, 9, 1
-        for index in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(128, 96, index), format="bgr24")))
-        container.mux(stream.encode(None))
-
-
-def quiet(encoder: str) -> dict[str, str]:
-    return {"preset": "8"} if encoder == "libsvtav1" else {"x265-params": "log-level=none"}
+from tests.conftest import SHARED
+from tests.rig.hdr import DISPLAY, DISPLAY_STEPS, METADATA, add_boxes, write_hdr
 
 
 def read(path: Path) -> HdrMetadata:
@@ -103,7 +76,7 @@ def test_encoders_write_what_is_read_again(encoder: str, metadata: HdrMetadata, 
 
 def test_parameters_are_added_to_those_that_are_there() -> None:
     options = {"crf": "18", "x264-params": "mbtree=0"}
-    expected = {"crf": "18", "x264-params": f"mbtree=0:mastering-display={STEPS}:cll=1000,400"}
+    expected = {"crf": "18", "x264-params": f"mbtree=0:mastering-display={DISPLAY_STEPS}:cll=1000,400"}
     assert add_hdr_options("libx264", options, METADATA) == expected
     assert add_hdr_options("libx264", options, NO_METADATA) == options
     assert add_hdr_options("h264_nvenc", {"cq": "19"}, METADATA) == {"cq": "19"}
@@ -133,13 +106,16 @@ def test_a_video_keeps_its_metadata(source_encoder: str, invert: Path, tmp_path:
     assert found.display.white == pytest.approx(DISPLAY.white, abs=2e-5)
 
 
-def test_metadata_of_matroska_is_kept(invert: Path, tmp_path: Path) -> None:
-    """VP9 has no metadata in its packets: the container has them."""
-    hdr = tmp_path / "hdr.mp4"
-    write_hdr(hdr, "libx265")
-    ffmpeg("-i", hdr, "-c:v", "libvpx-vp9", "-deadline", "realtime", tmp_path / "in.mkv")
-    assert run(tmp_path / "in.mkv", str(tmp_path / "out.mp4"), invert) == 0
-    assert read(tmp_path / "out.mp4") == read(tmp_path / "in.mkv")
+@pytest.mark.parametrize("encoder", ["libx265", "libsvtav1"])
+def test_metadata_of_the_header_of_a_file_are_kept(encoder: str, invert: Path, tmp_path: Path) -> None:
+    """Encoders may leave them to the container, as those of VP9 do."""
+    source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_hdr(source, encoder, NO_METADATA)
+    assert read(source) == NO_METADATA
+    add_boxes(source)
+    assert read(source) == METADATA
+    assert run(source, str(out), invert, "--codec", "hevc") == 0
+    assert read(out) == METADATA
 
 
 @pytest.mark.needs_shared_data

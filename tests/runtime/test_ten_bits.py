@@ -239,6 +239,36 @@ def test_a_video_keeps_10_bits_and_its_tags(
         assert (other % 4).any()  # they are no codes of 8 bits
 
 
+@pytest.mark.parametrize(
+    ("extra", "pixel_format", "lost"),
+    [
+        (["--codec", "hevc"], "yuv420p10le", []),
+        (["--codec", "av1"], "yuv420p10le", []),
+        (["--codec", "hevc", "--pixel-format", "yuv422p10le"], "yuv422p10le", []),
+        (["--pixel-format", "yuv420p"], "yuv420p", ["10-bit HDR (PQ) frames were reduced to 8 bits"]),
+        (["--pixel-format", "nv12"], "yuv420p", ["10-bit HDR (PQ) frames were reduced to 8 bits"]),
+    ],
+)
+def test_the_pixel_format_decides_the_bits(
+    extra: list[str],
+    pixel_format: str,
+    lost: list[str],
+    engines: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_deep(tmp_path / "in.mkv", count=2, size=(128, 96))
+    out = tmp_path / "out.mp4"
+    command = ["--source", tmp_path / "in.mkv", "--out", out, "--engine", engines, "--crf", "1", *extra]
+    assert main([str(word) for word in command]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("warning: ")] == [f"warning: {line}" for line in lost]
+    before, after = decode(tmp_path / "in.mkv")[1], decode(out)[1]
+    assert after.format.name == pixel_format
+    luma = 4.0 * after.to_ndarray()[:96] if lost else words_of(after)[0].astype(float)
+    assert np.abs(luma - words_of(before)[0]).mean() < 12
+
+
 def test_a_resumed_video_of_10_bits_is_the_same(engines: Path, tmp_path: Path) -> None:
     write_deep(tmp_path / "in.mkv", count=300, size=(16, 16))
     results = []

@@ -14,7 +14,7 @@ import numpy as np
 from runtime.blur_score import blur_score
 from runtime.channel import Channel
 from runtime.engines.base import Engine
-from runtime.frame import Frame, Image, Pixels
+from runtime.frame import Frame, Image, Pixels, as_bgr
 from runtime.guard import OutputGuard
 from runtime.options import RunOptions
 from runtime.sinks.base import Sink
@@ -32,7 +32,9 @@ Listener = Callable[["Pipeline", Frame, Image], None]
 
 
 class Pipeline:
-    """Runs every frame of a source through an engine into a sink; the source delivers the form that the engine takes.
+    """Runs every frame of a source through an engine into a sink.
+
+    The source delivers the form that the engine takes, or planes of 10 bits, which also go around an engine for BGR.
 
     A file source waits for the engine, so none of its frames is dropped. A live source drops the oldest waiting frame,
     and frames older than `options.max_latency_ms` when the engine takes them. The guard of `options` replaces
@@ -68,6 +70,7 @@ class Pipeline:
         """Place of the output, after the run; None if nothing was kept."""
         self.listeners: list[Listener] = []
         self._source, self._engine, self._sink = source, engine, sink
+        self._takes_planes = engine.spec.pixels == "yuv420"
         self._guard = OutputGuard(strict=options.strict) if options.guard else None
         self._max_latency_s = options.max_latency_ms / 1e3 if options.max_latency_ms and is_live else math.inf
         self._dropped_before_run = source.dropped
@@ -231,17 +234,26 @@ class Pipeline:
             if score < self._skip_blur_score:
                 self.frames_skipped += 1
                 return pixels
-        self._engine.submit((pixels.planes if isinstance(pixels, Yuv420) else pixels)[np.newaxis])
+        self._engine.submit(self._to_engine(pixels)[np.newaxis])
         return None
+
+    def _to_engine(self, pixels: Image) -> Pixels:
+        """Return a frame in the form that the engine takes: planes of 10 bits go around an engine for BGR."""
+        return pixels.planes if isinstance(pixels, Yuv420) and self._takes_planes else as_bgr(pixels)
 
     def _collect(self, frame: Frame, submitted_at: float, pixels: Image | None) -> None:
         """Queue a result for the sink; `pixels` are those of a skipped frame, None where the engine has the frame."""
         if pixels is None:
-            result: Pixels = self._engine.collect()[0]
-            pixels = frame.pixels.with_planes(result) if isinstance(frame.pixels, Yuv420) else result
+            pixels = self._from_engine(frame.pixels, self._engine.collect()[0])
             self.latencies["engine"].add(1e3 * (perf_counter() - submitted_at))
             pixels = self._guard(frame.pixels, pixels) if self._guard else pixels
         self._restored.put((frame, pixels))
+
+    def _from_engine(self, pixels: Image, result: Pixels) -> Image:
+        """Return the result of the engine for a frame, in the form of the frame."""
+        if not isinstance(pixels, Yuv420):
+            return result
+        return pixels.with_planes(result) if self._takes_planes else pixels.with_bgr(result)
 
     def _write(self) -> None:
         while (item := self._restored.get()) is not None:

@@ -40,7 +40,7 @@ def _find_obstacles(options: RunOptions, sources: Sequence[Source], outputs: Seq
     """Yield what in a run needs BGR frames."""
     for source in sources:
         if not source.info.has_planes:
-            yield f"{source.info.name} does not deliver planes of 8-bit 4:2:0"
+            yield f"{source.info.name} does not deliver planes of 4:2:0"
         width, height = source.info.size or (0, 0)
         if width * height > _MAX_PIXELS and options.pixels == "auto":
             yield f"frames of {width}x{height} may need tiles"

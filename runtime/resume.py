@@ -55,7 +55,8 @@ class Job:
         settings = (options.side_by_side, options.guard, options.skip_blur_score, options.deinterlace)
         tiles = (options.tile, options.overlap_px)
         # The version of the library is in the name of the backend, and results of a trial come behind a bracket.
-        facts = (files, file.sha256, engine.spec.to_json(), engine.backend.split(" (")[0], settings, tiles)
+        backend, bits = engine.backend.split(" (")[0], source.info.format.bits
+        facts = (files, file.sha256, engine.spec.to_json(), backend, settings, tiles, bits)
         return cls(hashlib.sha256(repr(facts).encode()).hexdigest()[:16], engine.provider, file.name)
 
     @classmethod

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from threading import Lock, Thread
 
+from runtime.bit_depth import describe_pixels, find_pale_viewers, keep_10_bits
 from runtime.cli import report_error, say
 from runtime.engines import (
     DEFAULT_SIZE,
@@ -176,10 +177,14 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
 def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) -> PixelFormat:
     """Choose the form of the frames, let the sources deliver it, and return it."""
     pixels, reason = choose_pixels(options, sources, outputs)
-    say(f"pixels  {'4:2:0, as decoded' if pixels == 'yuv420' else f'BGR ({reason})'}")
     for source in sources:
         if pixels == "yuv420" and isinstance(source, PlanesSource):
             source.deliver_planes()
+        elif pixels == "bgr":
+            keep_10_bits(source, outputs)
+    say(f"pixels  {describe_pixels(pixels, reason, sources)}")
+    for warning in find_pale_viewers(options, outputs, sources):
+        say(f"warning: {warning}")
     return pixels
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
+from numpy.typing import NDArray
 
 from runtime.colour import ColourTags, bgr_from_video_frame, read_matrix, video_frame_from_bgr
 from runtime.frame import Image, Pixels, Size, as_bgr
 
+Sample = TypeVar("Sample", np.uint8, np.uint16)
+"""Type of the values of planes: of 8 bits, or of more."""
 PIXEL_FORMATS = {"yuv420p": False, "yuvj420p": True, "nv12": False}
 """FFmpeg's names of 8-bit 4:2:0; true where the name itself states the full range."""
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -36,14 +40,8 @@ class Yuv420:
         if frame.format.name not in PIXEL_FORMATS:
             full = frame.color_range == ColorRange.JPEG
             frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
-        colour = replace(ColourTags.read(frame), matrix=read_matrix(frame), is_full_range=_is_full_range(frame))
-        luma, u, v = (rotate(plane, rotation) for plane in _view_planes(frame))
-        height, width = luma.shape
-        planes = np.empty((height * 3 // 2, width), np.uint8)
-        planes[:height] = luma
-        chroma = planes[height:].reshape(2, height // 2, width // 2)
-        chroma[0], chroma[1] = u, v
-        return cls(planes, colour)
+        colour = read_colour(frame)
+        return cls(join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame))), colour)
 
     @classmethod
     def from_bgr(cls, pixels: Pixels, colour: ColourTags) -> Yuv420:
@@ -65,8 +63,7 @@ class Yuv420:
     @property
     def chroma(self) -> Pixels:
         """uint8[2, H / 2, W / 2]: U and V."""
-        width, height = self.size
-        return self.planes[height:].reshape(2, height // 2, width // 2)
+        return split_planes(self.planes)[1]
 
     @cached_property
     def bgr(self) -> Pixels:
@@ -85,16 +82,28 @@ class Yuv420:
         """Return a frame with other planes that mean the same."""
         return Yuv420(planes, self.colour)
 
+    def with_bgr(self, pixels: Pixels) -> Yuv420:
+        """Return a frame with the change from `self.bgr` to other pixels uint8[H, W, 3] BGR added to its planes.
+
+        Where nothing changes, the planes stay as they are: neither conversion loses anything of them.
+        """
+        before, after = (Yuv420.from_bgr(image, self.colour).planes for image in (self.bgr, pixels))
+        change = cv2.subtract(after, before, dtype=cv2.CV_16S)
+        return self.with_planes(np.asarray(cv2.add(self.planes, change, dtype=cv2.CV_8U), np.uint8))
+
+    def beside(self, right: Yuv420) -> Yuv420:
+        """Return one image of two with the same height and colours."""
+        return Yuv420(place_planes_beside(self.planes, right.planes), self.colour)
+
 
 def place_beside(left: Image, right: Image) -> Image:
     """Return one image of two with the same height, both BGR or both planes of the same colours."""
-    if not (isinstance(left, Yuv420) and isinstance(right, Yuv420)):
-        return np.hstack((as_bgr(left), as_bgr(right)))
-    luma, chroma = np.hstack((left.luma, right.luma)), np.concatenate((left.chroma, right.chroma), axis=2)
-    return left.with_planes(np.vstack((luma, chroma.reshape(-1, luma.shape[1]))))
+    if isinstance(left, Yuv420) and isinstance(right, Yuv420):
+        return left.beside(right)
+    return np.hstack((as_bgr(left), as_bgr(right)))
 
 
-def has_planes(frame: av.VideoFrame) -> bool:
+def has_8_bit_planes(frame: av.VideoFrame) -> bool:
     """Return whether a decoded frame can be kept as planes: 8-bit 4:2:0 of even width and height."""
     return frame.format.name in PIXEL_FORMATS and has_even_size(frame)
 
@@ -104,8 +113,10 @@ def has_even_size(frame: av.VideoFrame) -> bool:
     return frame.width % 2 == 0 and frame.height % 2 == 0
 
 
-def _is_full_range(frame: av.VideoFrame) -> bool:
-    return PIXEL_FORMATS[frame.format.name] or frame.color_range == ColorRange.JPEG
+def read_colour(frame: av.VideoFrame) -> ColourTags:
+    """Return the meaning of the values of a YUV frame; what it does not state is as players assume."""
+    is_full_range = PIXEL_FORMATS.get(frame.format.name, False) or frame.color_range == ColorRange.JPEG
+    return replace(ColourTags.read(frame), matrix=read_matrix(frame), is_full_range=is_full_range)
 
 
 def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
@@ -120,7 +131,29 @@ def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
     return first[:, :width], others[0][:, :half], others[1][:, :half]
 
 
-def rotate(image: Pixels, rotation: int) -> Pixels:
+def split_planes(planes: NDArray[Sample]) -> tuple[NDArray[Sample], NDArray[Sample]]:
+    """Return views of planes [3 H / 2, W]: luma [H, W] and chroma [2, H / 2, W / 2]."""
+    rows, width = planes.shape
+    height = rows * 2 // 3
+    return planes[:height], planes[height:].reshape(2, height // 2, width // 2)
+
+
+def join_planes(luma: NDArray[Sample], u: NDArray[Sample], v: NDArray[Sample]) -> NDArray[Sample]:
+    """Return planes [3 H / 2, W] in new memory."""
+    height, width = luma.shape
+    planes = np.empty((height * 3 // 2, width), luma.dtype)
+    target, chroma = split_planes(planes)
+    target[:], chroma[0], chroma[1] = luma, u, v
+    return planes
+
+
+def place_planes_beside(left: NDArray[Sample], right: NDArray[Sample]) -> NDArray[Sample]:
+    """Return the planes of one image of those of two with the same height."""
+    (luma, chroma), (right_luma, right_chroma) = split_planes(left), split_planes(right)
+    return join_planes(np.hstack((luma, right_luma)), *np.concatenate((chroma, right_chroma), axis=2))
+
+
+def rotate(image: NDArray[Sample], rotation: int) -> NDArray[Sample]:
     """Rotate BGR or a plane by a display matrix: `rotation` in degrees, counter-clockwise, a multiple of 90."""
     code = _ROTATIONS.get(rotation % 360)
-    return image if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(image), code), np.uint8)
+    return image if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(image), code), image.dtype)

@@ -11,6 +11,7 @@ from time import perf_counter
 from runtime.batch.engines import BatchEngines
 from runtime.batch.files import Task
 from runtime.batch.journal import SourceVersion
+from runtime.bit_depth import keep_10_bits
 from runtime.cli import describe_error
 from runtime.engines.shared import EngineClient
 from runtime.errors import EngineError, InputError, UsageError, is_out_of_memory
@@ -88,6 +89,7 @@ def _open_pipeline(task: Task, engines: BatchEngines, options: RunOptions) -> Pi
     with ExitStack() as not_started:
         source = open_source(task.source)
         not_started.callback(source.close)
+        keep_10_bits(source, [task.out])
         engine, job = _choose_engine(task, source, engines, options)
         sink = open_sink(task.out, source.info, job=str(job), encoder=options.encoder)
         not_started.callback(sink.close, complete=False)

@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 from runtime.sinks.encoder_context import choose_pixel_format, configure, create_context, hardware
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.encoders import choose_encoder
+from runtime.sinks.hdr_options import add_hdr_options
 from runtime.sources.base import SourceInfo
 
 FRAGMENT_S = 1
@@ -54,7 +55,8 @@ class ChunkEncoder:
 
     def add_stream(self, container: av.container.OutputContainer, width: int, height: int) -> av.VideoStream:
         """Add a stream for frames of this size in pixels to a container, which describes it from the encoder."""
-        self._size, self.pixel_format = (width, height), choose_pixel_format(self.choice, width, height)
+        self._size = (width, height)
+        self.pixel_format = choose_pixel_format(self.choice, width, height, bits=self._source.format.bits)
         stream = container.add_stream(self.choice.name, rate=self._source.frame_rate, **hardware(self.choice))
         assert isinstance(stream, av.VideoStream)
         stream.time_base = self._source.time_base
@@ -87,6 +89,7 @@ class ChunkEncoder:
     def _configure(self, encoder: av.VideoCodecContext) -> None:
         source = self._source
         configure(self.choice, encoder, self._size, self.pixel_format)
+        encoder.options = add_hdr_options(self.choice.name, self.choice.options, source.format.hdr)
         encoder.framerate, encoder.time_base = source.frame_rate, source.time_base
         encoder.sample_aspect_ratio = source.format.sample_aspect_ratio
         encoder.gop_size = self._gop_frames

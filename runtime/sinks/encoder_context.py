@@ -15,7 +15,9 @@ from runtime.sinks.encoders import EncoderChoice, pixel_formats
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings otherwise
 _HARDWARE_FORMATS = ["nv12", "p010le"]
 """Pixel formats of encoders that take frames in the memory of a device, which FFmpeg copies there."""
-_FORMATS = ("yuv420p", "nv12", "yuv444p")
+_DEEP_FORMATS: tuple[str, ...] = ("yuv420p10le", "p010le")
+"""Pixel formats without a request for frames of 10 bits: planes, and the same with U and V interleaved."""
+_FORMATS: tuple[str, ...] = ("yuv420p", "nv12", "yuv444p")
 """Pixel formats without a request: planes as decoded, the same interleaved, and 4:4:4 for odd sizes; AV1 has 4:2:0 of
 odd sizes too."""
 
@@ -45,8 +47,10 @@ def configure(choice: EncoderChoice, encoder: av.VideoCodecContext, size: Size, 
         encoder.max_b_frames = 0
 
 
-def choose_pixel_format(choice: EncoderChoice, width: int, height: int) -> str:
-    """Return the pixel format of a video: the requested one, or 8-bit 4:2:0, or 4:4:4 for frames of odd size.
+def choose_pixel_format(choice: EncoderChoice, width: int, height: int, *, bits: int = 8) -> str:
+    """Return the pixel format of a video: the requested one, or 4:2:0, or 4:4:4 for frames of odd size.
+
+    4:2:0 has 10 bits if the frames have more than 8 `bits` and the encoder can store them, else 8.
 
     Raises UsageError if the encoder does not take the requested format, OutputError if it takes no odd size.
     """
@@ -54,7 +58,9 @@ def choose_pixel_format(choice: EncoderChoice, width: int, height: int) -> str:
     asked = choice.pixel_format
     if asked and asked not in known:
         raise UsageError(f"{choice.name} takes no pixel format {asked}", hint=f"use one of {', '.join(known)}")
-    for form in (asked,) if asked else _FORMATS:
+    can_be_deep = bits > 8 and (choice.is_software or choice.codec != "h264")  # few devices make H.264 of 10 bits
+    formats = _DEEP_FORMATS + _FORMATS if can_be_deep else _FORMATS
+    for form in (asked,) if asked else formats:
         if form in known and (choice.codec == "av1" or _holds(form, width, height)):
             return form
     raise OutputError(

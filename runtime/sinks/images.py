@@ -24,6 +24,7 @@ class ImageSink:
         self._path = path
         self._single = single
         self._root = source.root
+        self._format = source.format
         self._lost: dict[str, list[str]] = {}
         """Names of the images that could not be kept completely, by what was lost."""
         self._written = 0
@@ -38,8 +39,12 @@ class ImageSink:
     def warnings(self) -> list[str]:
         """Sentences about contents that the formats of the outputs cannot hold, one for each kind of loss."""
         return [
-            f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-            for what, names in self._lost.items()
+            *self._format.depth_warnings(),
+            *self._format.tag_warnings("images"),
+            *(
+                f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                for what, names in self._lost.items()
+            ),
         ]
 
     def write(self, frame: Frame) -> None:

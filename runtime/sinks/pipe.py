@@ -33,7 +33,7 @@ class PipeSink:
         self._stream = stream or sys.stdout.buffer
         self._size: tuple[int, int] | None = None
         self._scaled = 0
-        self.warnings: list[str] = []
+        self.warnings = source.format.depth_warnings() + source.format.tag_warnings("frames on standard output")
 
     def write(self, frame: Frame) -> None:
         """Write a frame and flush it."""
@@ -57,7 +57,7 @@ class PipeSink:
     def close(self, *, complete: bool) -> str | None:
         """Add the warning about scaled frames and return `standard output`, which stays open; None without frames."""
         if self._scaled:
-            self.warnings = [f"{self._scaled} frames changed size and were scaled to the first"]
+            self.warnings.append(f"{self._scaled} frames changed size and were scaled to the first")
         return _PLACE if self._size else None
 
     @property

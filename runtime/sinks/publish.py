@@ -29,7 +29,7 @@ _CLOSE_S = 2.0
 
 
 class PublishSink:
-    """Sends frames as H.264 without sound, from a child process: a server that stalls never blocks a live source.
+    """Sends frames as 8-bit H.264 without sound, from a child process: a server that stalls never blocks a live source.
 
     Only the newest frame waits to be sent; frames that it replaces are counted in `warnings`. After a lost connection
     it connects again with growing waits, which is counted too. Frames of a file are sent at the pace of their time
@@ -62,10 +62,11 @@ class PublishSink:
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons of lost connections, and the number of frames that were not sent."""
+        """Bits that are not sent, reasons of lost connections, and the number of frames that were not sent."""
         sentences = [f"reconnections to the server: {count} ({reason})" for reason, count in self._reasons.items()]
         missing = self._lost_frames + self._frames.dropped
-        return sentences + ([f"{missing} frames were not published"] if missing else [])
+        sentences += [f"{missing} frames were not published"] if missing else []
+        return self._source.format.depth_warnings() + sentences
 
     def write(self, frame: Frame) -> None:
         """Pass a frame to the sending thread; the first call waits until it is sent."""

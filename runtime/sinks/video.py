@@ -21,6 +21,7 @@ from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
 from runtime.sinks.encoder_settings import CODEC_NAMES, DEFAULT_SETTINGS, EncoderSettings
+from runtime.sinks.format_warnings import format_warnings
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
 from runtime.sources.base import SourceInfo
 
@@ -213,12 +214,8 @@ class VideoSink:
             copies.close()
             container.close()
             raise
-        stored = self._encoder.pixel_format
-        if (width % 2 or height % 2) and stored == "yuv444p":
-            self._warnings.append(
-                f"{width}x{height} is odd: stored as {self._codec_name} 4:4:4, which some hardware players refuse"
-            )
-        self._warnings += self._source.format.chroma_warnings(stored)
+        choice, pixel_format = self._encoder.choice, self._encoder.pixel_format
+        self._warnings += format_warnings(self._source.format, choice, pixel_format, (width, height))
         try:
             copies.describe(container, self._stream)
             container.start_encoding()

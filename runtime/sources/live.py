@@ -13,14 +13,13 @@ from typing import Protocol
 
 import av
 
-from runtime.colour import ColourTags
 from runtime.errors import MAX_SECONDS, DeblurError, SourceLostError, require_in_range
 from runtime.frame import Frame, Pixels
 from runtime.redaction import redact
 from runtime.sources.base import SourceInfo, damage_warnings
-from runtime.sources.planes import DecodedImage, read_planes
+from runtime.sources.planes import DecodedImage, PlanesReader, has_planes
 from runtime.stream_format import PLAIN, StreamFormat
-from runtime.yuv420 import Yuv420, has_planes
+from runtime.yuv420 import Yuv420
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of `pts`."""
@@ -114,15 +113,15 @@ class LiveSource:
                 f"source delivers no frame ({reason})", name, hint="check that it runs and that nothing else uses it"
             )
         self._first: _Arrival | None = first
-        self._planes: ColourTags | None = None
-        """Meaning of the planes that are delivered; None for BGR."""
+        self._planes: PlanesReader | None = None
+        """Makes planes of the decoded frames; None for BGR."""
         decoded = first.decoded
         height, width = (decoded.height, decoded.width) if decoded else first.pixels().shape[:2]
         self.info = SourceInfo(
             name=name,
             time_base=TIME_BASE,
             frame_rate=self._connection.frame_rate,
-            format=self._connection.format,
+            format=self._connection.format.with_metadata(decoded),
             size=(width, height),
             is_live=True,
             has_planes=decoded is not None and has_planes(decoded),
@@ -132,8 +131,8 @@ class LiveSource:
         """Deliver frames as planes with the colours of the first one; call it before the first frame is read."""
         assert self._first is not None
         assert self._first.decoded is not None
-        self._planes = Yuv420.from_video_frame(self._first.decoded).colour
-        self.info = replace(self.info, format=replace(self.info.format, colour=self._planes))
+        self._planes = PlanesReader(self._first.decoded)
+        self.info = replace(self.info, format=self._planes.describe(self.info.format))
 
     @property
     def reconnects(self) -> int:
@@ -200,7 +199,7 @@ class LiveSource:
         self._start = arrival.arrived_at if self._start is None else self._start
         pts = round((arrival.arrived_at - self._start) / TIME_BASE)
         decoded = arrival.decoded
-        pixels = read_planes(decoded, self._planes) if decoded and self._planes else arrival.pixels()
+        pixels = self._planes.read(decoded) if decoded and self._planes else arrival.pixels()
         return Frame(pixels=pixels, pts=pts, time_base=TIME_BASE, captured_at=arrival.arrived_at)
 
     def _reconnect(self, reason: str, failures: int) -> None:

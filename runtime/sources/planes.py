@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 
-from runtime.colour import ColourTags, bgr_from_video_frame
+from runtime.colour import bgr_from_video_frame
 from runtime.frame import Pixels
-from runtime.yuv420 import Yuv420, has_even_size, rotate
+from runtime.stream_format import StreamFormat
+from runtime.yuv420 import Yuv420, has_8_bit_planes, has_even_size, rotate
+from runtime.yuv420p10 import Yuv420p10, has_deep_planes
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,31 @@ class DecodedImage:
         return bgr_from_video_frame(self.frame)
 
 
-def read_planes(frame: av.VideoFrame, colour: ColourTags, *, rotation: int = 0) -> Yuv420:
-    """Return a decoded frame as planes with the meaning `colour`; `rotation` in degrees, counter-clockwise.
+def has_planes(frame: av.VideoFrame) -> bool:
+    """Return whether a decoded frame can be kept as planes: 8-bit 4:2:0, or YUV of more bits, of even size."""
+    return has_8_bit_planes(frame) or has_deep_planes(frame)
 
-    A source has planes only if its first frame has an even size. An odd last row or column of a later one is cut off.
-    """
-    if not has_even_size(frame):
-        pixels = rotate(bgr_from_video_frame(frame), rotation)
-        height, width = (side - side % 2 for side in pixels.shape[:2])
-        return Yuv420.from_bgr(pixels[:height, :width], colour)
-    planes = Yuv420.from_video_frame(frame, rotation=rotation)
-    return planes if planes.colour == colour else Yuv420.from_bgr(planes.bgr, colour)
+
+class PlanesReader:
+    """Reads the frames of a source as planes; the first frame, which has planes, decides their colours and bits."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._kind = Yuv420p10 if has_deep_planes(first) else Yuv420
+        self._colour = self._kind.from_video_frame(first).colour
+
+    def describe(self, stored: StreamFormat) -> StreamFormat:
+        """Return the format of the frames that are read, of a source that stores them as `stored`."""
+        return replace(stored, colour=self._colour, bits=10 if self._kind is Yuv420p10 else 8)
+
+    def read(self, frame: av.VideoFrame, *, rotation: int = 0) -> Yuv420:
+        """Return a decoded frame as planes; `rotation` in degrees, counter-clockwise.
+
+        An odd last row or column, which a later frame may have, is cut off. Colours that change are converted, in 8
+        bits.
+        """
+        if not has_even_size(frame):
+            pixels = rotate(bgr_from_video_frame(frame), rotation)
+            height, width = (side - side % 2 for side in pixels.shape[:2])
+            return Yuv420.from_bgr(pixels[:height, :width], self._colour)
+        planes = self._kind.from_video_frame(frame, rotation=rotation)
+        return planes if planes.colour == self._colour else Yuv420.from_bgr(planes.bgr, self._colour)

@@ -12,7 +12,7 @@ from time import perf_counter
 import av
 from av.error import FFmpegError
 
-from runtime.colour import ColourTags, bgr_from_video_frame
+from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Image, require_memory
 from runtime.interrupt import run_interruptibly
@@ -28,11 +28,11 @@ from runtime.sources.containers import (
 )
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
-from runtime.sources.planes import read_planes
+from runtime.sources.planes import PlanesReader, has_planes
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
-from runtime.yuv420 import Yuv420, has_planes, rotate
+from runtime.yuv420 import rotate
 
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
@@ -68,8 +68,8 @@ class VideoSource:
         self._out_of_order = 0
         self._interlacing = interlacing or Interlacing()
         self._format: StreamFormat | None = None
-        self._planes: ColourTags | None = None
-        """Meaning of the planes that are delivered; None for BGR."""
+        self._planes: PlanesReader | None = None
+        """Makes planes of the decoded frames; None for BGR."""
         self._has_packets = False
         self._is_pipe = path == STDIN or path.is_fifo()
         self._first: _Decoded | None = run_interruptibly(lambda: self._open(raw))
@@ -90,8 +90,8 @@ class VideoSource:
     def deliver_planes(self) -> None:
         """Deliver frames as planes with the colours of the first one; call it before the first frame is read."""
         assert self._first is not None
-        self._planes = Yuv420.from_video_frame(self._first.image).colour
-        self.info = replace(self.info, format=replace(self.info.format, colour=self._planes))
+        self._planes = PlanesReader(self._first.image)
+        self.info = replace(self.info, format=self._planes.describe(self.info.format))
 
     def _open(self, raw: RawFrames | None) -> _Decoded:
         """Open the file and decode its first frame."""
@@ -146,7 +146,7 @@ class VideoSource:
         frame = decoded.image
         pixels: Image
         if self._planes:
-            pixels = read_planes(frame, self._planes, rotation=frame.rotation)
+            pixels = self._planes.read(frame, rotation=frame.rotation)
         else:
             pixels = rotate(bgr_from_video_frame(frame), frame.rotation)
         return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())

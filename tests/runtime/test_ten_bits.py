@@ -24,7 +24,7 @@ from tests.conftest import make_image, write_engine
 from tests.rig.media import ffmpeg
 
 PQ = ColourTags(primaries=9, transfer=16, matrix=9)
-REFUSED = "warning: stored as 10-bit H.264, which many hardware players refuse; more play --codec hevc"
+REFUSED = "warning: stored as 10-bit H.264, which many hardware players refuse; more of them play HEVC"
 PLANES = ("n", "rows", "w")
 
 

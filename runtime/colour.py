@@ -16,6 +16,12 @@ from runtime.frame import Pixels
 _TO_RGB = 0x2 | 0x40000 | 0x2000
 _FROM_RGB = 0x2 | 0x40000 | 0x4000
 
+YUV_TO_YUV = 0x4 | 0x40000
+"""The same for YUV of another form: SWS_BICUBIC | SWS_ACCURATE_RND.
+
+Without the second, FFmpeg 8 leaves samples out of frames of more than 8 bits, when it converts in several threads.
+"""
+
 _RGB = 0
 _UNSPECIFIED = 2
 _PRIMARIES = frozenset({1, *range(4, 13), 22})

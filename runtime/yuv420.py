@@ -12,7 +12,7 @@ import numpy as np
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from runtime.colour import ColourTags, bgr_from_video_frame, read_matrix, video_frame_from_bgr
+from runtime.colour import YUV_TO_YUV, ColourTags, bgr_from_video_frame, read_matrix, video_frame_from_bgr
 from runtime.frame import Image, Pixels, Size, as_bgr
 
 Sample = TypeVar("Sample", np.uint8, np.uint16)
@@ -39,7 +39,7 @@ class Yuv420:
         """
         if frame.format.name not in PIXEL_FORMATS:
             full = frame.color_range == ColorRange.JPEG
-            frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
+            frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=YUV_TO_YUV)
         colour = read_colour(frame)
         return cls(join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame))), colour)
 

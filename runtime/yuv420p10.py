@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.colour import YUV_TO_YUV
 from runtime.frame import Pixels
 from runtime.yuv420 import Yuv420, has_even_size, join_planes, place_planes_beside, read_colour, rotate, split_planes
 
@@ -20,8 +21,6 @@ PIXEL_FORMAT = "yuv420p10le"
 """FFmpeg's name of the form in which frames are kept."""
 _CONVERTED = re.compile(r"(yuva?4[0-9]{2}p|p[024])(10|12|14|16)(le|be)")
 """FFmpeg's names of YUV of more than 8 bits; those of other subsampling or depth are converted to `PIXEL_FORMAT`."""
-_SMOOTH = 0x4 | 0x40000
-"""Flags of libswscale for the conversion: SWS_BICUBIC | SWS_ACCURATE_RND."""
 _MAX_CODE = 1023
 
 
@@ -43,7 +42,10 @@ class Yuv420p10(Yuv420):
         colour = read_colour(frame)
         if frame.format.name not in (PIXEL_FORMAT, "p010le"):
             frame = frame.reformat(
-                format=PIXEL_FORMAT, src_color_range=colour.range, dst_color_range=colour.range, interpolation=_SMOOTH
+                format=PIXEL_FORMAT,
+                src_color_range=colour.range,
+                dst_color_range=colour.range,
+                interpolation=YUV_TO_YUV,
             )
         deep = join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame)))
         return cls(_round_to_8_bits(deep), colour, deep)

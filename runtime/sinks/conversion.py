@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 
-from runtime.colour import ColourTags, video_frame_from_bgr
+from runtime.colour import YUV_TO_YUV, ColourTags, video_frame_from_bgr
 from runtime.frame import Image, Size, as_bgr
 from runtime.yuv420 import Yuv420
 from runtime.yuv420p10 import Yuv420p10
@@ -30,7 +30,12 @@ def to_video_frame(image: Image, size: Size, pixel_format: str, colour: ColourTa
         if pixel_format == frame.format.name:
             return frame
         tags = image.colour
-        frame = frame.reformat(format=pixel_format, src_color_range=tags.range, dst_color_range=tags.range)
+        frame = frame.reformat(
+            format=pixel_format,
+            src_color_range=tags.range,
+            dst_color_range=tags.range,
+            interpolation=YUV_TO_YUV,
+        )
         tags.tag(frame)
         return frame
     pixels = as_bgr(image)

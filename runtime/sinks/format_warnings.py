@@ -19,5 +19,5 @@ def format_warnings(source: StreamFormat, choice: EncoderChoice, pixel_format: s
     sentences += source.chroma_warnings(pixel_format) + source.depth_warnings(pixel_format)
     sentences += hdr_warnings(choice.name, source.hdr)
     if pixel_format == "yuv420p10le" and choice.codec == "h264":
-        sentences.append("stored as 10-bit H.264, which many hardware players refuse; more play --codec hevc")
+        sentences.append("stored as 10-bit H.264, which many hardware players refuse; more of them play HEVC")
     return sentences

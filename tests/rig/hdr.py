@@ -24,20 +24,22 @@ DISPLAY = MasteringDisplay(
 """A display with the colours of DCI-P3."""
 DISPLAY_STEPS = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 METADATA = HdrMetadata(display=DISPLAY, light=(1000, 400))
-_QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "10"}}
+_QUIET = {"libx265": {"x265-params": "log-level=none:keyint=1"}, "libsvtav1": {"preset": "10"}}
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _SAMPLE_ENTRIES = (b"hev1", b"hvc1", b"avc1", b"av01", b"vp09")
 
 
-def write_hdr(path: Path, encoder: str, metadata: HdrMetadata = METADATA, *, transfer: int = 16) -> None:
-    """Write three frames of 10 bits in BT.2020 with an encoder; 16 is PQ, 18 is HLG."""
+def write_hdr(
+    path: Path, encoder: str, metadata: HdrMetadata = METADATA, *, transfer: int = 16, frames: int = 3
+) -> None:
+    """Write frames of 10 bits in BT.2020 with an encoder; transfer 16 is PQ, 18 is HLG."""
     with av.open(str(path), "w") as container:
         options = add_hdr_options(encoder, _QUIET.get(encoder, {}), metadata)
         stream = container.add_stream(encoder, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, transfer, 9, 1
-        for index in range(3):
+        for index in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(128, 96, index), format="bgr24")))
         container.mux(stream.encode(None))
 

@@ -92,7 +92,7 @@ def test_an_unstated_shape_is_square(tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "clip.mp4")).info.format.sample_aspect_ratio == 1
 
 
-REFUSED = "stored as 10-bit H.264, which many hardware players refuse; more play --codec hevc"
+REFUSED = "stored as 10-bit H.264, which many hardware players refuse; more of them play HEVC"
 PQ = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc", "-color_range", "tv")
 HLG = ("-color_primaries", "bt2020", "-color_trc", "arib-std-b67", "-colorspace", "bt2020nc", "-color_range", "tv")
 PAL = ("-color_primaries", "bt470bg", "-color_trc", "gamma28", "-colorspace", "bt470bg", "-color_range", "tv")

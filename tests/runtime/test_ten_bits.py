@@ -15,16 +15,20 @@ from runtime.colour import BT709, ColourTags, bgr_from_video_frame
 from runtime.engines import open_engine
 from runtime.pipeline import Pipeline
 from runtime.sinks import open_sink
+from runtime.sinks.conversion import to_video_frame
 from runtime.sources import open_source
+from runtime.sources.live import LiveSource, Watch
+from runtime.sources.network import NetworkFeed
 from runtime.sources.planes import PlanesReader
 from runtime.video import main
 from runtime.yuv420 import Yuv420, place_beside
 from runtime.yuv420p10 import Yuv420p10, has_deep_planes
 from tests.conftest import make_image, write_engine
+from tests.rig.hdr import METADATA, write_hdr
 from tests.rig.media import ffmpeg
 
 PQ = ColourTags(primaries=9, transfer=16, matrix=9)
-REFUSED = "warning: stored as 10-bit H.264, which many hardware players refuse; more play --codec hevc"
+REFUSED = "warning: stored as 10-bit H.264, which many hardware players refuse; more of them play HEVC"
 PLANES = ("n", "rows", "w")
 
 
@@ -290,6 +294,46 @@ def test_a_resumed_video_of_10_bits_is_the_same(engines: Path, tmp_path: Path) -
         results.append(decode(out))
     assert len(results[0]) == len(results[1]) == 300
     assert all(is_same(*pair) for pair in zip(*results, strict=True))
+
+
+def test_segments_keep_10_bits(engines: Path, tmp_path: Path) -> None:
+    write_deep(tmp_path / "in.mkv", count=10)
+    command = ["--source", tmp_path / "in.mkv", "--out", tmp_path / "out.mkv", "--segment-s", 0.2, "--engine", engines]
+    assert main([str(word) for word in command]) == 0
+    parts = [decode(part) for part in sorted(tmp_path.glob("out_*.mkv"))]
+    assert len(parts) == 2
+    assert {frame.format.name for part in parts for frame in part} == {"yuv420p10le"}
+
+
+def test_a_stream_delivers_10_bits_and_its_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "in.mp4"
+    write_hdr(path, "libx265", frames=20)  # a stream leaves out the first ones
+    source = LiveSource("stream", lambda: NetworkFeed(str(path)), Watch(max_reconnects=0))
+    assert source.info.format.hdr == METADATA
+    source.deliver_planes()
+    assert source.info.format.bits == 10
+    frame = next(iter(source))
+    source.close()
+    assert isinstance(frame.pixels, Yuv420p10)
+    assert any(is_same(frame.pixels.to_video_frame(), decoded) for decoded in decode(path))
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "p010le", "yuv422p10le", "yuv420p", "nv12"])
+def test_frames_reach_encoders_in_their_formats(pixel_format: str) -> None:
+    """Those of 8 bits too, and those that have to be scaled, which a stream of 10 bits may have between."""
+    deep = Yuv420p10.from_video_frame(make_frame())
+    flat = Yuv420.from_bgr(make_image(34, 20), PQ)
+    for image, size in ((deep, (34, 20)), (flat, (34, 20)), (deep, (20, 12)), (make_image(34, 20), (34, 20))):
+        frame = to_video_frame(image, size, pixel_format, PQ)
+        assert (frame.format.name, frame.width, frame.height) == (pixel_format, *size)
+        assert ColourTags.read(frame) == PQ
+        if size != (34, 20):
+            continue
+        luma = Yuv420p10.from_video_frame(frame).deep[:20]
+        if isinstance(image, Yuv420p10):
+            assert np.abs(luma - deep.deep[:20].astype(float)).max() <= (0 if pixel_format.find("10") > 0 else 3)
+        else:
+            assert np.abs(luma - 4.0 * flat.luma).mean() < 4
 
 
 def test_images_lose_bits_and_say_so(engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

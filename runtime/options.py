@@ -61,6 +61,8 @@ class RunOptions:
     """Options of cameras and network streams."""
     raw: RawFrames | None = None
     """Size and rate of raw frames on standard input; None where standard input is a video."""
+    decoder: str = "auto"
+    """Decoder of videos: `auto`, `software`, `cuda`, `vaapi` or `gstreamer:ELEMENT`."""
     deinterlace: Deinterlace = "auto"
     """`auto` makes frames of the fields of interlaced video; `off` keeps the fields."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)

@@ -7,16 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import av
+
 from runtime.engines import PROVIDERS, YUV420_SUFFIX, Engine, resolve_engine
 from runtime.errors import UsageError
 from runtime.files import partial_name, sha256
 from runtime.options import RunOptions
 from runtime.sinks import Sink
+from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.unfinished import read_job
 from runtime.sinks.video import SUFFIXES, VideoSink
 from runtime.sources import Source
 from runtime.sources.video import VideoSource
 from runtime.spec import PixelFormat
+
+_KIND = "deblur-2"
+"""First word of a job as text; it changes with the words that follow."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Job:
     """Digest of everything that decides the frames; equal for runs that write the same frames."""
     provider: str
     """Library that computes the frames; the choice between libraries may fall out differently the next time."""
+    encoder: str
+    """Encoder of the video with its settings, in one word; another one would end the file in another form."""
     engine: str
     """File name of the engine, of which a folder has several."""
 
@@ -56,17 +64,19 @@ class Job:
         tiles = (options.tile, options.overlap_px)
         # The version of the library is in the name of the backend, and results of a trial come behind a bracket.
         backend, bits = engine.backend.split(" (")[0], source.info.format.bits
-        facts = (files, file.sha256, engine.spec.to_json(), backend, settings, tiles, bits)
-        return cls(hashlib.sha256(repr(facts).encode()).hexdigest()[:16], engine.provider, file.name)
+        # Another version of PyAV brings other encoders of the same names.
+        facts = (files, file.sha256, engine.spec.to_json(), backend, settings, tiles, bits, av.__version__)
+        digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        return cls(digest, engine.provider, str(choose_encoder(options.encoder)), file.name)
 
     @classmethod
     def read(cls, output: str) -> Job | None:
         """Return the job of the unfinished video of an output; None if there is none, or it is not known."""
-        kind, *parts = read_job(partial_name(Path(output))).split(" ", 3)
-        return cls(*parts) if kind == "deblur" and len(parts) == 3 else None
+        kind, *parts = read_job(partial_name(Path(output))).split(" ", 4)
+        return cls(*parts) if kind == _KIND and len(parts) == 4 else None
 
     def __str__(self) -> str:
-        return f"deblur {self.digest} {self.provider} {self.engine}"
+        return f"{_KIND} {self.digest} {self.provider} {self.encoder} {self.engine}"
 
 
 def adopt_engine(options: RunOptions, outputs: Iterable[str]) -> RunOptions:
@@ -79,6 +89,11 @@ def adopt_engine(options: RunOptions, outputs: Iterable[str]) -> RunOptions:
     if not jobs:
         return options
     output, first = next(iter(jobs.items()))
+    encoder = str(choose_encoder(options.encoder))
+    for begun, job in jobs.items():
+        if job.encoder != encoder:
+            hint = "give the same options of the encoder, or leave out --resume and add -y to start again"
+            raise UsageError(f"the unfinished output is of {job.encoder}, not of {encoder}", begun, hint=hint)
     if any((job.provider, job.engine) != (first.provider, first.engine) for job in jobs.values()):
         raise UsageError("unfinished outputs of different engines", output, hint="resume one at a time")
     engine = resolve_engine(options.engine)

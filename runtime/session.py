@@ -31,7 +31,8 @@ from runtime.pipeline import Pipeline
 from runtime.pixel_choice import choose_pixels
 from runtime.report import Progress, print_report, write_statistics
 from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
-from runtime.sinks import Sink, Tee, WindowSink, open_sink
+from runtime.sinks import Sink, Tee, WindowSink, is_video_output, open_sink
+from runtime.sinks.encoder_trial import require_encoder
 from runtime.sources import Source, open_source
 from runtime.sources.base import PlanesSource
 from runtime.spec import PixelFormat
@@ -79,6 +80,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             all_outputs = [output for _, outputs in jobs for output in outputs]
             if options.resume:
                 options = adopt_engine(options, all_outputs)
+            _require_encoder(options, sources, all_outputs)
             pixels = _set_pixels(options, sources, all_outputs)
             engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
             resources.callback(engine.close)
@@ -161,7 +163,13 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
     try:
         outputs = [Path(output) for output in options.outputs]
         source = open_source(
-            name, options.live, raw=options.raw, deinterlace=options.deinterlace, outputs=outputs, say=say
+            name,
+            options.live,
+            raw=options.raw,
+            deinterlace=options.deinterlace,
+            outputs=outputs,
+            decoder=options.decoder,
+            say=say,
         )
     except SourceLostError as error:
         if options.sources is not RunOptions.sources:
@@ -172,6 +180,14 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
     not_started.callback(source.close)
     say(f"source  {source.info.name}")
     return source
+
+
+def _require_encoder(options: RunOptions, sources: list[Source], outputs: list[str]) -> None:
+    """Raise UsageError if this machine cannot encode the frames of a source as the options say."""
+    if any(is_video_output(output) for output in outputs):
+        for source in sources:
+            width, height = source.info.size or DEFAULT_SIZE
+            require_encoder(options.encoder, source.info, (width * (1 + options.side_by_side), height))
 
 
 def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) -> PixelFormat:

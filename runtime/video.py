@@ -13,7 +13,7 @@ from runtime.address import Address
 from runtime.arguments import parse_size
 from runtime.blur_score import SHARP_BLUR_SCORE
 from runtime.cli import run_cli
-from runtime.encoder_options import add_encoder_options, parse_encoder
+from runtime.codec_options import add_decoder_option, add_encoder_options, parse_encoder
 from runtime.engines import BUNDLED_HELP, BUNDLED_NAMES, MODES, PROVIDERS
 from runtime.engines.tiled import OVERLAP_PX
 from runtime.interrupt import Interruption
@@ -56,6 +56,7 @@ def _add_input_options(group: argparse._ArgumentGroup) -> None:
         metavar="WxH@FPS",
         help="size and rate of raw uint8 BGR frames on standard input (default: a video)",
     )
+    add_decoder_option(group)
     group.add_argument(
         "--deinterlace",
         choices=("auto", "off"),
@@ -202,6 +203,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         max_latency_ms=values.max_latency_ms,
         live=_parse_live(values),
         raw=values.raw,
+        decoder=values.decoder,
         deinterlace=values.deinterlace,
         encoder=parse_encoder(values),
         segment_s=values.segment_s,

@@ -17,7 +17,7 @@ from runtime.batch.files import Task, find_tasks
 from runtime.batch.journal import Journal
 from runtime.batch.work import INTERRUPTED, Outcome, restore_file
 from runtime.cli import describe_error, run_cli, say
-from runtime.encoder_options import add_encoder_options, parse_encoder
+from runtime.codec_options import add_decoder_option, add_encoder_options, parse_encoder
 from runtime.engines import (
     BUNDLED_HELP,
     BUNDLED_NAMES,
@@ -36,6 +36,9 @@ from runtime.parser import CommandParser
 from runtime.pipeline import Pipeline
 from runtime.report import format_duration
 from runtime.resume import EngineFile
+from runtime.sinks import is_video_output
+from runtime.sinks.encoder_trial import TRIAL_SIZE, TRIAL_SOURCE, require_encoder
+from runtime.sinks.encoders import choose_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of the outputs, with the tree of the sources",
     )
     group.add_argument("-y", dest="overwrite", action="store_true", help="replace outputs that no earlier run wrote")
+    add_decoder_option(group)
     add_encoder_options(parser)
     group = parser.add_argument_group("engine")
     group.add_argument(
@@ -107,6 +111,7 @@ def parse(arguments: list[str] | None = None) -> BatchOptions:
         run=RunOptions(
             engine=resolve_engine(values.engine, values.provider),
             provider=values.provider,
+            decoder=values.decoder,
             encoder=parse_encoder(values),
             overwrite=values.overwrite,
             mode="throughput",
@@ -133,7 +138,11 @@ def run(options: BatchOptions, interruption: Interruption) -> int:
     if not engine.is_file():
         raise UsageError("a batch needs one engine file", engine, hint="give an .onnx file or a .plan")
     tasks = find_tasks(options.sources, options.out, say=say)
-    journal = Journal(options.out, sha256(engine))
+    journal = Journal(options.out, sha256(engine), str(choose_encoder(options.run.encoder)))
+    if any(is_video_output(task.out) for task in tasks):
+        require_encoder(options.run.encoder, TRIAL_SOURCE, TRIAL_SIZE)
+    if not options.run.overwrite:
+        journal.require_same_encoder(tasks)
     finished = {task: line for task in tasks if (line := journal.find_finished(task))}
     open_tasks = [task for task in tasks if task not in finished]
     say(f"files   {len(tasks)}, of which {len(finished)} are already finished")

@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.batch.files import Task
+from runtime.errors import UsageError
 from runtime.files import output_error, partial_name, sha256, sync_folder
 from runtime.json_text import parse_json, require_field_types
+from runtime.sinks import is_video_output
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS
+from runtime.sinks.encoders import choose_encoder
 
 JOURNAL = "batch.jsonl"
+DEFAULT_ENCODER = str(choose_encoder(DEFAULT_SETTINGS))
+"""Encoder of lines that name none."""
 _STARTED = "started"
 """Key of a line about an output that is being written: true from the start of its file, false after a failure."""
 
@@ -49,6 +55,9 @@ class FinishedFile:
     damage: str = ""
     """Error of a source that is cut off, whose output holds the frames up to there; empty for a whole one."""
 
+    encoder: str = DEFAULT_ENCODER
+    """Encoder of a video with its settings."""
+
     def __post_init__(self) -> None:
         require_field_types(self)
 
@@ -60,8 +69,9 @@ class Journal:
     between the two, the next run knows that the output is its own. Lines that cannot be read are ignored.
     """
 
-    def __init__(self, folder: Path, engine_sha256: str) -> None:
-        self._folder, self._path, self._engine_sha256 = folder, folder / JOURNAL, engine_sha256
+    def __init__(self, folder: Path, engine_sha256: str, encoder: str = DEFAULT_ENCODER) -> None:
+        self._folder, self._path = folder, folder / JOURNAL
+        self._engine_sha256, self._encoder = engine_sha256, encoder
         self._finished: dict[str, FinishedFile] = {}
         self._started: set[str] = set()
         try:
@@ -85,16 +95,17 @@ class Journal:
         self._started.discard(out)
 
     def find_finished(self, task: Task) -> FinishedFile | None:
-        """Return the line of an output that exists and was made from the same content by the same engine, or None.
+        """Return the line of an output that exists and was made from the same content in the same way, or None.
+
+        The way is the engine and, for a video, the encoder.
 
         The content is read again only if the size or the time of the source has changed. A source that cannot be read
         is not finished.
         """
         finished = self._finished.get(self._key(task))
-        if finished is None or (finished.engine_sha256, finished.out_size) != (
-            self._engine_sha256,
-            _size(Path(task.out)),
-        ):
+        if finished is None or not self._has_same_encoder(task, finished):
+            return None
+        if (finished.engine_sha256, finished.out_size) != (self._engine_sha256, _size(Path(task.out))):
             return None
         try:
             stat = Path(task.source).stat()
@@ -104,6 +115,20 @@ class Journal:
         except OSError:
             return None
         return finished if is_same else None
+
+    def require_same_encoder(self, tasks: Sequence[Task]) -> None:
+        """Raise UsageError if an earlier run wrote the video of a task with another encoder or other settings."""
+        for task in tasks:
+            finished = self._finished.get(self._key(task))
+            if finished and _size(Path(task.out)) is not None and not self._has_same_encoder(task, finished):
+                raise UsageError(
+                    f"the journal has a video of {finished.encoder}, not of {self._encoder}",
+                    self._path,
+                    hint="give the same options of the encoder, another --out, or -y to write its files again",
+                )
+
+    def _has_same_encoder(self, task: Task, finished: FinishedFile) -> bool:
+        return finished.encoder == self._encoder or not is_video_output(task.out)
 
     def may_write(self, task: Task) -> bool:
         """Whether the output does not exist, or an earlier run wrote it."""
@@ -133,6 +158,7 @@ class Journal:
             engine_sha256=self._engine_sha256,
             out_size=Path(task.out).stat().st_size,
             damage=damage,
+            encoder=self._encoder,
         )
         self._append(dataclasses.asdict(finished))
         self._finished[finished.out] = finished

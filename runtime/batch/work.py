@@ -87,7 +87,7 @@ def _describe(error: Exception, source: str) -> tuple[str, int]:
 
 def _open_pipeline(task: Task, engines: BatchEngines, options: RunOptions) -> Pipeline:
     with ExitStack() as not_started:
-        source = open_source(task.source)
+        source = open_source(task.source, decoder=options.decoder)
         not_started.callback(source.close)
         keep_10_bits(source, [task.out])
         engine, job = _choose_engine(task, source, engines, options)

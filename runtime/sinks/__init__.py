@@ -11,6 +11,7 @@ from runtime.image_files import IMAGE_SUFFIXES, is_image
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
+from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.images import ImageSink
 from runtime.sinks.pipe import PipeFormat, PipeSink
 from runtime.sinks.publish import PublishSink
@@ -64,6 +65,8 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
         raise UsageError("output is the source", path, hint="give another output")
     if text.endswith("/"):
         return ImageSink(path, source, single=False)
+    if suffix == ".mov" and choose_encoder(encoder).codec == "av1":
+        raise UsageError("MOV holds no AV1", path, hint="give an .mp4 or .mkv, or another codec")
     if suffix in video.SUFFIXES and segment_s:
         return SegmentSink(path, source, seconds=segment_s, settings=encoder)
     if suffix in video.SUFFIXES:
@@ -83,6 +86,11 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
     raise UsageError(
         f"outputs of kind {suffix} are not known", path, hint=f"give a folder, {NULL}, or one of {suffixes}"
     )
+
+
+def is_video_output(text: str) -> bool:
+    """Return whether an output of this name is encoded: a video file or the address of a server."""
+    return is_url(text) or text.startswith("@") or Path(text).suffix.lower() in video.SUFFIXES
 
 
 def existing_output(text: str) -> Path | None:
@@ -128,6 +136,7 @@ __all__ = [
     "Tee",
     "WindowSink",
     "existing_output",
+    "is_video_output",
     "open_sink",
     "unfinished_output",
 ]

@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 from runtime.sinks.encoder_context import choose_pixel_format, configure, create_context, hardware
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.encoders import choose_encoder
+from runtime.sinks.gstreamer_encoder import GStreamerEncoder, read_template
 from runtime.sinks.hdr_options import add_hdr_options
 from runtime.sources.base import SourceInfo
 
@@ -49,28 +50,38 @@ class ChunkEncoder:
         self._size = (0, 0)
         self.pixel_format = ""
         """FFmpeg's name of the pixel format of the frames to encode, as soon as there is a stream."""
-        self._encoder: av.VideoCodecContext | None = None
+        self._encoder: av.VideoCodecContext | GStreamerEncoder | None = None
+        self._template: av.container.InputContainer | None = None
+        """File in memory that describes the stream of an encoder of GStreamer."""
         self._in_chunk = 0
         """Number of frames in the current chunk."""
 
     def add_stream(self, container: av.container.OutputContainer, width: int, height: int) -> av.VideoStream:
         """Add a stream for frames of this size in pixels to a container, which describes it from the encoder."""
-        self._size = (width, height)
-        self.pixel_format = choose_pixel_format(self.choice, width, height, bits=self._source.format.bits)
-        stream = container.add_stream(self.choice.name, rate=self._source.frame_rate, **hardware(self.choice))
-        assert isinstance(stream, av.VideoStream)
+        self.prepare(width, height)
+        if self.choice.element:
+            self._template = read_template(self.choice, self._source, self._size, self.pixel_format, self._gop_frames)
+            template = self._template.streams.video[0]
+            stream: Any = container.add_stream_from_template(template, opaque=True)
+            self._describe(stream.codec_context)
+        else:
+            stream = container.add_stream(self.choice.name, rate=self._source.frame_rate, **hardware(self.choice))
+            self._configure(stream.codec_context)
         stream.time_base = self._source.time_base
         if self.choice.codec == "hevc" and container.format.name in ("mp4", "mov", "ipod"):
             stream.codec_context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's default
-        self._configure(stream.codec_context)
+        assert isinstance(stream, av.VideoStream)
         return stream
+
+    def prepare(self, width: int, height: int) -> None:
+        """Set the size of the frames in pixels, which decides their pixel format."""
+        self._size = (width, height)
+        self.pixel_format = choose_pixel_format(self.choice, width, height, bits=self._source.format.bits)
 
     def encode(self, frame: av.VideoFrame) -> list[Packet[Any]]:
         """Encode a frame and return the packets that are ready, in decoding order."""
         if self._encoder is None:
-            self._encoder = create_context(self.choice)
-            self._encoder.flags |= av.codec.context.Flags.global_header
-            self._configure(self._encoder)
+            self._encoder = self._open_encoder()
         if not self.choice.is_software and self._in_chunk % self.chunk_frames == 0:
             frame.pict_type = PictureType.I
         packets = self._encoder.encode(frame)
@@ -86,14 +97,33 @@ class ChunkEncoder:
         self._encoder, self._in_chunk = None, 0
         return packets
 
+    def close(self) -> None:
+        """End an encoder that has not ended its chunk."""
+        if isinstance(self._encoder, GStreamerEncoder):
+            self._encoder.close()
+        self._encoder = None
+
+    def _open_encoder(self) -> av.VideoCodecContext | GStreamerEncoder:
+        if self.choice.element:
+            return GStreamerEncoder(self.choice, self._source, self._size, self.pixel_format, self._gop_frames)
+        encoder = create_context(self.choice)
+        encoder.flags |= av.codec.context.Flags.global_header
+        self._configure(encoder)
+        return encoder
+
     def _configure(self, encoder: av.VideoCodecContext) -> None:
+        """Set everything that an encoder of FFmpeg needs to know before it is opened."""
         source = self._source
         configure(self.choice, encoder, self._size, self.pixel_format)
         encoder.options = add_hdr_options(self.choice.name, self.choice.options, source.format.hdr)
         encoder.framerate, encoder.time_base = source.frame_rate, source.time_base
-        encoder.sample_aspect_ratio = source.format.sample_aspect_ratio
         encoder.gop_size = self._gop_frames
-        source.format.colour.tag(encoder)
+        self._describe(encoder)
+
+    def _describe(self, encoder: av.VideoCodecContext) -> None:
+        """Set what players need to know of the frames."""
+        encoder.sample_aspect_ratio = self._source.format.sample_aspect_ratio
+        self._source.format.colour.tag(encoder)
 
 
 class FrameTimes:

@@ -10,6 +10,7 @@ from av.codec.hwaccel import HWAccel
 
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Size
+from runtime.gstreamer import FORMATS
 from runtime.sinks.encoders import EncoderChoice, pixel_formats
 
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings otherwise
@@ -54,14 +55,15 @@ def choose_pixel_format(choice: EncoderChoice, width: int, height: int, *, bits:
 
     Raises UsageError if the encoder does not take the requested format, OutputError if it takes no odd size.
     """
-    known = pixel_formats(choice.name) or _HARDWARE_FORMATS
+    known = list(FORMATS) if choice.element else pixel_formats(choice.name) or _HARDWARE_FORMATS
     asked = choice.pixel_format
     if asked and asked not in known:
         raise UsageError(f"{choice.name} takes no pixel format {asked}", hint=f"use one of {', '.join(known)}")
-    can_be_deep = bits > 8 and (choice.is_software or choice.codec != "h264")  # few devices make H.264 of 10 bits
+    # Few devices make H.264 of 10 bits; what an element of GStreamer makes is not known.
+    can_be_deep = bits > 8 and not choice.element and (choice.is_software or choice.codec != "h264")
     formats = _DEEP_FORMATS + _FORMATS if can_be_deep else _FORMATS
     for form in (asked,) if asked else formats:
-        if form in known and (choice.codec == "av1" or _holds(form, width, height)):
+        if form in known and (choice.name == "libsvtav1" or _holds(form, width, height)):
             return form
     raise OutputError(
         f"{choice.name} holds no frames of odd size ({width}x{height}{f' as {asked}' if asked else ''})",

@@ -13,8 +13,6 @@ CODEC_NAMES = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1"}
 """Names of codecs for people."""
 _MAX_CRF = 63
 _MAX_BITRATE = 2_000_000_000
-GSTREAMER = "gstreamer:"
-"""Prefix of an encoder or decoder that is an element of GStreamer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,15 @@ class EncoderSettings:
         require_in_range("bit rate", self.bitrate, 1000, _MAX_BITRATE)
         if self.crf is not None and self.bitrate is not None:
             raise UsageError("crf and bit rate exclude each other", hint="give one of them")
+
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+"""x264's names from fast to slow; other encoders get their own for them."""
+
+
+def like_x264(values: str) -> dict[str, str]:
+    """Return an encoder's own presets, separated by spaces, for those of `PRESETS`."""
+    return dict(zip(PRESETS, values.split(), strict=True))
 
 
 DEFAULT_SETTINGS = EncoderSettings()

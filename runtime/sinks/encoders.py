@@ -9,11 +9,10 @@ import av
 from av.codec.codec import UnknownCodecError
 
 from runtime.errors import UsageError
-from runtime.sinks.encoder_settings import CODEC_NAMES, CODECS, Codec, EncoderSettings
+from runtime.sinks.encoder_settings import CODEC_NAMES, CODECS, PRESETS, Codec, EncoderSettings, like_x264
+from runtime.sinks.gstreamer_elements import ElementChoice, choose_element, is_element
 
 Options = Mapping[str, str]
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-"""x264's names from fast to slow; other encoders get their own for them."""
 _QP2LAMBDA = 118
 """FFmpeg's unit of `global_quality` for encoders that take a quality in steps of a quantiser."""
 
@@ -47,11 +46,6 @@ def _names(*presets: str) -> dict[str, str]:
     return {name: name for name in presets}
 
 
-def _like_x264(values: str) -> dict[str, str]:
-    """Return an encoder's own presets for those of `PRESETS`."""
-    return dict(zip(PRESETS, values.split(), strict=True))
-
-
 _X264_NAMES = _names(*PRESETS, "placebo")
 _FAMILIES = (
     Family(
@@ -67,7 +61,7 @@ _FAMILIES = (
     Family(
         codecs={"hevc": "libx265"},
         quality=lambda crf: {"crf": f"{crf:g}"},
-        default_crf={"hevc": 20},
+        default_crf={"hevc": 18},
         presets=_X264_NAMES,
         default_preset="superfast",
         # Chunks do not depend on each other only with closed groups; x265 prints its settings otherwise.
@@ -78,39 +72,39 @@ _FAMILIES = (
         codecs={"av1": "libsvtav1"},
         quality=lambda crf: {"crf": f"{crf:g}"},
         max_crf=63,
-        default_crf={"av1": 24},
-        presets=_names(*map(str, range(14))) | _like_x264("12 11 10 9 8 7 6 5 4"),
-        default_preset="superfast",
+        default_crf={"av1": 16},
+        presets=_names(*map(str, range(14))) | like_x264("12 11 10 9 8 7 6 5 4"),
+        default_preset="faster",
         is_software=True,
     ),
     Family(
         codecs={"h264": "h264_nvenc", "hevc": "hevc_nvenc", "av1": "av1_nvenc"},
         quality=lambda crf: {"rc": "vbr", "cq": f"{crf:g}"},
-        default_crf={"h264": 19, "hevc": 21, "av1": 26},
+        default_crf={"h264": 19, "hevc": 19, "av1": 24},
         rate={"rc": "vbr"},
-        presets=_names(*(f"p{number}" for number in range(1, 8))) | _like_x264("p1 p1 p2 p2 p3 p4 p5 p6 p7"),
+        presets=_names(*(f"p{number}" for number in range(1, 8))) | like_x264("p1 p1 p2 p2 p3 p4 p5 p6 p7"),
         default_preset="medium",
         always={"forced-idr": "1"},
     ),
     Family(
         codecs={"h264": "h264_vaapi", "hevc": "hevc_vaapi"},
         quality=lambda crf: {"rc_mode": "CQP", "qp": f"{crf:.0f}"},
-        default_crf={"h264": 19, "hevc": 21},
+        default_crf={"h264": 19, "hevc": 19},
         rate={"rc_mode": "VBR"},
         device="vaapi",
     ),
     Family(
         codecs={"av1": "av1_vaapi"},
-        quality=lambda crf: {"rc_mode": "CQP", "global_quality": f"{crf:.0f}"},
-        max_crf=255,
-        default_crf={"av1": 100},
+        quality=lambda crf: {"rc_mode": "CQP", "global_quality": f"{4 * crf:.0f}"},  # up to 255
+        max_crf=63,
+        default_crf={"av1": 24},
         rate={"rc_mode": "VBR"},
         device="vaapi",
     ),
     Family(
         codecs={"h264": "h264_qsv", "hevc": "hevc_qsv", "av1": "av1_qsv"},
         quality=lambda crf: {"global_quality": f"{max(1, crf):.0f}"},
-        default_crf={"h264": 19, "hevc": 21, "av1": 26},
+        default_crf={"h264": 19, "hevc": 19, "av1": 24},
         presets=_names(*PRESETS[2:]),
         default_preset="medium",
         always={"forced_idr": "1"},
@@ -133,39 +127,48 @@ SOFTWARE: Mapping[Codec, str] = {codec: name for name, (codec, family) in ENCODE
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderChoice:
-    """An encoder of FFmpeg with its options."""
+    """An encoder of FFmpeg with its options, or one of GStreamer."""
 
     name: str
     codec: Codec
-    options: Options
-    """FFmpeg's options, without those of the codec context below."""
-    bitrate: int | None
-    """Bits per second; None for constant quality."""
     pixel_format: str | None
     """Pixel format that the user asks for; None for any."""
-    device: str | None
-    is_software: bool
+    options: Options = field(default_factory=dict)
+    """FFmpeg's options, without those of the codec context below."""
+    bitrate: int | None = None
+    """Bits per second; None for constant quality."""
+    device: str | None = None
+    """Device that FFmpeg has to open for the encoder."""
+    is_software: bool = False
+    """Whether the encoder writes the same bits each time."""
+    element: ElementChoice | None = None
+    """Element of GStreamer; None for an encoder of FFmpeg."""
 
     def __str__(self) -> str:
         """Return name and options in one word, the same for the same bits: `libx264,crf=18,preset=superfast`."""
-        facts = dict(self.options)
+        facts = {"launch": self.element.text.replace(" ", "+")} if self.element else dict(self.options)
         facts |= {"b": str(self.bitrate)} if self.bitrate else {}
         facts |= {"pix_fmt": self.pixel_format} if self.pixel_format else {}
         return ",".join([self.name, *(f"{name}={value}" for name, value in sorted(facts.items()))])
 
 
 def choose_encoder(settings: EncoderSettings) -> EncoderChoice:
-    """Return the encoder of FFmpeg that settings ask for, with their translation; opens nothing.
+    """Return the encoder that settings ask for, with their translation; opens nothing.
 
     Raises UsageError if the encoder is not known, is of another codec, or has no counterpart of a setting.
     """
+    if settings.encoder and is_element(settings.encoder):
+        element = choose_element(settings)
+        return EncoderChoice(
+            name=element.name, codec=element.codec, pixel_format=settings.pixel_format, element=element
+        )
     name = settings.encoder or SOFTWARE[settings.codec or "h264"]
     if name not in ENCODERS:
         raise UsageError(f"encoder {name} is not known", hint=f"use one of {', '.join(ENCODERS)}, or gstreamer:ELEMENT")
     codec, family = ENCODERS[name]
     if settings.codec not in (None, codec):
         asked = CODEC_NAMES[settings.codec]
-        hint = f"leave out --codec, or use one of {', '.join(_encoders_of(settings.codec))}"
+        hint = f"leave out the codec, or use one of {', '.join(_encoders_of(settings.codec))}"
         raise UsageError(f"encoder {name} makes {CODEC_NAMES[codec]}, not {asked}", hint=hint)
     return EncoderChoice(
         name=name,
@@ -207,7 +210,7 @@ def _translate_quality(name: str, codec: Codec, family: Family, settings: Encode
         return family.rate
     if family.quality is None:
         what = "has no constant quality" if settings.crf is not None else "needs a bit rate"
-        raise UsageError(f"{name} {what}", hint="give --bitrate such as 8M, and no --crf")
+        raise UsageError(f"{name} {what}", hint="give a bit rate such as 8M, and no crf")
     if settings.crf is not None and settings.crf > family.max_crf:
         raise UsageError(f"crf {settings.crf:g} for {name}", hint=f"give a number from 0 to {family.max_crf}")
     crf = family.default_crf.get(codec) if settings.crf is None else settings.crf
@@ -216,7 +219,7 @@ def _translate_quality(name: str, codec: Codec, family: Family, settings: Encode
 
 def _translate_preset(name: str, family: Family, preset: str | None) -> Options:
     if preset is not None and not family.presets:
-        raise UsageError(f"{name} has no presets", hint="leave out --preset")
+        raise UsageError(f"{name} has no presets", hint="leave out the preset")
     preset = preset or family.default_preset
     if preset is None:
         return {}

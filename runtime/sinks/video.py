@@ -17,6 +17,7 @@ from av.packet import Packet
 from runtime.errors import OutputError, UsageError, is_out_of_memory
 from runtime.files import PendingFile, output_error
 from runtime.frame import Frame, require_memory
+from runtime.gstreamer import GStreamerError
 from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
@@ -95,6 +96,11 @@ class VideoSink:
             )
         if path != self._before:  # renamed, because a copy would take space
             self._file.set_aside(self._before)
+        if not self._encoder.choice.is_software:
+            self._warnings.append(
+                f"{self._encoder.choice.name} does not repeat its bits: what follows the copied frames may differ from "
+                "an unbroken run"
+            )
         try:
             return self._copy_chunks(frames, start)
         except (FFmpegError, OSError) as error:
@@ -158,6 +164,9 @@ class VideoSink:
         """Return the OutputError for a failure; raises another error if a lack of memory caused it."""
         if is_out_of_memory(error):
             raise error
+        if isinstance(error, GStreamerError):
+            what = f"{self._encoder.choice.name} does not encode frames of this kind ({error})"
+            return OutputError(what, self._path, hint="give another encoder")
         if isinstance(error, ExternalError | ValueError):  # encoders report every failure in these ways
             width, height = self._stream.width, self._stream.height
             require_memory(ENCODER_FRAMES, width=width, height=height)
@@ -261,6 +270,7 @@ class VideoSink:
             if with_rest_of_sound and self._copies:
                 self._copies.copy_until(None)
         finally:
+            self._encoder.close()
             if self._copies:
                 self._copies.close()
             self._container.close()

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.errors import InputError, require_in_range
+from runtime.errors import InputError, UsageError, require_in_range
 from runtime.frame import Size
+from runtime.gstreamer import PREFIX
 from runtime.image_files import is_image
 from runtime.redaction import redact_address
 from runtime.sources.base import Source, SourceInfo
 from runtime.sources.camera import CameraFeed, open_csi_feed
 from runtime.sources.containers import STDIN, RawFrames
+from runtime.sources.decoders import require_decoder
 from runtime.sources.deinterlace import Deinterlace, Interlacing
 from runtime.sources.folders import open_folder, open_pattern
 from runtime.sources.images import ImageSource
@@ -48,6 +50,7 @@ def open_source(
     raw: RawFrames | None = None,
     deinterlace: Deinterlace = "auto",
     outputs: Sequence[Path] = (),
+    decoder: str = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> Source:
     """Open a video file, an image file, a folder or pattern of images, a network stream or a camera, by its name.
@@ -58,25 +61,29 @@ def open_source(
     `-` is standard input: a video such as Y4M, or raw frames of the size and rate in `raw`. A camera is an index, a
     device such as `/dev/video0`, or `csi://0`. The address of a stream may hold `${NAME}` from the environment;
     `@FILE` reads the address from a file. A path that exists is used as a path, even if it looks like a pattern or a
-    number. Interlaced video is deinterlaced unless `deinterlace` is `off`; `say` gets one line about it. Raises
+    number. Interlaced video is deinterlaced unless `deinterlace` is `off`; `say` gets one line about it. `decoder` is
+    `auto`, `software`, `cuda`, `vaapi` or `gstreamer:ELEMENT`; images and cameras ignore it. Raises
     InputError for files, SourceLostError for cameras and streams, and UsageError for an address that
     cannot be resolved.
     """
     live = live or LiveOptions()
+    require_decoder(decoder)
     text = resolve_secrets(text)
     interlacing = Interlacing(deinterlace, say)
     exists = not is_url(text) and _exists(Path(text))
-    if open_feed := _feed_opener(text, live, interlacing):
+    if open_feed := _feed_opener(text, live, interlacing, decoder):
         return LiveSource(redact_address(text) if is_url(text) else f"camera {text}", open_feed, live.watch)
     path = Path(text)
     if path == STDIN:
-        return VideoSource(path, raw, interlacing=interlacing)
+        return VideoSource(path, raw, interlacing=interlacing, decoder=decoder)
     if exists and path.is_dir():
         return open_folder(path, outputs)
     if exists:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("file is empty", path, hint="give a video or an image")
-        return ImageSource([path], name=text) if is_image(path) else VideoSource(path, interlacing=interlacing)
+        if is_image(path):
+            return ImageSource([path], name=text)
+        return VideoSource(path, interlacing=interlacing, decoder=decoder)
     if glob.has_magic(text):
         return open_pattern(text, outputs)
     if is_mistyped_address(text):
@@ -84,11 +91,19 @@ def open_source(
     raise InputError("no such file", path, hint="check the path")
 
 
-def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing) -> Callable[[], Feed] | None:
+def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing, decoder: str) -> Callable[[], Feed] | None:
     """Return a function that opens a connection to a live source; None for files."""
     size, fps = live.camera_size, live.camera_fps
     if is_url(text):
-        return lambda: NetworkFeed(text, transport=live.transport, timeout_s=live.watch.open_s, interlacing=interlacing)
+        if decoder.startswith(PREFIX):
+            raise UsageError(f"decoder {decoder} is for files", text, hint="use auto, cuda or vaapi for streams")
+        return lambda: NetworkFeed(
+            text,
+            transport=live.transport,
+            timeout_s=live.watch.open_s,
+            interlacing=interlacing,
+            decoder=decoder,
+        )
     if csi := re.fullmatch(r"csi://(\d+)", text):
         return lambda: open_csi_feed(int(csi[1]), size=size, fps=fps)
     if re.fullmatch(r"[0-9]{1,4}", text) and not Path(text).exists():

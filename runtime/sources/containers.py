@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Stream
 
@@ -32,14 +33,17 @@ class RawFrames:
     """Frames per second."""
 
 
-def open_container(path: Path, raw: RawFrames | None = None) -> InputContainer:
-    """Open a media file for reading, or standard input for `-`; raises PyAV's own errors."""
+def open_container(path: Path, raw: RawFrames | None = None, *, hwaccel: HWAccel | None = None) -> InputContainer:
+    """Open a media file for reading, or standard input for `-`; raises PyAV's own errors.
+
+    `hwaccel` decodes on a device.
+    """
     place = "pipe:0" if path == STDIN else str(path)
     raw_format: dict[str, Any] = {}
     if raw:
         options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
         raw_format = {"format": "rawvideo", "options": options}
-    container: InputContainer = av.open(place, **raw_format, **_LENIENT)
+    container: InputContainer = av.open(place, hwaccel=hwaccel, **raw_format, **_LENIENT)
     return container
 
 

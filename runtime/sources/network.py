@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
 from runtime.sources.containers import has_codec
+from runtime.sources.decoders import open_device
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.planes import DecodedImage
 from runtime.stream_format import StreamFormat
@@ -29,7 +30,7 @@ class NetworkFeed:
     SourceLostError if the server cannot be reached or sends no video.
 
     `interlacing` says what becomes of interlaced frames; without it, they are deinterlaced, which delays each of them
-    until the next one has arrived.
+    until the next one has arrived. `decoder` may be a device, such as `cuda`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class NetworkFeed:
         transport: Transport = "tcp",
         timeout_s: float = 10.0,
         interlacing: Interlacing | None = None,
+        decoder: str = "software",
     ) -> None:
         self._interlacing = interlacing or Interlacing()
         options = dict(_LOW_LATENCY)
@@ -47,8 +49,9 @@ class NetworkFeed:
         if url.lower().startswith("udp"):
             options |= {"overrun_nonfatal": "1", "fifo_size": "50000"}
         try:
-            self._container = av.open(url, options=options, timeout=timeout_s)
-        except (FFmpegError, ValueError) as error:
+            hwaccel = open_device(decoder)
+            self._container = av.open(url, options=options, timeout=timeout_s, hwaccel=hwaccel)
+        except (FFmpegError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceLostError(str(reason), url, hint="check the address") from error
         stream = next(filter(has_codec, self._container.streams.video), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,10 +23,11 @@ from runtime.sources.containers import (
     find_video_stream,
     guess_rate,
     late_index_error,
-    open_container,
     undecodable_error,
 )
+from runtime.sources.decoders import open_decoded
 from runtime.sources.deinterlace import Interlacing
+from runtime.sources.gstreamer_decoder import open_decoder
 from runtime.sources.packets import MAX_DAMAGED_PACKETS, read_packets
 from runtime.sources.planes import PlanesReader, has_planes
 from runtime.sources.timeline import Timeline
@@ -47,6 +48,8 @@ class _Decoded:
     image: av.VideoFrame
     pts: int
     time_base: Fraction
+    rotation: int
+    """Degrees by which it has to be rotated, counter-clockwise."""
 
 
 class VideoSource:
@@ -55,12 +58,20 @@ class VideoSource:
     `pts` and `time_base` of a frame are those of the container, as long as its clock runs on from zero or later; see
     `Timeline`. A time stamp that does not increase is moved one tick after its predecessor. Damaged packets are skipped
     and counted in `warnings`. Raises InputError if no frame can be decoded. `interlacing` says what becomes of
-    interlaced frames; without it, they are deinterlaced.
+    interlaced frames; without it, they are deinterlaced. `decoder` is a name that `require_decoder` accepts.
     """
 
     dropped = reconnects = 0
 
-    def __init__(self, path: Path, raw: RawFrames | None = None, *, interlacing: Interlacing | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        raw: RawFrames | None = None,
+        *,
+        interlacing: Interlacing | None = None,
+        decoder: str = "software",
+    ) -> None:
+        self._decoder_name = decoder
         self.damage: InputError | None = None
         self._path = path
         self._to_skip = 0
@@ -79,7 +90,7 @@ class VideoSource:
             time_base=self._first.time_base,
             frame_rate=self._rate,
             format=self._format or PLAIN,
-            size=(first.height, first.width) if first.rotation % 180 else (first.width, first.height),
+            size=(first.height, first.width) if self._first.rotation % 180 else (first.width, first.height),
             has_planes=has_planes(first),
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not self._is_pipe else None,
@@ -96,28 +107,27 @@ class VideoSource:
     def _open(self, raw: RawFrames | None) -> _Decoded:
         """Open the file and decode its first frame."""
         try:
-            self._container = open_container(self._path, raw)
+            self._container = open_decoded(self._path, raw, self._decoder_name)
         except MemoryError:
             require_memory(_DECODER_FRAMES, width=1920, height=1080)
             raise undecodable_error(self._path, "a table in its header does not fit into memory") from None
         except (FFmpegError, ValueError) as error:
             raise undecodable_error(self._path, getattr(error, "strerror", None)) from error
-        try:
+        with ExitStack() as not_opened:
+            not_opened.callback(self._container.close)
             self._stream = find_video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
+            self._decoder = open_decoder(self._stream, self._decoder_name, self._path)
+            not_opened.callback(self._decoder.close)
             self._timeline = Timeline(self._container)
             self._rate = self._stream.average_rate or guess_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
                 self._require_memory()
-        except BaseException:
-            self._container.close()
-            raise
-        if first is None:
-            is_index_late = bool(self._is_pipe and self._stream.index_entries and not self._has_packets)
-            self._container.close()
-            raise late_index_error(self._path) if is_index_late else undecodable_error(self._path)
+                is_index_late = bool(self._is_pipe and self._stream.index_entries and not self._has_packets)
+                raise late_index_error(self._path) if is_index_late else undecodable_error(self._path)
+            not_opened.pop_all()
         return first
 
     @property
@@ -146,9 +156,9 @@ class VideoSource:
         frame = decoded.image
         pixels: Image
         if self._planes:
-            pixels = self._planes.read(frame, rotation=frame.rotation)
+            pixels = self._planes.read(frame, rotation=decoded.rotation)
         else:
-            pixels = rotate(bgr_from_video_frame(frame), frame.rotation)
+            pixels = rotate(bgr_from_video_frame(frame), decoded.rotation)
         return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())
 
     @property
@@ -163,6 +173,7 @@ class VideoSource:
 
     def close(self) -> None:
         """Close the file."""
+        self._decoder.close()
         self._container.close()
 
     def _read_frames(self) -> Iterator[_Decoded]:
@@ -181,8 +192,8 @@ class VideoSource:
                 self._to_skip -= 1
                 continue
             if self._format is None:
-                self._format = StreamFormat.read(self._stream, frame)
-            yield _Decoded(frame, pts, time_base)
+                self._format = StreamFormat.read(self._stream, self._decoder.model_of(frame))
+            yield _Decoded(frame, pts, time_base, self._decoder.model_of(frame).rotation)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
@@ -205,7 +216,7 @@ class VideoSource:
                     continue
                 is_flushed = packet.size == 0
                 whole_packets += packet.size > 0 and not packet.is_corrupt
-                frames = packet.decode()
+                frames = self._decoder.decode(packet)
             except FFmpegError as error:
                 if is_out_of_memory(error) and not isinstance(error, BlockingIOError):
                     raise
@@ -214,14 +225,12 @@ class VideoSource:
                 damaged_in_a_row += 1
                 continue
             damaged_in_a_row = 0
-            for frame in frames:
-                assert isinstance(frame, av.VideoFrame)
-                yield frame
+            yield from frames
 
     def _flush(self) -> Iterator[av.VideoFrame]:
         """Yield the frames that are still in the decoder."""
         with suppress(FFmpegError):
-            yield from self._stream.decode()
+            yield from self._decoder.flush()
 
     def _require_memory(self) -> None:
         require_memory(_DECODER_FRAMES, width=self._stream.width, height=self._stream.height)

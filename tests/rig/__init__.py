@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.gstreamer import has_element
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 _NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0')"
 
@@ -35,6 +37,17 @@ def require_rtsp_server() -> None:
     )
     if not is_installed:
         pytest.skip("no RTSP server: apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ugly")
+
+
+def skip_without_gstreamer(*elements: str) -> None:
+    """Skip the test if an element of GStreamer is not installed; CI installs them."""
+    missing = [element for element in elements if not has_element(element)]
+    if missing:
+        assert not os.environ.get("CI"), f"CI installs {missing}"
+        pytest.skip(
+            f"no {' and '.join(missing)}: apt install gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly "
+            "gstreamer1.0-libav"
+        )
 
 
 class RtspServer:

@@ -167,10 +167,10 @@ def test_whatever_a_file_raises_is_its_own_failure(
     source, out = write_archive(tmp_path / "in", 4), tmp_path / "out"
     errors = iter([ValueError("odd\nvalue"), MemoryError(), RecursionError("deep")])
 
-    def open_source_or_fail(name: str) -> object:
+    def open_source_or_fail(name: str, **options: str) -> object:
         if error := next(errors, None):
             raise error
-        return open_source(name)
+        return open_source(name, **options)
 
     monkeypatch.setattr(work, "open_source", open_source_or_fail)
     assert run("--source", source, "--out", out) == 1
@@ -191,9 +191,9 @@ def test_source_that_is_removed_meanwhile_is_its_own_failure(
     source, out = write_archive(tmp_path / "in", 3), tmp_path / "out"
     tasks = find_tasks([str(source)], out)
 
-    def open_and_remove_next(name: str) -> object:
+    def open_and_remove_next(name: str, **options: str) -> object:
         Path(tasks[1].source).unlink(missing_ok=True)
-        return open_source(name)
+        return open_source(name, **options)
 
     monkeypatch.setattr(work, "open_source", open_and_remove_next)
     assert run("--source", source, "--out", out) == 3

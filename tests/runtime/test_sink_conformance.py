@@ -21,7 +21,7 @@ import pytest
 
 from runtime.errors import OutputError
 from runtime.frame import Frame
-from runtime.sinks import Sink, Tee, open_sink
+from runtime.sinks import EncoderSettings, Sink, Tee, open_sink
 from runtime.sinks.pipe import PipeSink
 from runtime.sources.base import SourceInfo
 from tests.conftest import ROOT, make_image
@@ -44,7 +44,7 @@ class Case:
     """Whether the frames are in one file, which appears under its final name when it is complete."""
 
 
-def open_named(name: str, **options: float) -> Callable[[Path], Sink]:
+def open_named(name: str, **options: object) -> Callable[[Path], Sink]:
     return lambda folder: open_sink(name if name == "null" else f"{folder}/{name}", INFO, **options)
 
 
@@ -75,6 +75,8 @@ SINKS = {
     "mp4": Case(open_named("out.mp4"), ("out.mp4",), is_atomic=True),
     "mov": Case(open_named("out.mov"), ("out.mov",), is_atomic=True),
     "mkv": Case(open_named("out.mkv"), ("out.mkv",), is_atomic=True),
+    "hevc": Case(open_named("out.mp4", encoder=EncoderSettings(codec="hevc")), ("out.mp4",), is_atomic=True),
+    "av1": Case(open_named("out.mkv", encoder=EncoderSettings(codec="av1")), ("out.mkv",), is_atomic=True),
     "segments": Case(open_named("out.mp4", segment_s=0.08), ("out_0000?.mp4",)),
     "images": Case(open_named("out/"), ("out/*.png",)),
     "image": Case(open_single, ("out.png",), frames=1),

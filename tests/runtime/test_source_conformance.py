@@ -30,16 +30,18 @@ from runtime.sources.live import LiveSource
 from runtime.sources.video import VideoSource
 from runtime.stream_format import PLAIN
 from tests.conftest import make_image, write_clip
-from tests.rig import free_port
+from tests.rig import free_port, skip_without_gstreamer
 
 FRAMES = 10
 SIZE = (64, 48)
 WATCH = Watch(timeout_s=5, first_wait_s=0.01, longest_wait_s=0.01)
 
 
-def open_video(folder: Path, stack: ExitStack, suffix: str = ".mp4") -> Source:
+def open_video(folder: Path, stack: ExitStack, suffix: str = ".mp4", decoder: str = "auto") -> Source:
+    if ":" in decoder:
+        skip_without_gstreamer(decoder.partition(":")[2], "gdppay")
     write_clip(folder / f"clip{suffix}", audio="aac")
-    return open_source(str(folder / f"clip{suffix}"))
+    return open_source(str(folder / f"clip{suffix}"), decoder=decoder)
 
 
 def open_images(folder: Path, stack: ExitStack, number: int = FRAMES) -> Source:
@@ -111,6 +113,7 @@ def open_camera(folder: Path, stack: ExitStack) -> Source:
 SOURCES = {
     "mp4": open_video,
     "mkv": partial(open_video, suffix=".mkv"),
+    "decoded by GStreamer": partial(open_video, decoder="gstreamer:avdec_h264"),
     "images": open_images,
     "image": partial(open_images, number=1),
     "fifo": open_fifo,

@@ -172,7 +172,7 @@ def test_eagain_of_a_damaged_file_is_no_lack_of_memory(
     def fail(*_: object) -> None:
         raise eagain()
 
-    monkeypatch.setattr(sources.video, "open_container", fail)
+    monkeypatch.setattr(sources.video, "open_decoded", fail)
     assert main(["--engine", str(invert), f"--source={clip}", "--out=null", "--provider", "cpu"]) == 3
     assert "error: not a video that can be decoded (Resource temporarily" in capsys.readouterr().err
 

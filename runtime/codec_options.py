@@ -1,4 +1,4 @@
-"""Command-line options of the encoder of videos, which several commands share."""
+"""Command-line options of the encoder and decoder of videos, which several commands share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
         "--crf",
         type=number_in(0, 63),
         metavar="N",
-        help="constant quality on the scale of the encoder, 0 is best (default: 18 for libx264; others look the same)",
+        help="constant quality on the scale of the encoder, 0 is best (default: 18 for libx264, see docs/codecs.md)",
     )
     add(
         "--bitrate",
@@ -38,7 +38,7 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
         "--preset",
         metavar="P",
         help="balance of speed and size: ultrafast, superfast, ... veryslow, or the encoder's own such as p4 or 8 "
-        "(default: superfast in software, medium in hardware)",
+        "(default: superfast; libsvtav1: faster; hardware: medium)",
     )
     add(
         "--pixel-format",
@@ -56,6 +56,17 @@ def parse_encoder(values: argparse.Namespace) -> EncoderSettings:
         bitrate=values.bitrate,
         preset=values.preset,
         pixel_format=values.pixel_format,
+    )
+
+
+def add_decoder_option(group: argparse._ArgumentGroup) -> None:
+    """Add the option of the decoder of videos."""
+    group.add_argument(
+        "--decoder",
+        default="auto",
+        metavar="D",
+        help="decoder of videos: software, cuda, vaapi, or gstreamer:ELEMENT such as gstreamer:nvv4l2decoder "
+        "(default: auto, which is software)",
     )
 
 

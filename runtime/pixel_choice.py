@@ -27,7 +27,7 @@ def choose_pixels(options: RunOptions, sources: Sequence[Source]) -> tuple[Pixel
     is_for_planes = _is_for_planes(engine)
     if options.pixels == "bgr":
         if is_for_planes:
-            raise UsageError("engine is for planes of 4:2:0", engine, hint="give the engine for BGR, or no --pixels")
+            raise UsageError("engine is for planes of 4:2:0", engine, hint="give the engine for BGR frames")
         return "bgr", "as requested"
     reason = next(_find_obstacles(options, sources, engine), "")
     if not reason:

@@ -12,7 +12,6 @@ from runtime.bit_depth import describe_pixels, find_pale_viewers, keep_10_bits
 from runtime.cli import report_error, say
 from runtime.engines import (
     DEFAULT_SIZE,
-    PROVIDERS,
     Engine,
     Mode,
     TiledEngine,
@@ -21,10 +20,8 @@ from runtime.engines import (
     resolve_engine,
 )
 from runtime.engines.shared import EngineClient, SharedEngine
-from runtime.engines.variants import PixelChoice
-from runtime.engines.watched import WatchedEngine
 from runtime.errors import OutputError, SourceLostError, UsageError
-from runtime.frame import Pixels, Size
+from runtime.frame import Pixels
 from runtime.interrupt import Interruption
 from runtime.jobs import is_finished, pair_sources, require_distinct_files, require_replaceable
 from runtime.monitor import StatusServer, Stream, open_access
@@ -33,6 +30,7 @@ from runtime.pipeline import Pipeline
 from runtime.pixel_choice import ENGINE_TAKES_BGR, choose_pixels, may_take_planes
 from runtime.report import Progress, print_report, write_statistics
 from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
+from runtime.run_engine import open_run_engine
 from runtime.sinks import Sink, Tee, WindowSink, is_video_output, open_sink
 from runtime.sinks.encoder_trial import require_encoder
 from runtime.sources import Source, open_source
@@ -85,7 +83,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
                 options = adopt_engine(options, all_outputs)
             _require_encoder(options, sources, all_outputs)
             pixels, reason = choose_pixels(options, sources)
-            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
+            engine, file = open_run_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
             resources.callback(engine.close)
             _set_pixels(options, sources, all_outputs, engine.spec.pixels, reason)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
@@ -227,36 +225,6 @@ def _open_pipeline(
     if window:
         window.on_quit = pipeline.stop
     return pipeline
-
-
-def _open_engine(options: RunOptions, size: Size, mode: Mode, pixels: PixelChoice) -> tuple[Engine, EngineFile]:
-    """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
-    provider = options.provider
-
-    def open_once() -> TiledEngine:
-        nonlocal provider
-        engine = open_engine(
-            options.engine,
-            provider=provider,
-            threads=options.threads,
-            mode=mode,
-            rebuild=options.rebuild,
-            size=size,
-            pixels=pixels,
-            tile=options.tile,
-            overlap_px=options.overlap_px,
-            say=say,
-        )
-        if engine.provider in PROVIDERS:
-            # A new engine file gets the same provider: a trial would mislead while frames are restored.
-            provider = engine.provider
-        return engine
-
-    path = resolve_engine(options.engine)
-    if options.watch_engine:
-        return WatchedEngine(path, open_once, say=say), EngineFile.read(path)
-    engine = open_once()
-    return engine, EngineFile.read(engine.path or path)
 
 
 def _open_sinks(

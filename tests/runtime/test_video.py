@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import session as streams
-from runtime import video
+from runtime import run_engine, video
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, Survived, make_image, write_clip
 from tests.rig.held import Held
@@ -169,7 +168,7 @@ def test_bugs_are_one_line_too(clip: Path, monkeypatch: pytest.MonkeyPatch, caps
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr(streams, "open_engine", fail)
+    monkeypatch.setattr(run_engine, "open_engine", fail)
     assert run("--source", clip, "--out", "null") == 1
     assert "this is a bug (ZeroDivisionError: first second)" in error_line(capsys)
     assert run("--source", clip, "--out", "null", "--debug") == 1

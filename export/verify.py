@@ -12,7 +12,8 @@ import onnxruntime
 
 from runtime.engines.base import SynchronousEngine
 from runtime.engines.onnx_providers import BIAS_ROUNDING
-from runtime.engines.tiled import MIN_TILE_PX, TiledEngine
+from runtime.engines.tile_layout import MIN_TILE_PX
+from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels
 from runtime.image_files import is_image, read_image

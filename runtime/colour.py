@@ -56,6 +56,10 @@ class ColourTags:
             is_full_range=is_yuv and source.color_range == ColorRange.JPEG,
         )
 
+    def is_default(self, height: int) -> bool:
+        """Return whether players read YUV of this height right without tags: limited range, and `default_matrix`."""
+        return not self.is_full_range and _swscale_matrix(self.matrix) == _swscale_matrix(default_matrix(height))
+
     @property
     def range(self) -> ColorRange:
         """Range of the values, as FFmpeg names it."""

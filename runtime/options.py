@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from runtime.address import Address
 from runtime.engines import BUNDLED, MODES, Mode, Provider, require_settings
-from runtime.engines.tiled import OVERLAP_PX, require_tile
+from runtime.engines.tile_layout import OVERLAP_PX, require_tile
+from runtime.engines.variants import PixelChoice
 from runtime.errors import MAX_SECONDS, UsageError, require_in_range
 from runtime.frame import Size
 from runtime.sinks.encoder_settings import EncoderSettings
@@ -43,8 +44,8 @@ class RunOptions:
     """Width and height of tiles in pixels; None for tiles only where a frame needs them."""
     overlap_px: int = OVERLAP_PX
     """Overlap of neighbouring tiles in pixels."""
-    pixels: Literal["auto", "bgr", "yuv420"] = "auto"
-    """Form of frames: `yuv420` keeps the planes of 4:2:0 video; `auto` does where source, engine and outputs can."""
+    pixels: PixelChoice = "auto"
+    """Form of frames: `yuv420` keeps the planes of 4:2:0 video; `auto` does where source and engine can."""
     watch_engine: bool = False
     """Replace the engine between two frames when its file is replaced."""
 

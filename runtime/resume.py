@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from runtime.engines import PROVIDERS, YUV420_SUFFIX, Engine, resolve_engine
+from runtime.engines.variants import takes_planes
 from runtime.errors import UsageError
 from runtime.files import partial_name, sha256
 from runtime.options import RunOptions
@@ -19,7 +20,6 @@ from runtime.sinks.unfinished import read_job
 from runtime.sinks.video import SUFFIXES, VideoSink
 from runtime.sources import Source
 from runtime.sources.video import VideoSource
-from runtime.spec import PixelFormat
 
 _KIND = "deblur-2"
 """First word of a job as text; it changes with the words that follow."""
@@ -108,10 +108,10 @@ def adopt_engine(options: RunOptions, outputs: Iterable[str]) -> RunOptions:
             hint = f"give --provider {first.provider}, or leave out --resume and add -y to start again"
             raise UsageError(f"the unfinished output was begun with --provider {first.provider}", output, hint=hint)
         provider = first.provider
-    pixels: PixelFormat = "yuv420" if Path(first.engine).stem.endswith(YUV420_SUFFIX) else "bgr"
-    return replace(
-        options, engine=engine, provider=provider, pixels=pixels if options.pixels == "auto" else options.pixels
-    )
+    pixels = options.pixels
+    if pixels == "auto" and not (engine.is_file() and takes_planes(engine)):
+        pixels = "yuv420" if Path(first.engine).stem.endswith(YUV420_SUFFIX) else "bgr"
+    return replace(options, engine=engine, provider=provider, pixels=pixels)
 
 
 def resume(source: Source, sink: Sink) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -11,7 +12,6 @@ from runtime.bit_depth import describe_pixels, find_pale_viewers, keep_10_bits
 from runtime.cli import report_error, say
 from runtime.engines import (
     DEFAULT_SIZE,
-    PROVIDERS,
     Engine,
     Mode,
     TiledEngine,
@@ -20,17 +20,17 @@ from runtime.engines import (
     resolve_engine,
 )
 from runtime.engines.shared import EngineClient, SharedEngine
-from runtime.engines.watched import WatchedEngine
 from runtime.errors import OutputError, SourceLostError, UsageError
-from runtime.frame import Pixels, Size
+from runtime.frame import Pixels
 from runtime.interrupt import Interruption
 from runtime.jobs import is_finished, pair_sources, require_distinct_files, require_replaceable
 from runtime.monitor import StatusServer, Stream, open_access
 from runtime.options import RunOptions
 from runtime.pipeline import Pipeline
-from runtime.pixel_choice import choose_pixels
+from runtime.pixel_choice import ENGINE_TAKES_BGR, choose_pixels, may_take_planes
 from runtime.report import Progress, print_report, write_statistics
 from runtime.resume import EngineFile, Job, adopt_engine, is_resumable, resume
+from runtime.run_engine import open_run_engine
 from runtime.sinks import Sink, Tee, WindowSink, is_video_output, open_sink
 from runtime.sinks.encoder_trial import require_encoder
 from runtime.sources import Source, open_source
@@ -68,6 +68,7 @@ def run(options: RunOptions, interruption: Interruption) -> int:
         server = resources.enter_context(closing(_open_status_server(options))) if options.serve else None
         progress = Progress()
         with ExitStack() as not_started:
+            options = replace(options, live=replace(options.live, planes=may_take_planes(options)))
             sources = [_open_source(options, name, not_started) for name, _ in jobs]
             resumable = [
                 is_resumable(source, outputs, options) for source, (_, outputs) in zip(sources, jobs, strict=True)
@@ -81,9 +82,10 @@ def run(options: RunOptions, interruption: Interruption) -> int:
             if options.resume:
                 options = adopt_engine(options, all_outputs)
             _require_encoder(options, sources, all_outputs)
-            pixels = _set_pixels(options, sources, all_outputs)
-            engine, file = _open_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
+            pixels, reason = choose_pixels(options, sources)
+            engine, file = open_run_engine(options, sources[0].info.size or DEFAULT_SIZE, mode, pixels)
             resources.callback(engine.close)
+            _set_pixels(options, sources, all_outputs, engine.spec.pixels, reason)
             say(f"engine  {engine.spec.name}, {engine.spec.precision}, {engine.backend}")
             shared = SharedEngine(engine)
             pipelines = [
@@ -190,18 +192,18 @@ def _require_encoder(options: RunOptions, sources: list[Source], outputs: list[s
             require_encoder(options.encoder, source.info, (width * (1 + options.side_by_side), height))
 
 
-def _set_pixels(options: RunOptions, sources: list[Source], outputs: list[str]) -> PixelFormat:
-    """Choose the form of the frames, let the sources deliver it, and return it."""
-    pixels, reason = choose_pixels(options, sources, outputs)
+def _set_pixels(
+    options: RunOptions, sources: list[Source], outputs: list[str], pixels: PixelFormat, reason: str
+) -> None:
+    """Let the sources deliver the form of frames that the engine takes; `reason`: why that is BGR, if it is known."""
     for source in sources:
         if pixels == "yuv420" and isinstance(source, PlanesSource):
             source.deliver_planes()
         elif pixels == "bgr":
             keep_10_bits(source, outputs)
-    say(f"pixels  {describe_pixels(pixels, reason, sources)}")
+    say(f"pixels  {describe_pixels(pixels, reason or ENGINE_TAKES_BGR, sources)}")
     for warning in find_pale_viewers(options, outputs, sources):
         say(f"warning: {warning}")
-    return pixels
 
 
 def _open_pipeline(
@@ -223,36 +225,6 @@ def _open_pipeline(
     if window:
         window.on_quit = pipeline.stop
     return pipeline
-
-
-def _open_engine(options: RunOptions, size: Size, mode: Mode, pixels: PixelFormat) -> tuple[Engine, EngineFile]:
-    """Open the engine of a run, which has one file; `size` of the frames decides between the engines of a folder."""
-    provider = options.provider
-
-    def open_once() -> TiledEngine:
-        nonlocal provider
-        engine = open_engine(
-            options.engine,
-            provider=provider,
-            threads=options.threads,
-            mode=mode,
-            rebuild=options.rebuild,
-            size=size,
-            pixels=pixels,
-            tile=options.tile,
-            overlap_px=options.overlap_px,
-            say=say,
-        )
-        if engine.provider in PROVIDERS:
-            # A new engine file gets the same provider: a trial would mislead while frames are restored.
-            provider = engine.provider
-        return engine
-
-    path = resolve_engine(options.engine)
-    if options.watch_engine:
-        return WatchedEngine(path, open_once, say=say), EngineFile.read(path)
-    engine = open_once()
-    return engine, EngineFile.read(engine.path or path)
 
 
 def _open_sinks(

@@ -14,12 +14,18 @@ Precision = Literal["fp32", "fp16", "int8", "int8_cpu", "unknown"]
 
 PixelFormat = Literal["bgr", "yuv420"]
 """Form of frames: `bgr` is uint8[N, H, W, 3], full range; `yuv420` is uint8[N, 3 H / 2, W], the planes of I420."""
+PIXEL_FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 
 FLOAT_NCHW = "float_nchw"
 """End of the names of exports for other programs: float32[1, 3, H, W] RGB in 0..1. This toolkit does not run them."""
 
 METADATA_KEY = "deblur_spec"
 """Key of the JSON in an ONNX file's `metadata_props`."""
+
+
+def frame_shape(pixels: PixelFormat, *, width: int, height: int) -> tuple[int, ...]:
+    """Return the shape of one frame in a batch; width and height are even for `yuv420`."""
+    return (height, width, 3) if pixels == "bgr" else (height * 3 // 2, width)
 
 
 def variant_name(precision: Precision, pixels: PixelFormat) -> str:
@@ -73,8 +79,8 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
-        if self.pixels not in get_args(PixelFormat):
-            raise ValueError(f"pixels must be one of {get_args(PixelFormat)}, got {self.pixels!r}")
+        if self.pixels not in PIXEL_FORMATS:
+            raise ValueError(f"pixels must be one of {PIXEL_FORMATS}, got {self.pixels!r}")
         require_field_types(self)
         for name in ("height", "width"):
             low, high = getattr(self, name)

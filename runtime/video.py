@@ -15,7 +15,7 @@ from runtime.blur_score import SHARP_BLUR_SCORE
 from runtime.cli import run_cli
 from runtime.codec_options import add_decoder_option, add_encoder_options, parse_encoder
 from runtime.engines import BUNDLED_HELP, BUNDLED_NAMES, MODES, PROVIDERS
-from runtime.engines.tiled import OVERLAP_PX
+from runtime.engines.tile_layout import OVERLAP_PX
 from runtime.interrupt import Interruption
 from runtime.options import RunOptions
 from runtime.parser import CommandParser
@@ -128,7 +128,7 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         choices=("auto", "bgr", "yuv420"),
         default="auto",
         help="form of the frames; yuv420 keeps the planes of 4:2:0 video, without a conversion to BGR and back "
-        "(default: yuv420 where source, engine and outputs can)",
+        "(default: yuv420 where source and engine can)",
     )
     add("--watch-engine", action="store_true", help="replace the engine while running when its file is replaced")
 

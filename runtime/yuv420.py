@@ -119,15 +119,15 @@ def read_colour(frame: av.VideoFrame) -> ColourTags:
     return replace(ColourTags.read(frame), matrix=read_matrix(frame), is_full_range=is_full_range)
 
 
-def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, Pixels, Pixels]:
-    """Return views of luma, U and V."""
+def _view_planes(frame: av.VideoFrame) -> tuple[Pixels, ...]:
+    """Return views of luma, U and V; of luma and the pairs uint8[H / 2, W / 2, 2] of U and V for NV12."""
     first, *others = (
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
         for plane in frame.planes
     )
     width, half = frame.width, frame.width // 2
     if frame.format.name == "nv12":
-        return first[:, :width], others[0][:, : 2 * half : 2], others[0][:, 1 : 2 * half : 2]
+        return first[:, :width], others[0][:, : 2 * half].reshape(-1, half, 2)
     return first[:, :width], others[0][:, :half], others[1][:, :half]
 
 
@@ -138,12 +138,16 @@ def split_planes(planes: NDArray[Sample]) -> tuple[NDArray[Sample], NDArray[Samp
     return planes[:height], planes[height:].reshape(2, height // 2, width // 2)
 
 
-def join_planes(luma: NDArray[Sample], u: NDArray[Sample], v: NDArray[Sample]) -> NDArray[Sample]:
-    """Return planes [3 H / 2, W] in new memory."""
+def join_planes(luma: NDArray[Sample], *chroma: NDArray[Sample]) -> NDArray[Sample]:
+    """Return planes [3 H / 2, W] in new memory; `chroma` is U and V, or their pairs [H / 2, W / 2, 2] as in NV12."""
     height, width = luma.shape
     planes = np.empty((height * 3 // 2, width), luma.dtype)
-    target, chroma = split_planes(planes)
-    target[:], chroma[0], chroma[1] = luma, u, v
+    target, u_and_v = split_planes(planes)
+    target[:] = luma
+    if len(chroma) == 1:
+        cv2.split(chroma[0], list(u_and_v))  # as fast as a copy
+    else:
+        u_and_v[0], u_and_v[1] = chroma
     return planes
 
 

@@ -41,16 +41,16 @@ TYPES = {"FP32": "FP32", "Float": "FP32", "FP16": "FP16", "Half": "FP16", "Int8"
 
 
 def list_engines(report: Report, *, folder: str) -> None:
-    """Report name, path and precision of every engine of a folder that is for GPUs; those for CPUs are left out."""
+    """Report name, path and precision of every engine of a folder that is for GPUs and takes BGR."""
     engines, problems = [], []
     for path in sorted(Path(folder).glob("*.onnx"), key=lambda path: (path.stat().st_size, path.name)):
         try:
-            precision = inspect(path).precision
+            spec = inspect(path)
         except DeblurError as error:
             problems.append(str(error))
             continue
-        if precision != "int8_cpu":
-            engines.append({"name": path.stem, "path": str(path), "precision": precision})
+        if spec.precision != "int8_cpu" and spec.pixels == "bgr":
+            engines.append({"name": path.stem, "path": str(path), "precision": spec.precision})
     report.add(engines=engines)
     if problems:
         raise CheckError("; ".join(problems))

@@ -30,7 +30,8 @@ from benchmarks.quality.table import format_tables
 from runtime.arguments import parse_size
 from runtime.cli import run_cli
 from runtime.engines import BUNDLED, Engine
-from runtime.engines.tiled import OVERLAP_PX, TiledEngine
+from runtime.engines.tile_layout import OVERLAP_PX
+from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import PAUSE_S
 from runtime.files import output_error
 from runtime.frame import Pixels, Size

@@ -18,7 +18,7 @@ from runtime.engines.nvidia import create_logger, import_tensorrt
 from runtime.errors import EngineError, UsageError
 from runtime.frame import Pixels
 from runtime.sidecar import Flavour, Sidecar
-from runtime.spec import EngineSpec, PixelFormat
+from runtime.spec import EngineSpec, PixelFormat, frame_shape
 
 _MIN_CAPABILITY = 8.0
 """Oldest compute capability of the default; a plan that 7.5 shares computes INT8 convolutions in float."""
@@ -181,10 +181,7 @@ def _list_shapes(config: PlanConfig, pixels: PixelFormat) -> list[tuple[int, ...
     if pixels == "yuv420" and any(side % 2 for size in sizes for side in size):
         raise UsageError("planes of 4:2:0 need even sizes", hint="give even --size, or --min-size and --max-size")
     shapes = zip(counts, sizes, strict=True)
-    return [
-        (count, height, width, 3) if pixels == "bgr" else (count, height * 3 // 2, width)
-        for count, (width, height) in shapes
-    ]
+    return [(count, *frame_shape(pixels, width=width, height=height)) for count, (width, height) in shapes]
 
 
 def _choose_capabilities(trt: Any, config: PlanConfig) -> tuple[str, ...]:

@@ -26,18 +26,21 @@ from runtime.engines.onnx_providers import GPU_PROVIDERS, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine, available_cores
 from runtime.engines.tensorrt import TensorRtEngine
-from runtime.engines.tiled import OVERLAP_PX, TiledEngine
+from runtime.engines.tile_layout import OVERLAP_PX
+from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
-from runtime.engines.variants import YUV420_SUFFIX, find_yuv420_engine
+from runtime.engines.variants import YUV420_SUFFIX, PixelChoice, find_yuv420_engine
 from runtime.errors import EngineError, UnfitPlanError
 from runtime.frame import Size
 from runtime.metrics import psnr_db
-from runtime.spec import PixelFormat
+from runtime.spec import PIXEL_FORMATS, variant_name
 
 DEFAULT_SIZE: Size = (640, 360)
 """Frame size for comparing the engines of a folder when the source does not state its size (folders of images)."""
-_CPU_FILES = frozenset(MODELS / f"{name}_int8_cpu.onnx" for name in BUNDLED_NAMES)
+_CPU_FILES = frozenset(
+    MODELS / f"{name}_{variant_name('int8_cpu', pixels)}.onnx" for name in BUNDLED_NAMES for pixels in PIXEL_FORMATS
+)
 """Bundled engines for CPUs; beside each lies the FP16 file for GPUs."""
 _TRIAL_SIZE: Size = (320, 180)
 """Frame size for comparing ONNX Runtime and OpenVINO, moved into the engine's range."""
@@ -56,7 +59,7 @@ def open_engine(
     mode: Mode = "latency",
     rebuild: bool = False,
     size: Size = DEFAULT_SIZE,
-    pixels: PixelFormat = "bgr",
+    pixels: PixelChoice = "bgr",
     tile: Size | None = None,
     overlap_px: int = OVERLAP_PX,
     say: Callable[[str], None] = lambda _: None,
@@ -73,7 +76,8 @@ def open_engine(
         mode: `latency` works on one frame at a time, `throughput` on several where the backend can.
         rebuild: build a plan again from its ONNX file if it does not fit this machine.
         size: width and height in pixels of the frames to compare the engines of a folder with.
-        pixels: form of the frames; `yuv420` opens the engine for planes that was exported with `engine`.
+        pixels: form of the frames; `yuv420` opens the engine for planes that was exported with `engine`, and `auto`
+            does so where it can be used here. `spec.pixels` of the result says which it is.
         tile: width and height in pixels of tiles; None for tiles only where a frame is outside the engine's range or
             does not fit into memory.
         overlap_px: overlap of neighbouring tiles in pixels.
@@ -86,27 +90,51 @@ def open_engine(
     """
     path = resolve_engine(engine)
     require_engine(path)
-    if pixels == "yuv420" and not path.is_dir():
-        path = find_yuv420_engine(path) or path
 
     def open_one(file: Path) -> Engine:
         return open_backend(file, provider=provider, threads=threads, mode=mode, rebuild=rebuild)
+
+    def open_file(file: Path) -> tuple[Engine, Path]:
+        fp16 = file.with_name(file.name.replace("_int8_cpu", "_fp16"))
+        if file not in _CPU_FILES or provider not in {"auto", *GPU_PROVIDERS} or not fp16.is_file():
+            return open_one(file), file
+        backend = open_one(fp16) if provider != "auto" else _open_auto(fp16, threads, mode, cpu_path=file)
+        if backend.spec.precision != "fp16":
+            return backend, file
+        say(f"chosen  {fp16.name}, because {file.name} is for CPUs")
+        return backend, fp16
 
     if path.is_dir():
         backend, path, reason = choose_engine(
             path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode)
         )
         say(f"chosen  {reason}")
-    elif provider in {"auto", *GPU_PROVIDERS} and path in _CPU_FILES:
-        fp16 = path.with_name(path.name.replace("_int8_cpu", "_fp16"))
-        backend = open_one(fp16) if provider != "auto" else _open_auto(fp16, threads, mode, cpu_path=path)
-        if backend.spec.precision == "fp16":
-            say(f"chosen  {fp16.name}, because {path.name} is for CPUs")
-            path = fp16
     else:
-        backend = open_one(path)
+        backend, path = _open_in_form(path, pixels, open_file, say)
         _warn_of_precision(backend, say)
     return TiledEngine(backend, path=path, tile=tile, overlap_px=overlap_px, say=say)
+
+
+def _open_in_form(
+    path: Path,
+    pixels: PixelChoice,
+    open_file: Callable[[Path], tuple[Engine, Path]],
+    say: Callable[[str], None],
+) -> tuple[Engine, Path]:
+    """Open an engine file, or its twin for planes if that is asked for; return the engine and the file that is open."""
+    twin = find_yuv420_engine(path) if pixels != "bgr" else None
+    if twin is None and pixels == "yuv420":
+        raise EngineError("no engine for planes of 4:2:0 lies beside the engine", path, hint="take frames as BGR")
+    if twin is None or twin == path:
+        return open_file(path)
+    try:
+        return open_file(twin)
+    except EngineError as error:
+        if pixels == "yuv420":
+            raise
+        opened = open_file(path)
+        say(f"chosen  {path.name}, because {twin.name} cannot be used ({error.what})")
+        return opened
 
 
 def _warn_of_precision(backend: Engine, say: Callable[[str], None]) -> None:

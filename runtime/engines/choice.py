@@ -14,15 +14,18 @@ from runtime.commands import EXPORTER
 from runtime.engines.base import Engine
 from runtime.engines.onnx_providers import GPU_PROVIDERS
 from runtime.engines.timing import median_ms_per_frame, trial_frame
+from runtime.engines.variants import PixelChoice
 from runtime.errors import DeblurError, EngineError
 from runtime.files import write_json
-from runtime.frame import Pixels, Size
+from runtime.frame import Size
 from runtime.json_text import read_json
-from runtime.spec import FLOAT_NCHW, EngineSpec, PixelFormat
+from runtime.spec import FLOAT_NCHW, EngineSpec
 
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
 """Seconds of measurement for each engine."""
+_BGR_FACTOR = 1.1
+"""Factor on the time of an engine for BGR beside one for planes: frames of video have to be converted for it."""
 _LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -38,12 +41,13 @@ def choose_engine(
     open_engine: Callable[[Path], Engine],
     *,
     size: Size,
-    pixels: PixelFormat = "bgr",
+    pixels: PixelChoice = "bgr",
     settings: Sequence[object] = (),
 ) -> tuple[Engine, Path, str]:
     """Open the fastest engine of a folder that accepts frames of `size` (width, height) and keeps its budget in dB.
 
-    Engines for another form of frames than `pixels` are left out.
+    Engines for another form of frames than `pixels` are left out; `auto` takes both, and the one for planes unless
+    another engine is clearly faster.
 
     `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine, its file, and
     the reason for the choice as one line for the user. The choice is cached for this machine until the files, the
@@ -68,10 +72,11 @@ def choose_engine(
         for name in rejected:
             engines.pop(name).close()
             rejections.append(f"{name}: is for CPUs")
-    frame = trial_frame(size, pixels)
-    medians_ms = median_ms_per_frame(list(engines.values()), frame, seconds=TRIAL_S * len(engines))
+    frames = [trial_frame(size, engine.spec.pixels) for engine in engines.values()]
+    medians_ms = median_ms_per_frame(list(engines.values()), frames, seconds=TRIAL_S * len(engines))
     times_ms = dict(zip(engines, medians_ms, strict=True))
-    fastest, *others = sorted(engines, key=lambda name: times_ms[name])
+    factors = {name: _BGR_FACTOR if engine.spec.pixels == "bgr" else 1 for name, engine in engines.items()}
+    fastest, *others = sorted(engines, key=lambda name: factors[name] * times_ms[name])
     for name in others:
         engines[name].close()
     with suppress(DeblurError):  # without a cache the next run measures again
@@ -81,21 +86,20 @@ def choose_engine(
 
 
 def _open_candidates(
-    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size, pixels: PixelFormat
+    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size, pixels: PixelChoice
 ) -> tuple[dict[str, Engine], list[str]]:
     """Return the open engines that may be chosen, by file name, and a line for each that may not."""
     engines: dict[str, Engine] = {}
     rejections: list[str] = []
-    frame = trial_frame(size, pixels)
     for path in paths:
         try:
             engine = open_engine(path)
         except DeblurError as error:
             rejections.append(f"{path.name}: {error.what}")
             continue
-        if engine.spec.pixels != pixels:
+        if pixels not in ("auto", engine.spec.pixels):
             engine.close()
-        elif reason := rejection_reason(engine.spec, size) or _failure_reason(engine, frame):
+        elif reason := rejection_reason(engine.spec, size) or _failure_reason(engine, size):
             engine.close()
             rejections.append(f"{path.name}: {reason}")
         else:
@@ -119,10 +123,10 @@ def is_for_cpus_on_gpu(engine: Engine) -> bool:
     return engine.spec.precision == "int8_cpu" and engine.provider in GPU_PROVIDERS
 
 
-def _failure_reason(engine: Engine, frame: Pixels) -> str:
-    """Return why an engine fails on a frame; empty if it does not fail."""
+def _failure_reason(engine: Engine, size: Size) -> str:
+    """Return why an engine fails on a frame of this width and height; empty if it does not fail."""
     try:
-        engine.infer(frame)
+        engine.infer(trial_frame(size, engine.spec.pixels))
     except DeblurError as error:
         return error.what
     return ""

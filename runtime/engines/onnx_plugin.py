@@ -19,7 +19,7 @@ import onnxruntime as ort
 from runtime.engines.base import first_line
 from runtime.errors import EngineError
 from runtime.libraries import install_hint
-from runtime.spec import EngineSpec
+from runtime.spec import EngineSpec, frame_shape
 
 NAME = "NvTensorRTRTXExecutionProvider"
 _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -93,9 +93,12 @@ def session_options(spec: EngineSpec, input_name: str, kernel_cache: Path) -> di
     """
     heights, widths = _profile(spec.height, HEIGHT_PX), _profile(spec.width, WIDTH_PX)
     names = ("min", "opt", "max")
+    shapes = [
+        frame_shape(spec.pixels, width=width, height=height) for width, height in zip(widths, heights, strict=True)
+    ]
     profile = {
-        f"nv_profile_{name}_shapes": f"{input_name}:1x{height}x{width}x3"
-        for name, height, width in zip(names, heights, widths, strict=True)
+        f"nv_profile_{name}_shapes": f"{input_name}:" + "x".join(map(str, (1, *shape)))
+        for name, shape in zip(names, shapes, strict=True)
     }
     return {"nv_runtime_cache_path": str(kernel_cache), **profile}
 

@@ -8,27 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.colour import BT709
-from runtime.engines.base import Engine, require_batch, require_same_shape
-from runtime.errors import OutOfMemoryError, UsageError
+from runtime.engines.base import Engine, frame_size, require_batch, require_same_shape
+from runtime.engines.blending import Blender, cut_tile
+from runtime.engines.tile_layout import MIN_TILE_PX, OVERLAP_PX, TileLayout, require_tile
+from runtime.errors import OutOfMemoryError
 from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec
 from runtime.yuv420 import Yuv420
 
-OVERLAP_PX = 32
-"""Default overlap of neighbouring tiles in pixels."""
-MIN_TILE_PX = 64
-"""Smallest width and height of a tile that a user may ask for, in pixels."""
 _MAX_SIDE_PX = 65_535
-_GRID_PX = 32
-"""Tiles start at multiples of this: networks divide the frame by 4 (`edge`) or 32 (`resnet_unet`), and each tile then
-has the same grid as the whole frame."""
 
 
 class TiledEngine:
-    """An engine that accepts frames of any size; one for planes accepts those in its range only.
+    """An engine that accepts frames of any size; one for planes accepts frames of any even size.
 
     A frame within the range of `engine` goes to it whole, unless `tile` (width, height) is given. Any other frame is
     cut into tiles that overlap by at least `overlap_px`. The results are blended across the overlap with weights that
@@ -91,8 +85,6 @@ class TiledEngine:
 
     @property
     def spec(self) -> EngineSpec:
-        if self._engine_spec.pixels != "bgr":
-            return self._engine_spec
         return dataclasses.replace(self._engine_spec, width=(1, _MAX_SIDE_PX), height=(1, _MAX_SIDE_PX))
 
     @property
@@ -113,7 +105,7 @@ class TiledEngine:
 
     def submit(self, batch: Pixels) -> None:
         width, height = require_batch(batch, self._engine_spec.pixels)
-        if self._engine_spec.pixels != "bgr" or self._fits_whole(width, height):
+        if self._fits_whole(width, height):
             try:
                 self._engine.submit(batch)
             except OutOfMemoryError as error:
@@ -143,11 +135,7 @@ class TiledEngine:
 
     def _use_smaller_tiles(self, batch: Pixels, error: OutOfMemoryError) -> None:
         """Change to tiles of half the size of this batch's frames; raise `error` if that is not possible."""
-        if self._engine_spec.pixels != "bgr":
-            raise OutOfMemoryError(
-                error.what, error.path, hint="take frames as BGR, which go in tiles, or smaller ones"
-            )
-        height, width = batch.shape[1:3]
+        width, height = frame_size(batch)
         if not self._fits_whole(width, height):
             return  # an earlier frame has caused the change
         if self._tile or min(width, height) < 4 * MIN_TILE_PX:
@@ -161,85 +149,20 @@ class TiledEngine:
         return fits_tile and self._engine_spec.accepts(width=width, height=height)
 
     def _infer_in_tiles(self, batch: Pixels) -> Pixels:
-        """Restore a batch in tiles of one size, because engines prepare for each size anew.
-
-        Only the rows of the current tiles are kept as float32, so that a large frame needs little memory.
-        """
-        height, width = batch.shape[1:3]
+        """Restore a batch in tiles of one size, because engines prepare for each size anew."""
+        width, height = frame_size(batch)
         wanted = self._tile[::-1] if self._tile else (_MAX_SIDE_PX, _MAX_SIDE_PX)
+        limits = self._engine_spec.height, self._engine_spec.width
+        multiple_of = 2 if self._engine_spec.pixels == "yuv420" else 1
         rows, columns = (
-            TileLayout.create(length, side, limits, self._overlap_px)
-            for length, side, limits in zip(
-                (height, width), wanted, (self._engine_spec.height, self._engine_spec.width), strict=True
-            )
+            TileLayout.create(length, side, ends, self._overlap_px, multiple_of=multiple_of)
+            for length, side, ends in zip((height, width), wanted, limits, strict=True)
         )
-        weights = np.outer(rows.weights(self._overlap_px), columns.weights(self._overlap_px))[:, :, np.newaxis]
-        weight_sum = np.zeros((rows.side, columns.length, 1), np.float32)
-        blended = np.zeros((len(batch), rows.side, columns.length, 3), np.float32)
         result: Pixels = np.empty(batch.shape, np.uint8)
-        for top, next_top in zip(rows.starts, [*rows.starts[1:], rows.length], strict=True):
+        blender = Blender(result, rows, columns, self._overlap_px)
+        for top, step in rows.bands():
             for left in columns.starts:
-                tile = _cut_tile(batch, top, left, rows.side, columns.side)
-                restored = require_same_shape(self._engine_spec, tile, self._engine.infer(tile))
-                blended[:, :, left : left + columns.side] += weights * restored
-                weight_sum[:, left : left + columns.side] += weights
-            step = next_top - top  # the tiles below do not reach these rows
-            finished = blended[:, : min(step, height - top), :width]
-            finished /= weight_sum[: finished.shape[1], :width]
-            result[:, top : top + step] = np.rint(finished, out=finished)
-            for band in (blended.swapaxes(0, 1), weight_sum):
-                band[:-step] = band[step:]
-                band[-step:] = 0
+                tile = cut_tile(batch, top, left, rows.side, columns.side)
+                blender.add(require_same_shape(self._engine_spec, tile, self._engine.infer(tile)), left)
+            blender.finish_rows(step)
         return result
-
-
-def _cut_tile(batch: Pixels, top: int, left: int, height: int, width: int) -> Pixels:
-    """Return a tile of a batch; what lies beyond the frame repeats its last row and column."""
-    tile = batch[:, top : top + height, left : left + width]
-    missing = ((0, 0), (0, height - tile.shape[1]), (0, width - tile.shape[2]), (0, 0))
-    return np.ascontiguousarray(np.pad(tile, missing, mode="edge"))
-
-
-def require_tile(tile: Size | None, overlap_px: int) -> None:
-    """Raise UsageError if tiles of this width and height in pixels are too small for the overlap."""
-    if overlap_px < 0 or (tile and (min(tile) < MIN_TILE_PX or 2 * overlap_px > min(tile))):
-        raise UsageError(
-            f"tiles must be at least {MIN_TILE_PX} pixels wide and high, and twice the overlap, "
-            f"got {tile} and {overlap_px}",
-            hint="use larger tiles or a smaller overlap",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class TileLayout:
-    """Positions of the tiles along one side of a frame, in pixels."""
-
-    length: int
-    """Side of the frame; longer than the frame itself if the last tile ends beyond it."""
-    side: int
-    """Side of every tile."""
-    starts: list[int]
-    """First row or column of each tile, a multiple of `_GRID_PX` where tiles are large enough for that."""
-
-    @classmethod
-    def create(cls, length: int, wanted: int, limits: tuple[int, int], overlap: int) -> TileLayout:
-        """Return the layout for a side of `length` pixels.
-
-        `wanted`: side of a tile; `limits`: smallest and largest side that the engine accepts; `overlap`: smallest
-        overlap of neighbouring tiles.
-        """
-        smallest, largest = limits
-        if smallest <= length <= min(wanted, largest):
-            return cls(length, length, [0])
-        side = min(max(wanted, smallest), largest)
-        grid = _GRID_PX if side - overlap >= _GRID_PX else 1
-        step = max(1, (side - overlap) // grid) * grid
-        count = 1 + max(0, -(-(length - side) // step))
-        if count > 1:  # the smallest step that still covers the frame: the last tile ends least beyond it
-            step = -(-(length - side) // ((count - 1) * grid)) * grid
-        return cls(side + (count - 1) * step, side, [index * step for index in range(count)])
-
-    def weights(self, overlap: int) -> NDArray[np.float32]:
-        """Return the blending weights across a tile, float32[side] in (0, 1]: rising over the overlap, 1, falling."""
-        distance = np.minimum(np.arange(self.side), np.arange(self.side)[::-1]) + 1
-        return np.minimum(1, distance / (overlap + 1)).astype(np.float32)

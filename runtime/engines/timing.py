@@ -58,16 +58,20 @@ def trial_frame(size: Size, pixels: PixelFormat = "bgr") -> Pixels:
     return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.uint8)[np.newaxis]
 
 
-def median_ms_per_frame(engines: Sequence[Engine], frame: Pixels, *, seconds: float = 0.0) -> list[float]:
-    """Return the median milliseconds per batch `frame` (uint8[N, H, W, 3] BGR) for each engine.
+def median_ms_per_frame(
+    engines: Sequence[Engine], frame: Pixels | Sequence[Pixels], *, seconds: float = 0.0
+) -> list[float]:
+    """Return the median milliseconds per batch for each engine.
 
-    The engines run alternately with all slots busy, for at least three rounds and until `seconds` have passed.
+    `frame`: one batch, in the form that the engines take, or one for each engine. The engines run alternately with all
+    slots busy, for at least three rounds and until `seconds` have passed.
     """
+    frames = [frame] * len(engines) if isinstance(frame, np.ndarray) else frame
     end = perf_counter() + seconds
     times_ms = interleave(
-        [_make_block(engine, frame) for engine in engines],
+        [_make_block(*pair) for pair in zip(engines, frames, strict=True)],
         has_enough=lambda times: len(times[0]) >= _MIN_ROUNDS and perf_counter() >= end,
-        wake=lambda index: _measure_ms_per_frame(engines[index], frame, 1),
+        wake=lambda index: _measure_ms_per_frame(engines[index], frames[index], 1),
     )
     return [median(engine_times_ms[1:]) for engine_times_ms in times_ms]
 

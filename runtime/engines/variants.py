@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from runtime.engines.onnx import inspect
+from runtime.errors import EngineError
+from runtime.sidecar import Sidecar, sidecar_path
+from runtime.spec import EngineSpec, PixelFormat
 
 YUV420_SUFFIX = "_yuv420"
 """End of the name of an engine for planes, behind the name of the engine for BGR frames."""
+PixelChoice = Literal["auto", PixelFormat]
+"""Form of frames that is asked for; `auto` is planes where an engine for them can be used."""
+
+
+def read_spec(path: Path) -> EngineSpec | None:
+    """Return the spec of an engine file without opening it; None for a damaged file and for one on a server."""
+    with suppress(EngineError, OSError, ValueError):
+        if path.suffix.lower() == ".plan":
+            return Sidecar.from_json(sidecar_path(path).read_text()).engine
+        if path.suffix.lower() == ".onnx":
+            status = path.stat()
+            return _inspect(path, status.st_mtime_ns, status.st_size)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _inspect(path: Path, _modified_ns: int, _size: int) -> EngineSpec:
+    """Return the spec of an ONNX file, which is read once in each state: a run asks several times, 15 ms each."""
+    return inspect(path)
+
+
+def takes_planes(path: Path) -> bool:
+    """Return whether an engine file is one for planes."""
+    spec = read_spec(path)
+    return path.stem.endswith(YUV420_SUFFIX) if spec is None else spec.pixels == "yuv420"
 
 
 def find_yuv420_engine(path: Path) -> Path | None:
     """Return the engine for planes that was exported with an engine, or `path` if it is one; None without one."""
-    if path.stem.endswith(YUV420_SUFFIX):
-        return path if path.is_file() else None
     twin = path.with_name(f"{path.stem}{YUV420_SUFFIX}{path.suffix}")
-    if path.suffix.lower() != ".onnx" or not (path.is_file() and twin.is_file()):
+    own = read_spec(path) if path.is_file() else None
+    if own is None or own.pixels == "yuv420":
+        return path if own else None
+    other = read_spec(twin) if twin.is_file() else None
+    if other is None or other.pixels != "yuv420":
         return None
-    own, other = inspect(path), inspect(twin)
     is_same_network = (own.weights_sha256, own.precision) == (other.weights_sha256, other.precision)
-    return twin if is_same_network and other.pixels == "yuv420" else None
+    return twin if is_same_network else None

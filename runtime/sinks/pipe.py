@@ -13,6 +13,7 @@ from runtime.colour import ColourTags, default_matrix, video_frame_from_bgr
 from runtime.errors import OutputError
 from runtime.frame import Frame
 from runtime.sources.base import SourceInfo
+from runtime.yuv420 import Yuv420
 
 PipeFormat = Literal["y4m", "raw"]
 _PLACE = "standard output"
@@ -22,8 +23,9 @@ class PipeSink:
     """Writes frames to standard output as YUV4MPEG2 (`y4m`) or as raw uint8[H, W, 3] BGR (`raw`).
 
     Y4M is limited-range 4:2:0, or 4:4:4 at odd sizes. Its header does not state a matrix: as readers assume, it is
-    BT.709 from 720 lines and BT.601 below. Neither format has time stamps: frames follow one another, and the header of
-    Y4M holds the nominal rate. Later frames of another size are scaled to the size of the first.
+    BT.709 from 720 lines and BT.601 below. Planes that mean that are written as they are, others are converted. Neither
+    format has time stamps: frames follow one another, and the header of Y4M holds the nominal rate. Later frames of
+    another size are scaled to the size of the first.
 
     `stream` replaces standard output in tests. Raises OutputError when the reader closes the pipe.
     """
@@ -37,11 +39,21 @@ class PipeSink:
 
     def write(self, frame: Frame) -> None:
         """Write a frame and flush it."""
-        pixels = frame.bgr
         if self._size is None:
             self._size = frame.size
             self._send(self._header())
-        elif frame.size != self._size:
+        image = frame.pixels
+        is_same_size = frame.size == self._size
+        if (
+            self._kind == "y4m"
+            and is_same_size
+            and isinstance(image, Yuv420)
+            and image.colour.is_default(frame.size[1])
+        ):
+            self._send(b"FRAME\n" + image.planes.tobytes())
+            return
+        pixels = frame.bgr
+        if not is_same_size:
             pixels = np.asarray(cv2.resize(pixels, self._size, interpolation=cv2.INTER_AREA), np.uint8)
             self._scaled += 1
         if self._kind == "raw":

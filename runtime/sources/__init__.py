@@ -36,6 +36,8 @@ class LiveOptions:
     """Frames per second to request from a camera; None for the camera's default."""
     transport: Transport = "tcp"
     """Transport of RTSP streams: `tcp` or `udp`."""
+    planes: bool = False
+    """Whether a camera delivers its frames as 4:2:0 where it can; BGR is then made only if it is asked for."""
     watch: Watch = field(default_factory=Watch)
     """Time limits after which a source is opened again, and the number of attempts."""
 
@@ -105,11 +107,11 @@ def _feed_opener(text: str, live: LiveOptions, interlacing: Interlacing, decoder
             decoder=decoder,
         )
     if csi := re.fullmatch(r"csi://(\d+)", text):
-        return lambda: open_csi_feed(int(csi[1]), size=size, fps=fps)
+        return lambda: open_csi_feed(int(csi[1]), size=size, fps=fps, planes=live.planes)
     if re.fullmatch(r"[0-9]{1,4}", text) and not Path(text).exists():
-        return lambda: CameraFeed(int(text), size=size, fps=fps)
+        return lambda: CameraFeed(int(text), size=size, fps=fps, planes=live.planes)
     if Path(text).is_char_device():
-        return lambda: CameraFeed(text, size=size, fps=fps)
+        return lambda: CameraFeed(text, size=size, fps=fps, planes=live.planes)
     return None
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from runtime.colour import default_matrix
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels, Size
+from runtime.sources.planes import DecodedImage, wrap_planes
 from runtime.stream_format import PLAIN
 
 _DEFAULT_RATE = 30
@@ -26,14 +28,19 @@ _JOIN_S = 1.0
 _END_S = 3.0
 """Seconds that a child may take to close its camera."""
 _DEFAULT_CSI_SIZE: Size = (1280, 720)
+_V4L2_LAYOUTS = {"NV12": "nv12", "YU12": "yuv420p", "YV12": "yuv420p"}
+"""FFmpeg's names of the 4:2:0 formats of V4L2; YV12 has V before U."""
+_V4L2_MATRIX = 6
+"""Matrix that OpenCV converts the formats of V4L2 with: BT.601."""
 Capture = Callable[[Any], cv2.VideoCapture]
 
 
 class CameraFeed:
     """A camera by its index or device, read through OpenCV.
 
-    `size` in pixels and `fps` are requests: the camera may deliver other values. `open_capture` opens the device;
-    tests replace it. Raises SourceLostError if the camera does not open.
+    `size` in pixels and `fps` are requests: the camera may deliver other values. With `planes`, frames that the driver
+    gives in 4:2:0 stay as they are; `layout` is their format if it is known without the driver. `open_capture` opens
+    the device; tests replace it. Raises SourceLostError if the camera does not open.
     """
 
     damaged_packets = 0
@@ -44,6 +51,8 @@ class CameraFeed:
         *,
         size: Size | None = None,
         fps: float | None = None,
+        planes: bool = False,
+        layout: str = "",
         open_capture: Capture = cv2.VideoCapture,
     ) -> None:
         # OpenCV logs the messages of every driver for a missing camera; the error below says it once.
@@ -61,6 +70,15 @@ class CameraFeed:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.format = PLAIN
         self.frame_rate = Fraction(rate).limit_denominator(1001) if rate >= 1 else Fraction(_DEFAULT_RATE)
+        self._layout = layout or (self._keep_planes() if planes else "")
+
+    def _keep_planes(self) -> str:
+        """Let OpenCV deliver what a driver gives in 4:2:0; return the driver's format, empty for another one."""
+        if self._capture.getBackendName() != "V4L2":
+            return ""
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        layout = code.to_bytes(4, "little", signed=True).decode("latin-1")
+        return layout if layout in _V4L2_LAYOUTS and self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0) else ""
 
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame, which returns its pixels, until the camera gives no more."""
@@ -68,49 +86,75 @@ class CameraFeed:
             has_frame, pixels = self._capture.read()
             if not has_frame:
                 return
-            yield partial(np.asarray, pixels, np.uint8)
+            if self._layout and pixels.ndim == 2:
+                yield _wrap(np.asarray(pixels, np.uint8), self._layout)
+            else:
+                yield partial(np.asarray, pixels, np.uint8)
 
     def close(self) -> None:
         """Release the camera."""
         self._capture.release()
 
 
-def open_csi_feed(sensor: int, *, size: Size | None = None, fps: float | None = None) -> CameraFeed | PipedFeed:
+def _wrap(planes: Pixels, layout: str) -> DecodedImage:
+    """Return the bytes uint8[3 H / 2, W] of a frame in a format of V4L2, or in `I420` of GStreamer."""
+    height = planes.shape[0] * 2 // 3
+    if layout == "I420":
+        return wrap_planes(planes, pixel_format="yuv420p", matrix=default_matrix(height))
+    if layout == "YV12":
+        chroma = planes[height:].reshape(2, -1)[::-1]
+        planes = np.concatenate((planes[:height], chroma.reshape(height // 2, -1)))
+    return wrap_planes(planes, pixel_format=_V4L2_LAYOUTS[layout], matrix=_V4L2_MATRIX)
+
+
+def open_csi_feed(
+    sensor: int, *, size: Size | None = None, fps: float | None = None, planes: bool = False
+) -> CameraFeed | PipedFeed:
     """Open a CSI camera of a Jetson by its sensor number; 1280x720 at 30 frames per second by default.
 
-    OpenCV reads it if it was built with GStreamer, otherwise `gst-launch-1.0` does. Raises SourceLostError if neither
-    is installed or the camera does not open.
+    OpenCV reads it if it was built with GStreamer, otherwise `gst-launch-1.0` does. With `planes`, the Jetson converts
+    its frames to I420, which takes no processor time, instead of BGRx. Raises SourceLostError if neither is installed
+    or the camera does not open.
     """
     width, height = size or _DEFAULT_CSI_SIZE
+    planes = planes and width % 2 == height % 2 == 0
     rate = Fraction(fps or _DEFAULT_RATE).limit_denominator(1001)
     source = (
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
-        f"framerate={rate.numerator}/{rate.denominator} ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert"
+        f"framerate={rate.numerator}/{rate.denominator} ! nvvidconv"
     )
+    source += "" if planes else " ! video/x-raw,format=BGRx ! videoconvert"
     if "GStreamer:                   YES" in cv2.getBuildInformation():
-        pipeline = f"{source} ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-        return CameraFeed(pipeline, open_capture=lambda text: cv2.VideoCapture(str(text), cv2.CAP_GSTREAMER))
-    return PipedFeed(source, size=(width, height), frame_rate=rate)
+        pipeline = (
+            f"{source} ! video/x-raw,format={'I420' if planes else 'BGR'} ! appsink drop=true max-buffers=1 sync=false"
+        )
+        return CameraFeed(
+            pipeline,
+            layout="I420" if planes else "",
+            open_capture=lambda text: cv2.VideoCapture(str(text), cv2.CAP_GSTREAMER),
+        )
+    return PipedFeed(source, size=(width, height), frame_rate=rate, planes=planes)
 
 
 class PipedFeed:
-    """A GStreamer pipeline in a child process, `gst-launch-1.0`, which writes raw BGR frames to a pipe.
+    """A GStreamer pipeline in a child process, `gst-launch-1.0`, which writes raw frames to a pipe.
 
-    `source` is the pipeline up to raw video of `size` in pixels. Raises SourceLostError if `gst-launch-1.0` is not
+    `source` is the pipeline up to raw video of `size` in pixels, even with `planes`. Frames are BGR, or I420 with
+    `planes`. Raises SourceLostError if `gst-launch-1.0` is not
     installed.
     """
 
     damaged_packets = 0
 
-    def __init__(self, source: str, *, size: Size, frame_rate: Fraction) -> None:
-        self.frame_rate, self.format, self._size = frame_rate, PLAIN, size
+    def __init__(self, source: str, *, size: Size, frame_rate: Fraction, planes: bool = False) -> None:
+        self.frame_rate, self.format, self._size, self._planes = frame_rate, PLAIN, size, planes
         launch = shutil.which("gst-launch-1.0")
         if launch is None:
             raise SourceLostError(
                 "neither OpenCV with GStreamer nor gst-launch-1.0 is installed",
                 hint="on a Jetson use JetPack's OpenCV, or apt install gstreamer1.0-tools",
             )
-        caps = f"video/x-raw,format=BGR,width={size[0]},height={size[1]}"
+        caps = f"video/x-raw,format={'I420' if planes else 'BGR'},width={size[0]},height={size[1]}"
         read_end, write_end = os.pipe()  # not standard output: nvarguscamerasrc prints messages there
         command = [launch, "--quiet", *f"{source} ! {caps} ! fdsink fd={write_end} sync=false".split()]
         self._pixels = os.fdopen(read_end, "rb")
@@ -128,10 +172,17 @@ class PipedFeed:
     def __iter__(self) -> Iterator[Callable[[], Pixels]]:
         """Yield a function for each frame, which returns its pixels; raises SourceLostError when the child ends."""
         width, height = self._size
-        row = -(-3 * width // 4) * 4  # GStreamer begins each row at a multiple of four bytes
-        while len(content := self._pixels.read(row * height)) == row * height:
-            rows = np.frombuffer(content, np.uint8).reshape(height, row)
-            yield rows[:, : 3 * width].reshape(height, width, 3).copy
+        # GStreamer begins each row at a multiple of four bytes.
+        row, half = (-(-side // 4) * 4 for side in (width if self._planes else 3 * width, width // 2))
+        size = row * height + (half * height if self._planes else 0)  # U and V have half the rows each
+        while len(content := self._pixels.read(size)) == size:
+            rows = np.frombuffer(content, np.uint8, row * height).reshape(height, row)
+            if self._planes:
+                chroma = np.frombuffer(content, np.uint8, offset=row * height).reshape(height, half)[:, : width // 2]
+                planes = np.concatenate((rows[:, :width], chroma.reshape(height // 2, width)))
+                yield _wrap(planes, "I420")
+            else:
+                yield rows[:, : 3 * width].reshape(height, width, 3).copy
         self._drain.join(_JOIN_S)
         reason = self._messages[0].decode(errors="replace").strip() if self._messages else "it ended"
         raise SourceLostError(f"gst-launch-1.0: {reason}", hint="check the camera and nvarguscamerasrc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import av
+from av.video.reformatter import ColorRange
 
 from runtime.colour import bgr_from_video_frame
 from runtime.frame import Pixels
@@ -26,6 +27,16 @@ class DecodedImage:
 def has_planes(frame: av.VideoFrame) -> bool:
     """Return whether a decoded frame can be kept as planes: 8-bit 4:2:0, or YUV of more bits, of even size."""
     return has_8_bit_planes(frame) or has_deep_planes(frame)
+
+
+def wrap_planes(planes: Pixels, *, pixel_format: str, matrix: int) -> DecodedImage:
+    """Wrap a frame of a camera that states no colours: limited range, and a matrix of ITU-T H.273.
+
+    `planes`: uint8[3 H / 2, W], luma and then the chroma of `pixel_format`, which is `yuv420p` or `nv12`.
+    """
+    frame = av.VideoFrame.from_ndarray(planes, format=pixel_format)
+    frame.colorspace, frame.color_range = matrix, ColorRange.MPEG
+    return DecodedImage(frame)
 
 
 class PlanesReader:

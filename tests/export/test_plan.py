@@ -17,7 +17,7 @@ from export.plan.__main__ import main
 from export.plan.builder import build_plan
 from export.plan.config import PlanConfig
 from export.plan.layer_report import parse_layers
-from runtime.engines import BUNDLED
+from runtime.engines import BUNDLED, find_yuv420_engine
 from runtime.engines.cuda import Device
 from runtime.errors import EngineError, UsageError
 from runtime.sidecar import Sidecar, read_sidecar
@@ -82,6 +82,17 @@ def test_a_plan_for_any_size_up_to_the_largest(tmp_path: Path) -> None:
     assert main([str(FP32), "--out", str(out), *RTX, "--max-size", "2000x1400", "--batch", "2"]) == 0
     sidecar = read_sidecar(out, out.read_bytes())
     assert (sidecar.engine.width, sidecar.engine.height, sidecar.batch) == ((64, 2000), (64, 1400), (1, 2))
+
+
+def test_plans_of_both_forms_of_frames_lie_beside_each_other(tmp_path: Path) -> None:
+    """The runtime finds the plan for planes of the bundled engine beside the one for BGR."""
+    sizes = ["--min-size", "64x64", "--opt-size", "128x96", "--max-size", "320x192"]
+    for name in ("edge-s_fp16", "edge-s_fp16_yuv420"):
+        assert main([str(FP32.with_name(f"{name}.onnx")), "--out", str(tmp_path / f"{name}.plan"), *RTX, *sizes]) == 0
+    twin = find_yuv420_engine(tmp_path / "edge-s_fp16.plan")
+    assert twin == tmp_path / "edge-s_fp16_yuv420.plan"
+    spec = read_sidecar(twin, twin.read_bytes()).engine
+    assert (spec.pixels, spec.width, spec.height) == ("yuv420", (64, 320), (64, 192))
 
 
 def test_the_command_writes_a_plan_and_describes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

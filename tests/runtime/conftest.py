@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runtime.options import RunOptions
+from runtime.spec import PIXEL_FORMATS
+from tests.conftest import write_engine
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -23,6 +25,15 @@ FLAGS = (
 )
 SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
 """Folder for screenshots of the pages."""
+
+
+@pytest.fixture(scope="session", params=PIXEL_FORMATS)
+def invert_in_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine that inverts BGR, and one that inverts the codes of planes: the tests run with both."""
+    folder = tmp_path_factory.mktemp("engine")
+    if request.param == "bgr":
+        return write_engine(folder / "invert.onnx")
+    return write_engine(folder / "invert_yuv420.onnx", shape=("n", "rows", "w"))
 
 
 @pytest.fixture(scope="module")

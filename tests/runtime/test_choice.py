@@ -163,3 +163,22 @@ def test_spinning_threads_of_one_engine_do_not_slow_the_next_measurement() -> No
     spinning, disturbed = Spinning(30, GOOD), Disturbed(20, GOOD)  # apart by more than a busy machine adds
     times = median_ms_per_frame([spinning, disturbed], trial_frame((64, 48)))
     assert times[1] < times[0]
+
+
+@pytest.mark.parametrize(("planes_ms", "chosen"), [(12, "bgr"), (10.5, "planes"), (3, "planes")])
+def test_an_engine_for_planes_unless_one_for_bgr_is_clearly_faster(
+    planes_ms: float, chosen: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(engines: list[Engine], frames: list[Pixels], *, seconds: float) -> list[float]:
+        shapes = {"bgr": (1, 48, 64, 3), "yuv420": (1, 72, 64)}
+        assert [frame.shape for frame in frames] == [shapes[engine.spec.pixels] for engine in engines]
+        return [planes_ms if engine.spec.pixels == "yuv420" else 10 for engine in engines]
+
+    monkeypatch.setattr("runtime.engines.choice.median_ms_per_frame", measure)
+    planes = dataclasses.replace(GOOD, pixels="yuv420")
+    engines = EngineFolder(folder, bgr=(0, GOOD), planes=(0, planes))
+    engine, why = engines.choose(pixels="auto")
+    assert why.startswith(chosen)
+    assert engine.spec.pixels == ("yuv420" if chosen == "planes" else "bgr")
+    assert engines.choose(pixels="bgr")[1].startswith("bgr")
+    assert engines.choose(pixels="yuv420")[1].startswith("planes")

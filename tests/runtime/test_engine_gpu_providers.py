@@ -22,6 +22,7 @@ from runtime.engines.onnx import HostRunner, OnnxEngine
 from runtime.engines.onnx_binding import MAX_GRAPHS, BoundRunner, OrtFrames, PinnedFrames
 from runtime.engines.onnx_gpu import require_convolutions_on_gpu
 from runtime.engines.onnx_providers import provider_options
+from runtime.engines.timing import trial_frame
 from runtime.errors import EngineError, OutOfMemoryError
 from runtime.frame import Pixels
 from runtime.spec import EngineSpec
@@ -355,6 +356,22 @@ def test_auto_takes_the_int8_file_where_cuda_does_not_start(cuda: HostCuda) -> N
         assert "(not CUDA: ONNX Runtime could not start cuda (CUDA failure 35: " in opened.backend
 
 
+def test_planes_of_a_bundled_engine_on_a_gpu(cuda: HostCuda) -> None:
+    for provider in ("auto", "cuda", "tensorrt"):
+        lines: list[str] = []
+        with open_engine("edge-s", provider=provider, pixels="auto", say=lines.append) as opened:  # type: ignore[arg-type]
+            assert opened.path == BUNDLED.with_name("edge-s_fp16_yuv420.onnx")
+            frames = trial_frame((64, 48), "yuv420")
+            expected = OnnxEngine(opened.path).infer(frames)
+            for _ in range(3):
+                assert np.array_equal(opened.infer(frames), expected)
+        assert lines == ["chosen  edge-s_fp16_yuv420.onnx, because edge-s_int8_cpu_yuv420.onnx is for CPUs"]
+        cuda.closed = False
+    GpuSession.refuse = staticmethod(lambda _: NO_GPU)
+    with open_engine("edge-s", pixels="auto") as opened:
+        assert opened.path == BUNDLED.with_name("edge-s_int8_cpu_yuv420.onnx")
+
+
 def test_another_int8_file_for_cpus_runs_on_a_gpu_with_a_warning(cuda: HostCuda, tmp_path: Path) -> None:
     path = tmp_path / "mine_int8_cpu.onnx"
     path.write_bytes(BUNDLED.read_bytes())
@@ -460,6 +477,10 @@ class TestPlugin:
         assert (name, Path(cache).parent) == ("nv_runtime_cache_path", tmp_path / "cache" / "deblur" / "trt-rtx")
         profile = {key: value.split(":")[1] for key, value in given[0].items() if "profile" in key}
         sizes = {"min": "1x64x64x3", "opt": "1x720x1280x3", "max": "1x2176x3840x3"}
+        assert profile == {f"nv_profile_{key}_shapes": size for key, size in sizes.items()}
+        open_backend(FP16.with_name("edge-s_fp16_yuv420.onnx"), provider="trt-rtx").close()
+        sizes = {"min": "1x96x64", "opt": "1x1080x1280", "max": "1x3264x3840"}
+        profile = {key: value.split(":")[1] for key, value in given[1].items() if "profile" in key}
         assert profile == {f"nv_profile_{key}_shapes": size for key, size in sizes.items()}
         batch = np.concatenate([make_image(80, 64, seed=seed)[None] for seed in range(3)])
         plain = OnnxEngine(FP16)

@@ -45,31 +45,33 @@ def ratio_of(path: Path) -> tuple[Fraction | None, Fraction | None]:
 @pytest.mark.parametrize("options", [(), ("--tile", "64x64"), ("--resume",), ("--side-by-side",)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_pixels_keep_their_shape(
-    suffix: str, options: tuple[str, ...], anamorphic: Path, invert: Path, tmp_path: Path
+    suffix: str, options: tuple[str, ...], anamorphic: Path, invert_in_form: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / f"out{suffix}"
-    assert run(anamorphic, out, invert, *options) == 0
+    assert run(anamorphic, out, invert_in_form, *options) == 0
     assert ratio_of(out) == (Fraction(64, 45), Fraction(64, 45))
     assert (b"pasp" in out.read_bytes()) == (suffix != ".mkv")  # PyAV cannot set Matroska's display size
 
 
-def test_segments_keep_the_shape_of_pixels(anamorphic: Path, invert: Path, tmp_path: Path) -> None:
-    assert run(anamorphic, tmp_path / "out.mp4", invert, "--segment-s", 0.5) == 0
+def test_segments_keep_the_shape_of_pixels(anamorphic: Path, invert_in_form: Path, tmp_path: Path) -> None:
+    assert run(anamorphic, tmp_path / "out.mp4", invert_in_form, "--segment-s", 0.5) == 0
     assert {ratio_of(path)[0] for path in tmp_path.iterdir()} == {Fraction(64, 45)}
 
 
-def test_a_rotated_source_has_pixels_of_the_inverse_shape(anamorphic: Path, invert: Path, tmp_path: Path) -> None:
+def test_a_rotated_source_has_pixels_of_the_inverse_shape(
+    anamorphic: Path, invert_in_form: Path, tmp_path: Path
+) -> None:
     rotated = tmp_path / "rotated.mp4"
     ffmpeg("-i", anamorphic, "-c", "copy", "-metadata:s:v", "rotate=90", rotated)
     assert open_source(str(rotated)).info.size == (64, 96)
-    assert run(rotated, tmp_path / "out.mp4", invert) == 0
+    assert run(rotated, tmp_path / "out.mp4", invert_in_form) == 0
     assert ratio_of(tmp_path / "out.mp4")[0] == Fraction(45, 64)
 
 
 def test_y4m_keeps_the_shape_of_pixels(
-    anamorphic: Path, invert: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    anamorphic: Path, invert_in_form: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    assert run(anamorphic, "-", invert) == 0
+    assert run(anamorphic, "-", invert_in_form) == 0
     assert b" A64:45 " in capfdbinary.readouterr().out.partition(b"\n")[0]
 
 
@@ -208,11 +210,11 @@ def combing(pixels: np.ndarray) -> float:
 
 
 def test_interlaced_video_is_deinterlaced(
-    interlaced: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    interlaced: Path, invert_in_form: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(interlaced, tmp_path / "auto.mp4", invert) == 0
+    assert run(interlaced, tmp_path / "auto.mp4", invert_in_form) == 0
     assert capsys.readouterr().err.count("is interlaced and is deinterlaced") == 1
-    assert run(interlaced, tmp_path / "off.mp4", invert, "--deinterlace", "off") == 0
+    assert run(interlaced, tmp_path / "off.mp4", invert_in_form, "--deinterlace", "off") == 0
     assert capsys.readouterr().err.count("is interlaced and keeps its fields") == 1
     auto, kept = list(open_source(str(tmp_path / "auto.mp4"))), list(open_source(str(tmp_path / "off.mp4")))
     assert [frame.pts_seconds for frame in auto] == [frame.pts_seconds for frame in kept]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from runtime.colour import ColourTags, bgr_from_video_frame
+from runtime.frame import Frame
+from runtime.sinks.pipe import PipeSink
 from runtime.sources import open_source
+from runtime.sources.base import SourceInfo
 from runtime.video import main
-from tests.conftest import ROOT, make_image, write_clip
+from runtime.yuv420 import Yuv420
+from tests.conftest import ROOT, make_image, write_clip, write_engine
 
 COMMAND = [sys.executable, "-m", "runtime.video", "--guard", "off", "--provider", "cpu", "--threads", "1"]
 
@@ -32,6 +40,34 @@ def test_y4m_is_written_and_read_again(clip: Path, invert: Path, tmp_path: Path)
     assert len(pairs) == 10
     for twice, once in pairs:
         assert np.abs(twice.pixels.astype(int) - once.pixels).mean() < 8  # small colourful frames, twice 4:2:0
+
+
+def test_planes_go_through_y4m_without_a_conversion(clip: Path, tmp_path: Path) -> None:
+    """Out of one run and into another: the codes are those of the decoder, inverted once and twice."""
+    engine = write_engine(tmp_path / "invert_yuv420.onnx", shape=("n", "rows", "w"))
+    out = run("--engine", engine, "--source", clip, "--out", "-")
+    assert b"pixels  4:2:0, as decoded" in out.stderr
+    again = run("--engine", engine, "--source", "-", "--out", "-", stdin=out.stdout)
+    assert b"pixels  4:2:0, as decoded" in again.stderr
+    with av.open(str(clip)) as container:
+        planes = [frame.to_ndarray() for frame in container.decode(video=0)]
+    for content, expected in ((out.stdout, [255 - frame for frame in planes]), (again.stdout, planes)):
+        _, *frames = content.split(b"FRAME\n")
+        assert [np.frombuffer(frame, np.uint8).reshape(72, 64).tolist() for frame in frames] == [
+            frame.tolist() for frame in expected
+        ]
+
+
+@pytest.mark.parametrize("colour", [ColourTags(matrix=1), ColourTags(matrix=6, is_full_range=True)])
+def test_planes_that_y4m_cannot_describe_are_converted(colour: ColourTags) -> None:
+    image = Yuv420.from_bgr(np.full((48, 64, 3), (40, 90, 200), np.uint8), colour)
+    info = SourceInfo(name="", time_base=Fraction(1, 25), frame_rate=Fraction(25))
+    stream = io.BytesIO()
+    sink = PipeSink(info, kind="y4m", stream=stream)
+    sink.write(Frame(pixels=image, pts=0, time_base=Fraction(1, 25), captured_at=0.0))
+    with av.open(io.BytesIO(stream.getvalue())) as container:
+        frame = next(container.decode(video=0))
+    assert np.abs(bgr_from_video_frame(frame).astype(int) - (40, 90, 200)).max() <= 2
 
 
 def test_odd_sizes_keep_every_pixel(invert: Path, tmp_path: Path) -> None:

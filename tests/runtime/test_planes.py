@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -11,27 +12,24 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import helper
 
 from runtime.colour import BT709, ColourTags, bgr_from_video_frame
-from runtime.engines import find_yuv420_engine, open_engine
-from runtime.errors import EngineError, NumbersError, OutOfMemoryError, SourceLostError, UsageError
+from runtime.engines import open_engine
+from runtime.engines.onnx import inspect
+from runtime.errors import NumbersError, SourceLostError
 from runtime.guard import OutputGuard, find_fault
-from runtime.options import RunOptions
-from runtime.pixel_choice import choose_pixels
 from runtime.sources import open_source
 from runtime.sources.camera import CameraFeed
 from runtime.sources.live import LiveSource, Watch
 from runtime.sources.network import NetworkFeed
 from runtime.sources.planes import DecodedImage, PlanesReader
 from runtime.sources.video import VideoSource
-from runtime.spec import METADATA_KEY, EngineSpec
 from runtime.stream_format import PLAIN
 from runtime.video import main
 from runtime.yuv420 import Yuv420, place_beside
 from tests.conftest import make_image, write_clip, write_engine
+from tests.engine_backends import BACKENDS, OpenBackend, Resources
 
 SHAPE = ("n", "rows", "w")
 
@@ -160,16 +158,6 @@ def test_a_later_frame_of_odd_size_loses_its_last_row_and_column(rotation: int) 
     assert np.array_equal(planes.planes, Yuv420.from_bgr(expected[:height, :width], BT709).planes)
 
 
-def test_a_lack_of_memory_names_the_way_with_tiles(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OutOfMemoryError("not enough memory", hint="use smaller frames")
-
-    with open_engine(engines, pixels="yuv420", provider="cpu") as engine:
-        monkeypatch.setattr(engine._engine, "submit", fail)
-        with pytest.raises(OutOfMemoryError, match="take frames as BGR, which go in tiles"):
-            engine.infer(np.zeros((1, 30, 34), np.uint8))
-
-
 def test_a_stream_delivers_planes(tmp_path: Path) -> None:
     path = tmp_path / "in.avi"
     times = {"pts": list(range(40)), "time_base": Fraction(1, 25)}
@@ -255,59 +243,17 @@ def test_bgr_on_request(engines: Path, clip: Path, tmp_path: Path, capsys: pytes
     assert "pixels  BGR (as requested)" in capsys.readouterr().err
 
 
-def choose(clip: Path, out: str, **options: object) -> tuple[str, str]:
-    choices = RunOptions(sources=(str(clip),), outputs=(out,), **options)
-    return choose_pixels(choices, [open_source(str(clip))], [out])
-
-
-@pytest.mark.parametrize(
-    ("out", "options", "reason"),
-    [
-        ("out.png", {}, "output out.png is no video"),
-        ("-", {}, "output - is no video"),
-        ("out.mp4", {"tile": (64, 64)}, "tiles are cut from BGR"),
-        ("out.mp4", {"show": True}, "a window shows BGR"),
-        ("out.mp4", {"watch_engine": True}, "a watched engine takes BGR"),
-    ],
-)
-def test_what_needs_bgr_is_named(out: str, options: dict[str, object], reason: str, engines: Path, clip: Path) -> None:
-    assert choose(clip, out, engine=engines, **options) == ("bgr", reason)
-    with pytest.raises(UsageError, match=reason):
-        choose(clip, out, engine=engines, pixels="yuv420", **options)
-    with pytest.raises(UsageError, match="give the engine for BGR frames"):
-        choose(clip, out, engine=engines.with_name("invert_yuv420.onnx"), **options)
-
-
-def test_videos_and_null_keep_planes(engines: Path, clip: Path) -> None:
-    for out in ("out.mp4", "out.mkv", "null", "rtsp://127.0.0.1/x"):
-        assert choose(clip, out, engine=engines) == ("yuv420", "")
-    assert choose(clip, "out.mp4", engine=engines.parent) == ("yuv420", "")
-    assert choose(clip, "out.mp4", engine=engines.with_name("invert_yuv420.onnx")) == ("yuv420", "")
-
-
-def test_an_image_has_no_planes(engines: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), make_image(64, 48))
-    pixels, reason = choose(tmp_path / "a.png", "out.mp4", engine=engines)
-    assert pixels == "bgr"
-    assert "does not deliver planes of 4:2:0" in reason
-
-
 # Engines
 
 
-def test_an_engine_of_other_weights_is_not_taken(engines: Path, clip: Path) -> None:
-    assert find_yuv420_engine(engines) == engines.with_name("invert_yuv420.onnx")
-    model = onnx.load(engines)
-    spec = EngineSpec(name="new", precision="int8", weights_sha256="new")
-    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    onnx.save(model, engines)
-    assert find_yuv420_engine(engines) is None
-    assert choose(clip, "out.mp4", engine=engines) == ("bgr", "there is no engine for planes beside the engine")
-
-
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
-def test_an_engine_takes_planes_of_even_size_only(provider: str, engines: Path) -> None:
-    with open_engine(engines, pixels="yuv420", provider=provider) as engine:
+@pytest.mark.parametrize(
+    "open_backend", [pytest.param(opener, id=name) for name, opener in BACKENDS if name != "triton"]
+)
+def test_every_backend_takes_planes_of_even_size_only(
+    open_backend: OpenBackend, engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as cleanup:
+        engine = Resources(tmp_path, monkeypatch, cleanup).open(open_backend, engines.with_name("invert_yuv420.onnx"))
         assert engine.spec.pixels == "yuv420"
         batch = np.random.default_rng(0).integers(0, 256, (2, 30, 34), dtype=np.uint8)
         assert np.array_equal(engine.infer(batch), 255 - batch)
@@ -327,11 +273,8 @@ def test_an_engine_for_planes_restores_images_too(engines: Path) -> None:
 
 
 def test_the_size_of_a_static_engine_is_that_of_its_frames(tmp_path: Path) -> None:
-    path = write_engine(tmp_path / "static_yuv420.onnx", shape=("n", 30, 34))
-    with open_engine(path, provider="cpu") as engine:
-        assert (engine.spec.width, engine.spec.height) == ((34, 34), (20, 20))
-        with pytest.raises(EngineError, match="frame of 34x22 is outside the engine's range"):
-            engine.infer(np.zeros((1, 33, 34), np.uint8))
+    spec = inspect(write_engine(tmp_path / "static_yuv420.onnx", shape=("n", 30, 34)))
+    assert (spec.width, spec.height) == ((34, 34), (20, 20))
 
 
 # Guard

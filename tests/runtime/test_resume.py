@@ -67,17 +67,19 @@ def contents(path: Path) -> Contents:
     return frames, sound
 
 
-def command(source: Path, out: Path) -> list[str]:
-    return ["--source", str(source), "--out", str(out), "--provider", "cpu", "--threads", "1"]
+def command(source: Path, out: Path, pixels: str = "auto") -> list[str]:
+    return ["--source", str(source), "--out", str(out), "--provider", "cpu", "--threads", "1", "--pixels", pixels]
 
 
-@pytest.fixture(scope="module", params=[".mp4", ".mkv"])
-def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, Contents]:
-    out = long_clip.with_name(f"whole{request.param}")
-    assert main(command(long_clip, out)) == 0
+@pytest.fixture(scope="module", params=[(".mp4", "yuv420"), (".mkv", "bgr")], ids="-".join)
+def whole(long_clip: Path, request: pytest.FixtureRequest) -> tuple[str, str, Contents]:
+    """Return suffix, form of frames, and content of an output of a run that was not killed."""
+    suffix, pixels = request.param
+    out = long_clip.with_name(f"whole{suffix}")
+    assert main(command(long_clip, out, pixels)) == 0
     made = contents(out)
     assert len(made[0]) == COUNT
-    return request.param, made
+    return suffix, pixels, made
 
 
 def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) -> None:
@@ -90,9 +92,11 @@ def run_and_kill(arguments: list[str], out: Path, frame: int, seconds: float) ->
     assert not out.exists()
 
 
-def kill_twice_and_finish(source: Path, out: Path, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> int:
+def kill_twice_and_finish(
+    source: Path, out: Path, chance: random.Random, capsys: pytest.CaptureFixture[str], pixels: str = "auto"
+) -> int:
     """Kill a job at two random points, finish it, and return the number of frames that the last run did not repeat."""
-    arguments = command(source, out)
+    arguments = command(source, out, pixels)
     for frame in sorted(chance.randint(COUNT // 10, HELD_AT) for _ in range(2)):
         run_and_kill(arguments, out, frame, chance.uniform(0, 0.03))
     assert main([*arguments, "--resume"]) == 0
@@ -104,17 +108,17 @@ def kill_twice_and_finish(source: Path, out: Path, chance: random.Random, capsys
 @pytest.mark.timeout(600)
 def test_a_job_killed_at_random_points_ends_with_the_same_output(
     long_clip: Path,
-    whole: tuple[str, Contents],
+    whole: tuple[str, str, Contents],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     survived: Survived,
 ) -> None:
-    suffix, expected = whole
+    suffix, pixels, expected = whole
     chance = random.Random(suffix)  # noqa: S311
     resumed_after = []
     for index in range(3):
         out = tmp_path / f"{index}{suffix}"
-        resumed_after.append(kill_twice_and_finish(long_clip, out, chance, capsys))
+        resumed_after.append(kill_twice_and_finish(long_clip, out, chance, capsys, pixels))
         assert contents(out) == expected
     assert max(resumed_after) > 0, "every run was killed before a chunk was whole"
     survived("3 jobs: frames, times and sound as if never stopped", code=0, lost=0)

@@ -14,6 +14,7 @@ import pytest
 
 from runtime.sinks.video import SUFFIXES, VideoSink
 from runtime.sources import open_source
+from runtime.sources.base import PlanesSource
 from tests.conftest import Survived, write_clip
 
 FRAMES = 5
@@ -49,10 +50,13 @@ def write_with_sound(path: Path, encoder: str) -> bool:
     return False
 
 
-def copy_frames(source: Path, out: Path) -> list[str]:
-    """Write all frames and the sound of a source into a file and return the warnings of the sink."""
+def copy_frames(source: Path, out: Path, *, planes: bool = False) -> list[str]:
+    """Write all frames, as BGR or planes, and the sound of a source into a file; return the warnings of the sink."""
     out.unlink(missing_ok=True)
     with contextlib.closing(open_source(str(source))) as reader:
+        if planes:
+            assert isinstance(reader, PlanesSource)
+            reader.deliver_planes()
         sink = VideoSink(out, reader.info)
         for frame in reader:
             sink.write(frame)

@@ -13,7 +13,8 @@ import pytest
 from runtime.engines import BUNDLED, open_backend
 from runtime.engines.base import SynchronousEngine
 from runtime.engines.tensorrt import TensorRtEngine
-from runtime.engines.tiled import TiledEngine, TileLayout
+from runtime.engines.tile_layout import TileLayout
+from runtime.engines.tiled import TiledEngine
 from runtime.errors import OutOfMemoryError, UsageError
 from runtime.frame import Pixels
 from runtime.metrics import psnr_db

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.format import Flags
 
+from runtime.colour import BT709
 from runtime.errors import InputError
 from runtime.frame import Frame
 from runtime.sinks.video import SUFFIXES, VideoSink
@@ -18,6 +19,7 @@ from runtime.sources import open_source
 from runtime.sources.base import SourceInfo
 from runtime.sources.timeline import Timeline
 from runtime.video import main
+from runtime.yuv420 import Yuv420
 from tests.conftest import Survived, make_image, write_clip
 from tests.runtime.test_odd_files import arguments
 from tests.runtime.test_sound import copy_frames, count_frames
@@ -87,18 +89,20 @@ def test_every_frame_plays_after_a_wrap_or_jump(kind: str, suffix: str, tmp_path
     survived("every frame plays, and sound stays in step", lost=0)
 
 
-def test_a_wrap_in_the_middle_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_wrap_in_the_middle_changes_nothing(planes: bool, tmp_path: Path) -> None:
     source, start = tmp_path / "in.ts", int(WRAP_S) - 80
     write_broadcast(source, start_s=Fraction(start), fps=2, seconds=100)
-    assert copy_frames(source, tmp_path / "out.mp4") == []
+    assert copy_frames(source, tmp_path / "out.mp4", planes=planes) == []
     assert read_times(tmp_path / "out.mp4", "video") == pytest.approx([start + index / 2 for index in range(200)])
 
 
-def test_matroska_files_that_were_joined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes", [False, True])
+def test_matroska_files_that_were_joined(planes: bool, tmp_path: Path) -> None:
     source, out = tmp_path / "in.mkv", tmp_path / "out.mp4"
     write_clip(source, pts=[512 * index for index in range(150)], audio="aac")  # longer than FFmpeg may reorder
     source.write_bytes(2 * source.read_bytes())
-    copy_frames(source, out)
+    copy_frames(source, out, planes=planes)
     times = read_times(out, "video")
     assert len(times) == 300
     assert np.diff(times).min() > 0.03
@@ -106,12 +110,14 @@ def test_matroska_files_that_were_joined(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 @pytest.mark.parametrize("first", [-1, -12_800, -(2**40)])
-def test_frames_before_zero_play(first: int, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("planes", [False, True])
+def test_frames_before_zero_play(planes: bool, first: int, suffix: str, tmp_path: Path) -> None:
     """The sink takes frames from any program."""
     time_base = Fraction(1, 12_800)
     sink = VideoSink(tmp_path / f"out{suffix}", SourceInfo(name="", time_base=time_base, frame_rate=Fraction(25)))
     for index in range(30):
-        pixels = make_image(64, 48, seed=index)
+        image = make_image(64, 48, seed=index)
+        pixels = Yuv420.from_bgr(image, BT709) if planes else image
         sink.write(Frame(pixels=pixels, pts=first + 512 * index, time_base=time_base, captured_at=0.0))
     sink.close(complete=True)
     assert read_times(tmp_path / f"out{suffix}", "video") == pytest.approx([index / 25 for index in range(30)])

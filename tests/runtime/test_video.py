@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import session as streams
-from runtime import video
+from runtime import run_engine, video
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, Survived, make_image, write_clip
 from tests.rig.held import Held
@@ -37,16 +36,18 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clip_through_an_engine(
+    clip: Path, invert_in_form: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, stats = tmp_path / "made" / "out.mp4", tmp_path / "stats.json"
-    assert run("--engine", invert, "--source", clip, "--out", out, "--stats", stats) == 0
+    assert run("--engine", invert_in_form, "--source", clip, "--out", out, "--stats", stats) == 0
     restored = list(open_source(str(out)))
     assert [f.pts * f.time_base for f in restored] == [f.pts * f.time_base for f in open_source(str(clip))]
     assert np.abs(restored[0].pixels.astype(int) - (255 - make_image(64, 48).astype(int))).mean() < 8
     values = json.loads(stats.read_text())
     assert values["schema"] == 2
     assert values["frames"] == {"read": 10, "written": 10, "dropped": 0, "rejected": 0, "skipped": 0, "reconnects": 0}
-    assert values["engine"]["name"] == "invert"
+    assert values["engine"]["name"] == invert_in_form.stem
     assert values["output"] == str(out)
     assert set(values["latency_ms"]) == {"read", "engine", "write", "total"}
     assert all(set(row) == {"p50", "p90", "p99", "max"} for row in values["latency_ms"].values())
@@ -54,6 +55,7 @@ def test_clip_through_an_engine(clip: Path, invert: Path, tmp_path: Path, capsys
     shown = capsys.readouterr().err
     assert "10 read, 10 written, 0 dropped" in shown
     assert f"output  {out}" in shown
+    assert ("pixels  4:2:0, as decoded" in shown) == invert_in_form.stem.endswith("yuv420")
 
 
 def test_bundled_engine_is_the_default(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,8 +76,8 @@ def test_image_to_image_and_folder_to_folder(tmp_path: Path, invert: Path) -> No
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "b.png")), 255 - make_image(16, 12))
 
 
-def test_side_by_side(clip: Path, invert: Path, tmp_path: Path) -> None:
-    assert run("--engine", invert, "--source", clip, "--out", tmp_path / "out.mp4", "--side-by-side") == 0
+def test_side_by_side(clip: Path, invert_in_form: Path, tmp_path: Path) -> None:
+    assert run("--engine", invert_in_form, "--source", clip, "--out", tmp_path / "out.mp4", "--side-by-side") == 0
     assert next(iter(open_source(str(tmp_path / "out.mp4")))).size == (128, 48)
 
 
@@ -166,7 +168,7 @@ def test_bugs_are_one_line_too(clip: Path, monkeypatch: pytest.MonkeyPatch, caps
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr(streams, "open_engine", fail)
+    monkeypatch.setattr(run_engine, "open_engine", fail)
     assert run("--source", clip, "--out", "null") == 1
     assert "this is a bug (ZeroDivisionError: first second)" in error_line(capsys)
     assert run("--source", clip, "--out", "null", "--debug") == 1
@@ -213,11 +215,11 @@ def test_killed_run_leaves_a_file_that_plays(long_clip: Path, tmp_path: Path, su
     survived(f"{len(times)} frames play, up to about the last second", code=137)
 
 
-def test_demo_clip_keeps_its_frames_times_and_sound(tmp_path: Path, invert: Path) -> None:
+def test_demo_clip_keeps_its_frames_times_and_sound(tmp_path: Path, invert_in_form: Path) -> None:
     import av
 
     out = tmp_path / "demo.mp4"
-    assert run("--engine", invert, "--source", DEMO_CLIP, "--out", out) == 0
+    assert run("--engine", invert_in_form, "--source", DEMO_CLIP, "--out", out) == 0
     facts = []
     for path in (DEMO_CLIP, out):
         with av.open(str(path)) as container:

@@ -30,6 +30,8 @@ _MATRICES = frozenset({1, *range(4, 18)})
 """Code points of ITU-T H.273 that mean something; in H.264 as in FFmpeg."""
 _SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """Matrices that libswscale converts with: its own numbers by the code points."""
+_NEAR_SRGB = frozenset({1, 5, 6})
+"""Primaries of BT.709, which are those of sRGB, and of BT.601."""
 _HD_HEIGHT = 720
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Names of the transfer functions of high dynamic range."""
@@ -64,6 +66,13 @@ class ColourTags:
     def range(self) -> ColorRange:
         """Range of the values, as FFmpeg names it."""
         return ColorRange.JPEG if self.is_full_range else ColorRange.MPEG
+
+    @property
+    def cicp(self) -> bytes:
+        """Contents of PNG's chunk `cICP` for RGB of full range; empty if viewers assume nearly the same without it."""
+        if self.transfer not in HDR_TRANSFERS and self.primaries in _NEAR_SRGB:
+            return b""
+        return bytes((self.primaries, self.transfer, _RGB, 1))
 
     def tag(self, target: av.VideoFrame | av.VideoCodecContext) -> None:
         """Mark a frame or an encoder, so that players need not guess."""

@@ -45,6 +45,8 @@ class Metadata:
     xmp: bytes = b""
     profile: bytes = b""
     """ICC profile."""
+    cicp: bytes = b""
+    """Primaries, transfer function, matrix and range as PNG has them; other formats do not hold them."""
 
     @classmethod
     def read(cls, encoded: bytes, kinds: Sequence[int], values: Sequence[Any]) -> Metadata:
@@ -140,6 +142,7 @@ class Metadata:
 
     def _add_to_png(self, encoded: bytes) -> bytes:
         chunks = {
+            b"cICP": self.cicp,
             b"iCCP": self.profile and b"ICC profile\0\0" + zlib.compress(self.profile),
             b"eXIf": self.exif,
             b"iTXt": self.xmp and _PNG_XMP + b"\0" * 4 + self.xmp,

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.colour import BT709, ColourTags
 from runtime.errors import InputError, OutputError, is_out_of_memory
 from runtime.frame import Pixels, require_memory
 from runtime.image_files import read_image
@@ -75,17 +76,20 @@ class StoredImage:
         return cls(is_gray, deep, alpha, metadata, cv2.imcount(str(path)))
 
 
-def encode_image(path: Path, restored: Pixels, source: Path | None = None) -> tuple[bytes, list[str]]:
+def encode_image(
+    path: Path, restored: Pixels, source: Path | None = None, *, colour: ColourTags = BT709
+) -> tuple[bytes, list[str]]:
     """Return a restored image uint8[H, W, 3] BGR in the format of `path`, and words for what of `source` is lost.
 
     `source` is the image file that was restored. Its EXIF, XMP and colour profile are kept, its alpha is kept
     unchanged, gray stays gray, and 16-bit pixels get the change of the 8-bit ones, where the format can hold them.
-    `restored` may be the blurred and the restored image side by side. JPEG is written with quality 95 and 4:4:4, the
-    other formats losslessly. Raises OutputError if the format cannot hold the image.
+    `colour` is that of a video, which PNG states. `restored` may be the blurred and the restored image side by side.
+    JPEG is written with quality 95 and 4:4:4, the other formats losslessly. Raises OutputError if the format cannot
+    hold the image.
     """
     suffix = path.suffix.lower()
     pixels: StoredPixels = restored
-    metadata = Metadata()
+    metadata = Metadata(cicp=colour.cicp if suffix == ".png" else b"")
     lost: list[str] = []
     if source:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 from av.container import OutputContainer
 from av.video.stream import VideoStream
@@ -42,6 +43,11 @@ class Copies:
         for copy in (self._audio, self._extras):
             if copy:
                 copy.copy_until(seconds)
+
+    def finish(self, path: Path) -> None:
+        """Add what only a complete file can hold to an output that is closed; raises OSError."""
+        if self._extras:
+            self._extras.finish(path)
 
     def close(self) -> None:
         """Close the files of the source."""

@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from runtime.sinks.mp4_cover import add_covers, is_mp4_cover
 from runtime.sinks.subtitles import ConvertedSubtitles, convert_subtitles, has_styles
 from runtime.sources.containers import open_container
 from runtime.sources.packets import read_packets
@@ -25,6 +26,8 @@ from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
 
 _MIME_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "gif": "image/gif"}
 """Types of covers by their codecs: those that MP4 may hold."""
+_WITH_COVERS = frozenset({"mp4", "ipod"})
+"""FFmpeg's names of the containers `.mp4` and `.m4v`."""
 _ANY_TYPE = "application/octet-stream"
 _REFUSALS = {errno.EINVAL, errno.EPERM}
 """Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
@@ -49,6 +52,8 @@ class Extras:
         self._converted: dict[int, ConvertedSubtitles] = {}
         self._unstyled: list[str] = []
         """Names of subtitles that lost their styles."""
+        self._covers: dict[str, tuple[str, bytes]] = {}
+        """Codec and content of covers that are added at the end, by their names."""
         self._packets: Iterator[Packet[Any]] = iter(())
         self._next: Packet[Any] | None = None
         self._is_damaged = False
@@ -151,14 +156,23 @@ class Extras:
         return True
 
     def _add_cover(self, stream: Stream, output: OutputContainer) -> bool:
-        """Add a cover as Matroska has it. MP4 in fragments would get a broken video track besides, from FFmpeg."""
-        if "matroska" not in output.format.name:
+        """Add a cover as Matroska has it, or keep it for `finish`, which adds it to MP4; MOV holds none."""
+        is_matroska, codec = "matroska" in output.format.name, str(_codec(stream))
+        if not (is_matroska or (output.format.name in _WITH_COVERS and is_mp4_cover(codec))):
             return False
         with open_container(self._path) as container:
             cover = bytes(next(container.demux(container.streams[stream.index])))
-        tags, mime_type = stream.metadata, _MIME_TYPES.get(str(_codec(stream)), _ANY_TYPE)
+        if not is_matroska:
+            self._covers[_name(stream)] = (codec, cover)
+            return True
+        tags, mime_type = stream.metadata, _MIME_TYPES.get(codec, _ANY_TYPE)
         output.add_attachment(tags.get("filename", "cover"), tags.get("mimetype", mime_type), cover)
         return True
+
+    def finish(self, path: Path) -> None:
+        """Add what only a complete file can hold to an output that is closed."""
+        if self._covers and not add_covers(path, list(self._covers.values())):
+            self._left_out += self._covers
 
     def _read_packets(self) -> Iterator[Packet[Any]]:
         indices = {*self._copies, *self._converted}

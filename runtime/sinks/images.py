@@ -15,9 +15,9 @@ class ImageSink:
     """Writes each frame as an image into a folder, or the only frame to an image file (`single`).
 
     In a folder, images keep the names and formats of their source files, and their tree below the folder of the
-    source. Frames of a video are numbered and written as PNG: `frame_000001.png`. Each file appears when it is
-    complete, so there is nothing for `close` to finish. Raises UsageError if two images have the same output, or if an
-    output is an image of the source.
+    source. Frames of a video are numbered and written as PNG, which states their colours: `frame_000001.png`. Each file
+    appears when it is complete, so there is nothing for `close` to finish. Raises UsageError if two images have the
+    same output, or if an output is an image of the source.
     """
 
     def __init__(self, path: Path, source: SourceInfo, *, single: bool) -> None:
@@ -40,7 +40,7 @@ class ImageSink:
         """Sentences about contents that the formats of the outputs cannot hold, one for each kind of loss."""
         return [
             *self._format.depth_warnings(),
-            *self._format.tag_warnings("images"),
+            *(self._format.tag_warnings("images") if self._single and self._path.suffix.lower() != ".png" else []),
             *(
                 f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
                 for what, names in self._lost.items()
@@ -50,7 +50,7 @@ class ImageSink:
     def write(self, frame: Frame) -> None:
         """Write the frame as an image; raises OutputError if it cannot be encoded or written."""
         path = self._path if self._single else self._target(frame.file)
-        content, lost = encode_image(path, frame.bgr, frame.file)
+        content, lost = encode_image(path, frame.bgr, frame.file, colour=self._format.colour)
         write_whole(path, content)
         self._written += 1
         for what in lost:

@@ -152,7 +152,7 @@ class VideoSink:
 
     def _close(self, *, complete: bool) -> None:
         try:
-            self._finish(with_rest_of_sound=complete)
+            self._finish(complete=complete)
         except (FFmpegError, OSError) as error:
             self._kept = self._close_unfinished()
             if complete:
@@ -261,19 +261,21 @@ class VideoSink:
                 self._copies.copy_until(float(seconds))
             self._container.mux(packet)
 
-    def _finish(self, *, with_rest_of_sound: bool) -> None:
+    def _finish(self, *, complete: bool) -> None:
         if self._container is None:
             return
         try:
             if not self._has_failed:  # frames after a missing one would be written otherwise
                 self._mux(self._encoder.end_chunk())
-            if with_rest_of_sound and self._copies:
+            if complete and self._copies:
                 self._copies.copy_until(None)
         finally:
             self._encoder.close()
             if self._copies:
                 self._copies.close()
             self._container.close()
+        if complete and self._copies:
+            self._copies.finish(self._file.partial)
 
 
 def _pts(packet: Packet[Any]) -> int:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 from av.error import InvalidDataError
 from av.stream import Disposition
 
+from runtime.sinks.mp4_cover import add_covers
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.video import main
-from tests.conftest import write_clip
+from tests.conftest import make_image, write_clip
 from tests.rig.media import CHAPTERS, TAGS, ffmpeg, make_rich
 
 
@@ -94,8 +98,8 @@ NOT_HELD = "left out, because the output cannot hold them: "
     ("source", "suffix", "warnings"),
     [
         (".mkv", ".mkv", []),
-        (".mp4", ".mp4", [NOT_HELD + "cover (mjpeg)"]),
-        (".mkv", ".mp4", [NOT_HELD + "attachment font.ttf, cover (mjpeg)"]),
+        (".mp4", ".mp4", []),
+        (".mkv", ".mp4", [NOT_HELD + "attachment font.ttf"]),
         (".mp4", ".mkv", []),
         (".mp4", ".mov", [NOT_HELD + "cover (mjpeg)"]),
     ],
@@ -162,14 +166,59 @@ def test_damaged_subtitles_are_counted(rich: dict[str, Path], tmp_path: Path, mo
 
 def test_attachments_and_covers_are_kept(rich: dict[str, Path], invert: Path, tmp_path: Path) -> None:
     cover = (rich[".mkv"].parent / "cover.jpg").read_bytes()
-    for source in (".mkv", ".mp4"):
-        out = tmp_path / f"{source[1:]}.mkv"
+    for source, suffix in ((".mkv", ".mkv"), (".mp4", ".mkv"), (".mp4", ".mp4"), (".mkv", ".mp4"), (".mkv", ".m4v")):
+        out = tmp_path / f"{source[1:]}{suffix}"
         assert run(rich[source], out, invert) == 0
         with av.open(str(out)) as container:
             images = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
             assert [bytes(next(container.demux(image))) for image in images] == [cover]
+            assert len(container.streams.video) == 2
             fonts = [stream for stream in container.streams if stream.type == "attachment"]
-            assert [stream.metadata["filename"] for stream in fonts] == ["font.ttf"] * (source == ".mkv")
+            assert [stream.metadata["filename"] for stream in fonts] == ["font.ttf"] * (
+                (source, suffix).count(".mkv") == 2
+            )
+        assert len(list(open_source(str(out)))) == 10
+        assert sorted(tmp_path.glob("*.partial*")) == []
+
+
+@pytest.mark.parametrize("tags", [(), ("-metadata", "firmware=1")], ids=["plain", "tagged"])
+def test_a_cover_beside_tags_of_any_name_is_left_out(
+    tags: tuple[str, ...], invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MP4 holds either covers or tags of any name."""
+    write_clip(tmp_path / "clip.mp4")
+    (tmp_path / "cover.png").write_bytes(cv2.imencode(".png", make_image(32, 32))[1].tobytes())
+    source, out = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    cover = ("-attach", tmp_path / "cover.png", "-metadata:s:t", "mimetype=image/png")
+    ffmpeg("-i", tmp_path / "clip.mp4", *cover, "-c", "copy", *tags, source)
+    assert run(source, out, invert) == 0
+    assert warnings_of(capsys) == ([NOT_HELD + "cover (png)"] if tags else [])
+    assert (tags_of(out).get("firmware") == "1") == bool(tags)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(64), b"\0\0\0\x10moov" + bytes(8), b"\0\0\0\x63moov"])
+def test_a_file_without_a_place_for_a_cover_is_left_as_it_is(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file.mp4"
+    path.write_bytes(content)
+    assert not add_covers(path, [("mjpeg", b"image")])
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_leaves_the_file_without_a_cover(
+    rich: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, content: object) -> int:
+            super().write(bytes(content)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "clip.mp4"
+    ffmpeg("-i", rich[".mp4"], "-map", "0:0", "-c", "copy", path)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "open", lambda self, mode, buffering: Full(self, mode.replace("b", "")))
+        add_covers(path, [("mjpeg", b"image")])
+    assert path.read_bytes() == before
 
 
 def test_an_output_has_no_titles_of_chapters_as_subtitles(rich: dict[str, Path], invert: Path, tmp_path: Path) -> None:

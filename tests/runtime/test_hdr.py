@@ -140,8 +140,6 @@ def test_a_run_that_shows_or_writes_bgr_says_that_it_looks_pale(
     assert f"warning: frames on the page {pale}" in capfd.readouterr().err
     assert run(tmp_path / "in.mp4", "-", invert, "--pipe", "raw") == 0
     assert f"warning: frames on standard output {pale}" in capfd.readouterr().err
-    assert run(tmp_path / "in.mp4", f"{tmp_path}/frames/", invert) == 0
-    assert f"warning: images {pale}" in capfd.readouterr().err
 
 
 def test_standard_range_needs_no_words(clip: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from onnx import helper
@@ -163,15 +164,22 @@ def test_a_later_frame_with_other_colours_or_of_odd_size_has_8_bits() -> None:
 # Whole runs
 
 
-def write_deep(path: Path, *, count: int = 6, codec: str = "ffv1", size: tuple[int, int] = (64, 48)) -> None:
-    """Write a lossless clip with random values of 10 bits, at 25 fps."""
+def write_deep(
+    path: Path,
+    *,
+    count: int = 6,
+    codec: str = "ffv1",
+    size: tuple[int, int] = (64, 48),
+    pixel_format: str = "yuv420p10le",
+) -> None:
+    """Write a clip with random values of 10 bits, at 25 fps; lossless by default."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p10le"
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         stream.codec_context.time_base = Fraction(1, 1000)
         PQ.tag(stream.codec_context)
         for index in range(count):
-            frame = make_frame(size=size, seed=index)
+            frame = make_frame(pixel_format, size=size, seed=index)
             frame.pts, frame.time_base = 40 * index, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -336,13 +344,25 @@ def test_frames_reach_encoders_in_their_formats(pixel_format: str) -> None:
             assert np.abs(luma - 4.0 * flat.luma).mean() < 4
 
 
-def test_images_lose_bits_and_say_so(engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_have_8_bits_and_png_states_the_colours(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_deep(tmp_path / "in.mkv", count=2)
     command = ["--source", tmp_path / "in.mkv", "--out", f"{tmp_path}/images/", "--engine", engines]
     assert main([str(word) for word in command]) == 0
-    lines = capsys.readouterr().err
-    assert "warning: 10-bit HDR (PQ) frames were reduced to 8 bits" in lines
-    assert "warning: images have the values of HDR (PQ) without its tags: they look pale as they are" in lines
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert lines == ["warning: 10-bit HDR (PQ) frames were reduced to 8 bits"]
+    image = decode(tmp_path / "images" / "frame_000002.png")[0]
+    assert (image.color_primaries, image.color_trc) == (9, 16)
+    expected = bgr_from_video_frame(decode(tmp_path / "in.mkv")[1])
+    assert np.array_equal(cv2.imread(str(tmp_path / "images" / "frame_000002.png")), expected)
+
+
+def test_a_jpeg_cannot_state_the_colours(engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_deep(tmp_path / "in.mov", count=1, codec="prores_ks", pixel_format="yuv422p10le")
+    command = ["--source", tmp_path / "in.mov", "--out", tmp_path / "out.jpg", "--engine", engines]
+    assert main([str(word) for word in command]) == 0
+    assert "warning: images have the values of HDR (PQ) without its tags: they look pale" in capsys.readouterr().err
 
 
 def test_bgr_of_10_bits_is_that_of_ffmpeg() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ _WRAPPERS = ("params_ema", "params", "state_dict", "model", "generator")
 """Keys under which projects store a state dict, the averaged weights first."""
 _PREFIX = "module."
 """Prefix of all keys of a network that was saved inside DataParallel."""
+_COUNTERS = "num_batches_tracked"
+"""End of the keys of counters of training steps, which PyTorch adds where they are missing."""
 _NAMED_KEYS = 3
 """Number of keys of each kind that an error names."""
 
@@ -128,44 +129,41 @@ def recognise(state: State, path: Path, *, network: str = "auto") -> _Match:
 
     Raises CheckpointError, with the nearest network and the keys that differ, if there is none.
     """
-    names = PUBLISHED_NETWORKS if network == "auto" else (network,)
-    matches = [match for name in names for match in _compare(name, state)]
+    matches = []
+    for name in PUBLISHED_NETWORKS if network == "auto" else (network,):
+        match = _compare(name, state)
+        if not match.difference:
+            return match
+        matches.append(match)
     nearest = min(matches, key=lambda match: match.difference)
-    if nearest.difference:
-        what = "weights are of no known network" if network == "auto" else f"weights are not of {network}"
-        hint = f"give weights of {', '.join(PUBLISHED_NETWORKS)}, or export the network to ONNX where it comes from"
-        raise CheckpointError(f"{what} (nearest {nearest.describe()})", path, hint=hint)
-    return nearest
+    what = "weights are of no known network" if network == "auto" else f"weights are not of {network}"
+    hint = f"give weights of {', '.join(PUBLISHED_NETWORKS)}, or export the network to ONNX where it comes from"
+    raise CheckpointError(f"{what} (nearest {nearest.describe()})", path, hint=hint)
 
 
-def _compare(name: str, state: State) -> list[_Match]:
-    """Return how a state dict differs from the network of the sizes in it, and from the network of default size."""
+def _compare(name: str, state: State) -> _Match:
+    """Return how a state dict differs from the network of the sizes in it, or of its default size if it has none."""
     kind = get_generator_class(name)
-    converted = kind.convert_keys(state)
-    candidates: list[dict[str, Any]] = [{}]
-    with contextlib.suppress(KeyError, IndexError, ValueError):
-        candidates.insert(0, kind.read_options({key: list(value.shape) for key, value in converted.items()}))
-    return [match for options in candidates for match in _match(name, options, converted)]
-
-
-def _match(name: str, options: dict[str, Any], state: State) -> list[_Match]:
-    """Return the differences to the network with these options; none if there is no such network."""
+    state = kind.convert_keys(state)
     try:
-        with torch.device("meta"):
-            own = create_generator(name, **options).state_dict()
-    except ValueError:
-        return []
-    own_keys, keys = (
-        [key for key in one if not key.endswith("num_batches_tracked")]  # PyTorch adds them where they are missing
-        for one in (own, state)
+        options = kind.read_options({key: list(value.shape) for key, value in state.items()})
+        own = _list_shapes(name, options)
+    except (KeyError, IndexError, ValueError):  # a key that says a size is missing, or there is no such network
+        options = {}
+        own = _list_shapes(name, options)
+    shapes = {key: value.shape for key, value in state.items() if not key.endswith(_COUNTERS)}
+    return _Match(
+        name,
+        options,
+        state,
+        missing=[key for key in own if key not in shapes],
+        unexpected=[key for key in shapes if key not in own],
+        reshaped=[key for key in own if key in shapes and own[key] != shapes[key]],
     )
-    return [
-        _Match(
-            name,
-            options,
-            state,
-            missing=[key for key in own_keys if key not in state],
-            unexpected=[key for key in keys if key not in own],
-            reshaped=[key for key in own_keys if key in state and own[key].shape != state[key].shape],
-        )
-    ]
+
+
+def _list_shapes(name: str, options: dict[str, Any]) -> dict[str, torch.Size]:
+    """Return the shapes of the weights of a network by key; raises ValueError for options that cannot be used."""
+    with torch.device("meta"):
+        state = create_generator(name, **options).state_dict()
+    return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTERS)}

@@ -8,7 +8,7 @@ WEIGHTS = "generator.safetensors"
 CONFIG = "config.json"
 SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".h5", ".bin", ".tar"})
 """Ends of the names of weights files; DeblurGAN-v2's files end in `.h5` and are PyTorch's all the same."""
-PUBLISHED_NETWORKS = ("nafnet",)
+PUBLISHED_NETWORKS = ("deblurgan_v2", "mimo_unet", "nafnet", "restormer", "rt_focuser")
 """Networks that have published checkpoints, by their names in `train.models.GENERATORS`."""
 
 

@@ -21,7 +21,11 @@ from train.models import create_generator
 
 REDUCED = {
     "edge": {"widths": (8, 16), "blocks": (1, 1)},
+    "deblurgan_v2": {"width": 8},
+    "mimo_unet": {"width": 8, "blocks": 1},
     "nafnet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,)},
+    "restormer": {"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+    "rt_focuser": {"dims": (8, 8, 16, 16, 16), "depths": (1, 1, 1, 1, 1)},
     "resnet_unet": {"size": "18", "width": 8},
     "swin_deblur": {"size": "tiny", "width": 32},
     "two_stage_cnn": {},

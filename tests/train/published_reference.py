@@ -35,7 +35,7 @@ def seeded_values(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     elif len(shape) < 2 or shape[0] == 1:
         values = 0.2 * values
     else:
-        values = values / np.sqrt(np.prod(shape[1:]))
+        values = 0.6 * values / np.sqrt(np.prod(shape[1:]))  # deep stacks of residual blocks stay small
     return torch.from_numpy(values.astype(np.float32))
 
 

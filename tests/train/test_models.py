@@ -21,7 +21,11 @@ from train.recipes import RECIPES
 
 REDUCED = {
     "edge": {"widths": (16,), "blocks": (2,)},
+    "deblurgan_v2": {"width": 8},
+    "mimo_unet": {"width": 8, "blocks": 1},
     "nafnet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,)},
+    "restormer": {"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+    "rt_focuser": {"dims": (8, 8, 16, 16, 16), "depths": (1, 1, 1, 1, 1)},
     "resnet_unet": {"size": "18", "width": 8},
     "swin_deblur": {"size": "tiny", "width": 32},
     "two_stage_cnn": {},
@@ -226,14 +230,18 @@ def test_generators_take_any_size_and_do_not_mix_the_images_of_a_batch(name: str
         assert difference.abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", sorted(GENERATORS.keys() - {"rt_focuser"}))
 def test_a_residual_of_zero_gives_the_input(name: str) -> None:
-    """With zeros in the last layer every network is the identity, if its channel order and pixel range are right."""
+    """With zeros in the last layer a network is the identity, if its channel order and pixel range are right.
+
+    All but `rt_focuser`, whose output is a sigmoid.
+    """
     generator = create_generator(name, **REDUCED[name]).eval()
     last = [layer for layer in generator.modules() if isinstance(layer, nn.Conv2d)]
     last = generator.tail if name == "edge" else last[-1]
     with torch.no_grad():
-        last.weight.zero_(), last.bias.zero_()
+        for weight in last.parameters():
+            weight.zero_()
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 40, 30, 3), dtype=np.uint8))
     assert torch.equal(restore_frames(generator, frames), frames)
 

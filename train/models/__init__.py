@@ -10,9 +10,13 @@ from train.models.base import Generator, nchw_from_frames, restore_frames, resto
 from train.models.patch_gan import PatchGan
 
 GENERATORS = {
+    "deblurgan_v2": "train.models.deblurgan_v2:DeblurGanV2",
     "edge": "train.models.edge:Edge",
+    "mimo_unet": "train.models.mimo_unet:MimoUnet",
     "nafnet": "train.models.nafnet:Nafnet",
     "resnet_unet": "train.models.resnet_unet:ResnetUnet",
+    "restormer": "train.models.restormer:Restormer",
+    "rt_focuser": "train.models.rt_focuser:RtFocuser",
     "swin_deblur": "train.models.swin_deblur:SwinDeblur",
     "two_stage_cnn": "train.models.two_stage_cnn:TwoStageCnn",
 }

@@ -91,6 +91,11 @@ def count_items(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:
     return len({key[len(start) :].partition(".")[0] for key in shapes if key.startswith(start)})
 
 
+def halve(x: Tensor) -> Tensor:
+    """Keep every second row and column: float32[N, C, H, W] -> float32[N, C, H/2, W/2]."""
+    return x[:, :, ::2, ::2]
+
+
 def patches_from_pixels(x: Tensor, patch_px: int) -> Tensor:
     """Turn squares of P x P pixels into channels: float32[N, C, H, W] -> float32[N, P^2 C, H / P, W / P].
 

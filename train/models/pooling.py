@@ -10,9 +10,10 @@ def pool_windows(x: Tensor, side: int) -> Tensor:
     """Return the mean of the square window about each pixel: float32[N, C, H, W] -> the same.
 
     Windows that would reach beyond the border are moved inside, and a window larger than the map is cut to the map
-    (Chu et al. 2022). Sums of whole rows and columns are taken in float32.
+    (Chu et al. 2022). Sums of whole rows and columns are taken in float32 at least.
     """
-    return _pool_axis(_pool_axis(x.float(), side, 2), side, 3).to(x.dtype)
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return _pool_axis(_pool_axis(exact, side, 2), side, 3).to(x.dtype)
 
 
 def _pool_axis(x: Tensor, side: int, axis: int) -> Tensor:

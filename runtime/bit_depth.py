@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime.options import RunOptions
+from runtime.sinks import STDOUT
+from runtime.sinks.pipe import PipeFormat
 from runtime.sinks.video import SUFFIXES
 from runtime.sources import Source
 from runtime.sources.base import PlanesSource
@@ -13,14 +15,21 @@ from runtime.spec import PixelFormat
 from runtime.urls import is_url
 
 
-def keep_10_bits(source: Source, outputs: Sequence[str]) -> None:
+def keep_10_bits(source: Source, outputs: Sequence[str], pipe: PipeFormat = "y4m") -> None:
     """Let a source of more than 8 bits deliver planes of 10 bits if an output can store them.
 
-    They also go around an engine for BGR: see `Pipeline`. Call it before the first frame is read.
+    They also go around an engine for BGR: see `Pipeline`. Call it before the first frame is read. `pipe` is the format
+    of standard output.
     """
-    is_stored = any(Path(output).suffix.lower() in SUFFIXES and not is_url(output) for output in outputs)
-    if is_stored and source.info.has_planes and source.info.format.stored_bits > 8 and isinstance(source, PlanesSource):
+    has_10_bits = source.info.has_planes and source.info.format.stored_bits > 8
+    if has_10_bits and any(_stores_10_bits(output, pipe) for output in outputs) and isinstance(source, PlanesSource):
         source.deliver_planes()
+
+
+def _stores_10_bits(output: str, pipe: PipeFormat) -> bool:
+    if output == STDOUT:
+        return pipe == "y4m"
+    return Path(output).suffix.lower() in SUFFIXES and not is_url(output)
 
 
 def describe_pixels(pixels: PixelFormat, reason: str, sources: Sequence[Source]) -> str:

@@ -200,7 +200,7 @@ def _set_pixels(
         if pixels == "yuv420" and isinstance(source, PlanesSource):
             source.deliver_planes()
         elif pixels == "bgr":
-            keep_10_bits(source, outputs)
+            keep_10_bits(source, outputs, options.pipe)
     say(f"pixels  {describe_pixels(pixels, reason or ENGINE_TAKES_BGR, sources)}")
     for warning in find_pale_viewers(options, outputs, sources):
         say(f"warning: {warning}")

@@ -12,8 +12,10 @@ import numpy as np
 from runtime.colour import ColourTags, default_matrix, video_frame_from_bgr
 from runtime.errors import OutputError
 from runtime.frame import Frame
+from runtime.sinks.conversion import to_video_frame
 from runtime.sources.base import SourceInfo
 from runtime.yuv420 import Yuv420
+from runtime.yuv420p10 import PIXEL_FORMAT, Yuv420p10
 
 PipeFormat = Literal["y4m", "raw"]
 _PLACE = "standard output"
@@ -23,7 +25,8 @@ class PipeSink:
     """Writes frames to standard output as YUV4MPEG2 (`y4m`) or as raw uint8[H, W, 3] BGR (`raw`).
 
     Y4M is limited-range 4:2:0, or 4:4:4 at odd sizes. Its header does not state a matrix: as readers assume, it is
-    BT.709 from 720 lines and BT.601 below. Planes that mean that are written as they are, others are converted. Neither
+    BT.709 from 720 lines and BT.601 below. Planes that mean that are written as they are, others are converted. Planes
+    of 10 bits keep them, also those of PQ and HLG in limited range, whose meaning the reader has to be told. Neither
     format has time stamps: frames follow one another, and the header of Y4M holds the nominal rate. Later frames of
     another size are scaled to the size of the first.
 
@@ -35,7 +38,10 @@ class PipeSink:
         self._stream = stream or sys.stdout.buffer
         self._size: tuple[int, int] | None = None
         self._scaled = 0
-        self.warnings = source.format.depth_warnings() + source.format.tag_warnings("frames on standard output")
+        self._colour = source.format.colour
+        self._is_deep = kind == "y4m" and _can_be_deep(source)
+        self.warnings = source.format.tag_warnings("frames on standard output")
+        self.warnings += source.format.depth_warnings(PIXEL_FORMAT if self._is_deep else "yuv420p")
 
     def write(self, frame: Frame) -> None:
         """Write a frame and flush it."""
@@ -44,6 +50,13 @@ class PipeSink:
             self._send(self._header())
         image = frame.pixels
         is_same_size = frame.size == self._size
+        if self._is_deep:
+            if not (isinstance(image, Yuv420p10) and is_same_size):
+                self._scaled += not is_same_size
+                yuv = to_video_frame(image, self._size, PIXEL_FORMAT, self._colour)
+                image = Yuv420p10.from_video_frame(yuv)
+            self._send(b"FRAME\n" + image.deep.astype("<u2", copy=False).tobytes())
+            return
         if (
             self._kind == "y4m"
             and is_same_size
@@ -82,7 +95,7 @@ class PipeSink:
             return b""
         assert self._size
         width, height = self._size
-        chroma = "420mpeg2" if self._is_even else "444"
+        chroma = ("420p10 XYSCSS=420P10" if self._is_deep else "420mpeg2") if self._is_even else "444"
         rate = f"{self._rate.numerator}:{self._rate.denominator}"
         ratio = f"{self._ratio.numerator}:{self._ratio.denominator}"
         return f"YUV4MPEG2 W{width} H{height} F{rate} Ip A{ratio} C{chroma} XCOLORRANGE=LIMITED\n".encode()
@@ -95,3 +108,10 @@ class PipeSink:
             # The interpreter writes what is still buffered when it ends, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise OutputError("reader has closed the output", _PLACE, hint="check the program after |") from error
+
+
+def _can_be_deep(source: SourceInfo) -> bool:
+    """Return whether Y4M gets planes of 10 bits: those that readers assume, and those whose meaning they are told."""
+    colour, size = source.format.colour, source.size
+    is_known = size is not None and colour.is_default(size[1])
+    return source.format.bits == 10 and (is_known or (bool(source.format.range_name) and not colour.is_full_range))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from onnx import helper
 from runtime.colour import BT709, ColourTags, bgr_from_video_frame
 from runtime.engines import open_engine
 from runtime.pipeline import Pipeline
-from runtime.sinks import open_sink
 from runtime.sinks.conversion import to_video_frame
+from runtime.sinks.encoder_settings import Codec, EncoderSettings
+from runtime.sinks.pipe import PipeSink
+from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.live import LiveSource, Watch
 from runtime.sources.network import NetworkFeed
 from runtime.sources.planes import PlanesReader
+from runtime.sources.video import VideoSource
 from runtime.video import main
 from runtime.yuv420 import Yuv420, place_beside
 from runtime.yuv420p10 import Yuv420p10, has_deep_planes
@@ -171,15 +176,17 @@ def write_deep(
     codec: str = "ffv1",
     size: tuple[int, int] = (64, 48),
     pixel_format: str = "yuv420p10le",
+    colour: ColourTags = PQ,
 ) -> None:
     """Write a clip with random values of 10 bits, at 25 fps; lossless by default."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         stream.codec_context.time_base = Fraction(1, 1000)
-        PQ.tag(stream.codec_context)
+        colour.tag(stream.codec_context)
         for index in range(count):
             frame = make_frame(pixel_format, size=size, seed=index)
+            colour.tag(frame)
             frame.pts, frame.time_base = 40 * index, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -281,26 +288,28 @@ def test_the_pixel_format_decides_the_bits(
     assert np.abs(luma - words_of(before)[0]).mean() < 12
 
 
-def test_a_resumed_video_of_10_bits_is_the_same(engines: Path, tmp_path: Path) -> None:
-    write_deep(tmp_path / "in.mkv", count=300, size=(16, 16))
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_a_resumed_video_of_10_bits_is_the_same(codec: Codec, tmp_path: Path) -> None:
+    """A chunk of five seconds is complete in the unfinished file."""
+    write_deep(tmp_path / "in.mkv", count=150, size=(64, 64))
+    settings = EncoderSettings(codec=codec)
     results = []
-    for stop in (0, 270):
-        out = tmp_path / f"out{stop}.mp4"
-        for count in (stop, 0) if stop else (0,):
-            source = open_source(str(tmp_path / "in.mkv"))
-            source.deliver_planes()  # type: ignore[attr-defined]
-            sink = open_sink(str(out), source.info, job="test")
-            done = 0 if count else sink.resume(source.start)  # type: ignore[attr-defined]
-            assert (done > 0) == (stop > 0 and not count)
+    for stops in ((150,), (140, 150)):
+        out = tmp_path / f"out{len(stops)}.mp4"
+        for stop in stops:
+            source = VideoSource(tmp_path / "in.mkv")
+            source.deliver_planes()
+            sink = VideoSink(out, source.info, job="test", settings=settings)
+            done = sink.resume(source.start)
+            assert (done > 0) == (stop > stops[0])
             if done:
-                source.skip(done)  # type: ignore[attr-defined]
-            for index, frame in enumerate(source):
-                if count and index == count:
-                    break
+                source.skip(done)
+            for _, frame in zip(range(stop - done), source, strict=False):
                 sink.write(frame)
-            sink.close(complete=not count)
+            sink.close(complete=stop == 150)
         results.append(decode(out))
-    assert len(results[0]) == len(results[1]) == 300
+    assert len(results[0]) == len(results[1]) == 150
+    assert results[0][0].format.name == "yuv420p10le"
     assert all(is_same(*pair) for pair in zip(*results, strict=True))
 
 
@@ -342,6 +351,29 @@ def test_frames_reach_encoders_in_their_formats(pixel_format: str) -> None:
             assert np.abs(luma - deep.deep[:20].astype(float)).max() <= (0 if pixel_format.find("10") > 0 else 3)
         else:
             assert np.abs(luma - 4.0 * flat.luma).mean() < 4
+
+
+@pytest.mark.parametrize(("colour", "size", "bits"), [(PQ, (64, 48), 10), (BT709, (64, 720), 10), (BT709, (64, 48), 8)])
+def test_y4m_keeps_10_bits_where_readers_know_or_are_told_the_meaning(
+    colour: ColourTags, size: tuple[int, int], bits: int, tmp_path: Path
+) -> None:
+    write_deep(tmp_path / "in.mkv", count=3, size=size, colour=colour)
+    source, content = VideoSource(tmp_path / "in.mkv"), io.BytesIO()
+    source.deliver_planes()
+    sink = PipeSink(source.info, kind="y4m", stream=content)
+    frames = list(source)
+    other = Yuv420.from_bgr(make_image(32, 20), colour)
+    for frame in (*frames, replace(frames[0], pixels=other)):
+        sink.write(frame)
+    sink.close(complete=True)
+    (tmp_path / "out.y4m").write_bytes(content.getvalue())
+    written = decode(tmp_path / "out.y4m")
+    assert len(written) == 4
+    assert {frame.format.components[0].bits for frame in written} == {bits}
+    if bits == 10:
+        assert all(is_same(*pair) for pair in zip(decode(tmp_path / "in.mkv"), written, strict=False))
+    assert any("reduced to 8 bits" in line for line in sink.warnings) == (bits == 8)
+    assert "1 frames changed size and were scaled to the first" in sink.warnings
 
 
 def test_images_have_8_bits_and_png_states_the_colours(

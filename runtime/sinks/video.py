@@ -96,7 +96,7 @@ class VideoSink:
             )
         if path != self._before:  # renamed, because a copy would take space
             self._file.set_aside(self._before)
-        if not self._encoder.choice.is_software:
+        if not self._encoder.choice.repeats_bits:
             self._warnings.append(
                 f"{self._encoder.choice.name} does not repeat its bits: what follows the copied frames may differ from "
                 "an unbroken run"

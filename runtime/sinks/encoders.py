@@ -146,7 +146,7 @@ class EncoderChoice:
 
     @property
     def repeats_bits(self) -> bool:
-        """Whether the encoder writes the same bits each time; SVT-AV1's bit rate depends on the speed of its threads."""
+        """Whether the encoder writes the same bits each time; with a bit rate, SVT-AV1 does not."""
         return self.is_software and not (self.codec == "av1" and self.bitrate)
 
     def __str__(self) -> str:

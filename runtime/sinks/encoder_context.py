@@ -42,8 +42,6 @@ def configure(choice: EncoderChoice, encoder: av.VideoCodecContext, size: Size, 
     encoder.pix_fmt = pixel_format
     if choice.bitrate:
         encoder.bit_rate = choice.bitrate
-    if choice.device:
-        encoder.sw_format = pixel_format
     if not choice.is_software:
         encoder.max_b_frames = 0
 

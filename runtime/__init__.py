@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from runtime.options import RunOptions
     from runtime.pipeline import Pipeline
     from runtime.session import restore
-    from runtime.sinks import open_sink
+    from runtime.sinks import EncoderSettings, open_sink
     from runtime.sources import open_source
 
 _MODULES = {
     "DeblurError": "runtime.errors",
+    "EncoderSettings": "runtime.sinks.encoder_settings",
     "EngineError": "runtime.errors",
     "Frame": "runtime.frame",
     "InputError": "runtime.errors",
@@ -77,6 +78,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "DeblurError",
+    "EncoderSettings",
     "EngineError",
     "Frame",
     "InputError",

@@ -17,6 +17,7 @@ class FFmpegMessages:
     def __enter__(self) -> list[tuple[int, str, str]]:
         self._level = av.logging.get_level()
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # or a second failure would have no reason
         self._capture = av.logging.Capture(local=True)
         messages: list[tuple[int, str, str]] = self._capture.__enter__()
         return messages
@@ -24,3 +25,4 @@ class FFmpegMessages:
     def __exit__(self, *exception: object) -> None:
         self._capture.__exit__(*exception)  # type: ignore[arg-type]
         av.logging.set_level(self._level)
+        av.logging.set_skip_repeated(True)

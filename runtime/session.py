@@ -36,6 +36,7 @@ from runtime.sinks.encoder_trial import require_encoder
 from runtime.sources import Source, open_source
 from runtime.sources.base import PlanesSource
 from runtime.spec import PixelFormat
+from runtime.urls import is_url
 
 
 def restore(image: Pixels, engine: str | Path | Engine = "edge-s") -> Pixels:
@@ -186,10 +187,12 @@ def _open_source(options: RunOptions, name: str, not_started: ExitStack) -> Sour
 
 def _require_encoder(options: RunOptions, sources: list[Source], outputs: list[str]) -> None:
     """Raise UsageError if this machine cannot encode the frames of a source as the options say."""
-    if any(is_video_output(output) for output in outputs):
-        for source in sources:
-            width, height = source.info.size or DEFAULT_SIZE
-            require_encoder(options.encoder, source.info, (width * (1 + options.side_by_side), height))
+    encoded = [output for output in outputs if is_video_output(output)]
+    for source in sources if encoded else ():
+        width, height = source.info.size or DEFAULT_SIZE
+        if all(map(is_url, encoded)):  # an odd last column or row is not published
+            width, height = width - width % 2, height - height % 2
+        require_encoder(options.encoder, source.info, (width * (1 + options.side_by_side), height))
 
 
 def _set_pixels(

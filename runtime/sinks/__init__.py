@@ -52,7 +52,7 @@ def open_sink(
         return PipeSink(source, kind=pipe)
     text = resolve_secrets(text)
     if is_url(text):
-        return PublishSink(text, source)
+        return PublishSink(text, source, encoder=encoder)
     if is_mistyped_address(text) and not Path(text).exists():
         raise UsageError("not an address to publish to", text, hint="use rtsp:// or rtmp://, or ./NAME for a file")
     return _open_file_sink(text, source, job=job, segment_s=segment_s, encoder=encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,10 @@ from runtime.sources.base import SourceInfo
 
 FRAGMENT_S = 1
 """Duration of a fragment in seconds: a killed run loses what it wrote since the last complete fragment."""
+LIVE_FRAGMENT_S = 2
+"""Seconds between key frames of a stream that is published: the longest time that a new viewer waits for an image."""
+_TUNED = ("libx264", "libx265")
+"""Encoders that have x264's tuning for no delay."""
 _MAX_GOP_FRAMES = 250
 """Largest number of frames in a fragment: some containers state frame rates that no camera has."""
 _CHUNK_GOPS = 5
@@ -39,12 +44,22 @@ class ChunkEncoder:
     A hardware encoder is not started again: it does not promise the same bits anyway. It makes no B-frames, so that no
     frame of a chunk refers to the next one. Call `add_stream` before the first frame: it decides the size and the pixel
     format. Raises UsageError for settings that the encoder does not take.
+
+    `is_live` is for streams that are published: one encoder without B-frames and without a delay.
     """
 
-    def __init__(self, source: SourceInfo, settings: EncoderSettings = DEFAULT_SETTINGS) -> None:
-        self.choice = choose_encoder(settings)
+    def __init__(
+        self, source: SourceInfo, settings: EncoderSettings = DEFAULT_SETTINGS, *, is_live: bool = False
+    ) -> None:
+        choice = choose_encoder(settings)
+        if is_live and choice.name in _TUNED:
+            choice = replace(choice, options={**choice.options, "tune": "zerolatency"})
+        self.choice = choice
         self._source = source
-        self._gop_frames = max(1, min(_MAX_GOP_FRAMES, round(FRAGMENT_S * source.frame_rate)))
+        self._restarts = choice.is_software and not is_live
+        self._is_live = is_live
+        gop_s = LIVE_FRAGMENT_S if is_live else FRAGMENT_S
+        self._gop_frames = max(1, min(_MAX_GOP_FRAMES, round(gop_s * source.frame_rate)))
         self.chunk_frames = _CHUNK_GOPS * self._gop_frames
         """Number of frames in a chunk."""
         self._size = (0, 0)
@@ -82,11 +97,11 @@ class ChunkEncoder:
         """Encode a frame and return the packets that are ready, in decoding order."""
         if self._encoder is None:
             self._encoder = self._open_encoder()
-        if not self.choice.is_software and self._in_chunk % self.chunk_frames == 0:
+        if not self._restarts and self._in_chunk % self.chunk_frames == 0:
             frame.pict_type = PictureType.I
         packets = self._encoder.encode(frame)
         self._in_chunk += 1
-        ends_chunk = self.choice.is_software and self._in_chunk == self.chunk_frames
+        ends_chunk = self._restarts and self._in_chunk == self.chunk_frames
         return packets + self.end_chunk() if ends_chunk else packets
 
     def end_chunk(self) -> list[Packet[Any]]:
@@ -118,6 +133,8 @@ class ChunkEncoder:
         encoder.options = add_hdr_options(self.choice.name, self.choice.options, source.format.hdr)
         encoder.framerate, encoder.time_base = source.frame_rate, source.time_base
         encoder.gop_size = self._gop_frames
+        if self._is_live:
+            encoder.max_b_frames = 0
         self._describe(encoder)
 
     def _describe(self, encoder: av.VideoCodecContext) -> None:

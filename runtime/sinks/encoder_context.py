@@ -13,7 +13,7 @@ from runtime.frame import Size
 from runtime.gstreamer import FORMATS
 from runtime.sinks.encoders import EncoderChoice, pixel_formats
 
-os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings otherwise
+os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 prints its settings otherwise
 _HARDWARE_FORMATS = ["nv12", "p010le"]
 """Pixel formats of encoders that take frames in the memory of a device, which FFmpeg copies there."""
 _DEEP_FORMATS: tuple[str, ...] = ("yuv420p10le", "p010le")
@@ -42,8 +42,6 @@ def configure(choice: EncoderChoice, encoder: av.VideoCodecContext, size: Size, 
     encoder.pix_fmt = pixel_format
     if choice.bitrate:
         encoder.bit_rate = choice.bitrate
-    if choice.device:
-        encoder.sw_format = pixel_format
     if not choice.is_software:
         encoder.max_b_frames = 0
 

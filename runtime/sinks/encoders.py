@@ -39,7 +39,7 @@ class Family:
     device: str | None = None
     """Device that FFmpeg has to open for the encoder, by its name in PyAV's `HWAccel`."""
     is_software: bool = False
-    """Whether the encoder runs on the CPU and writes the same bits each time."""
+    """Whether the encoder runs on the CPU, in this process."""
 
 
 def _names(*presets: str) -> dict[str, str]:
@@ -140,9 +140,14 @@ class EncoderChoice:
     device: str | None = None
     """Device that FFmpeg has to open for the encoder."""
     is_software: bool = False
-    """Whether the encoder writes the same bits each time."""
+    """Whether the encoder runs on the CPU, in this process, and is started again after each chunk."""
     element: ElementChoice | None = None
     """Element of GStreamer; None for an encoder of FFmpeg."""
+
+    @property
+    def repeats_bits(self) -> bool:
+        """Whether the encoder writes the same bits each time; with a bit rate, SVT-AV1 does not."""
+        return self.is_software and not (self.codec == "av1" and self.bitrate)
 
     def __str__(self) -> str:
         """Return name and options in one word, the same for the same bits: `libx264,crf=18,preset=superfast`."""

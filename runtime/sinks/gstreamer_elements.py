@@ -32,6 +32,8 @@ class Element:
     presets: Mapping[str, str] = field(default_factory=dict)
     key_frames: str = ""
     """Largest number of frames from a key frame to the next."""
+    always: str = ""
+    """Properties without which it would make B-frames: a chunk must not refer to the next one."""
     convert: str = "videoconvert"
     """Elements before it, which bring frames into a form that it takes."""
 
@@ -65,6 +67,7 @@ ELEMENTS: Mapping[str, Element] = {
         preset="speed-preset={}",
         presets=_X264_PRESETS,
         key_frames="key-int-max={}",
+        always="bframes=0",
     ),
     "x265enc": Element(
         crf="option-string=crf={}",
@@ -74,6 +77,7 @@ ELEMENTS: Mapping[str, Element] = {
         preset="speed-preset={}",
         presets=_X264_PRESETS,
         key_frames="key-int-max={}",
+        always="tune=zerolatency",
     ),
     "openh264enc": Element(bitrate="bitrate={}", key_frames="gop-size={}"),
 }
@@ -98,7 +102,7 @@ class ElementChoice:
         name, _, properties = self.text.partition(" ")
         known = self.element.key_frames.format(gop_frames)
         convert = self.element.convert.replace("NV12", "P010_10LE") if is_deep else self.element.convert
-        return f"{convert} ! {name} {known} {properties}".rstrip()
+        return " ".join(filter(None, [convert, "!", name, self.element.always, known, properties]))
 
 
 def is_element(encoder: str) -> bool:

@@ -14,6 +14,8 @@ from runtime.channel import Channel
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame, Pixels
 from runtime.redaction import redact, redact_address
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
+from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
 from runtime.urls import find_scheme
@@ -29,7 +31,7 @@ _CLOSE_S = 2.0
 
 
 class PublishSink:
-    """Sends frames as 8-bit H.264 without sound, from a child process: a server that stalls never blocks a live source.
+    """Sends frames of 8 bits without sound, from a child process: a server that stalls never blocks a live source.
 
     Only the newest frame waits to be sent; frames that it replaces are counted in `warnings`. After a lost connection
     it connects again with growing waits, which is counted too. Frames of a file are sent at the pace of their time
@@ -37,7 +39,14 @@ class PublishSink:
     raises OutputError if the first connection fails.
     """
 
-    def __init__(self, url: str, source: SourceInfo, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        source: SourceInfo,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        encoder: EncoderSettings = DEFAULT_SETTINGS,
+    ) -> None:
         scheme = find_scheme(url)
         try:
             urlsplit(url)
@@ -45,6 +54,9 @@ class PublishSink:
             raise UsageError(f"not an address ({error})", url, hint="check the address") from error
         if scheme not in _FORMATS:
             raise UsageError(f"cannot publish by {scheme}", url, hint=f"use {', '.join(_FORMATS)}")
+        if choose_encoder(encoder).codec == "av1":
+            raise UsageError("AV1 is not published", url, hint="use the codec h264 or hevc")
+        self._encoder = encoder
         self._url, self._format = url, _FORMATS[scheme]
         self._source, self._timeout_s = source, timeout_s
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
@@ -98,7 +110,7 @@ class PublishSink:
         failures = 0
         frame = self._frames.get()
         while frame is not None:
-            connection = self._connection = _Connection(self._url, self._format, frame, self._source)
+            connection = self._connection = _Connection(self._url, self._format, frame, self._source, self._encoder)
             try:
                 while frame is not None and connection.accepts(frame):
                     connection.send(frame)
@@ -124,7 +136,9 @@ class PublishSink:
 class _Connection:
     """A child process that sends frames of one size."""
 
-    def __init__(self, url: str, container_format: str, first: Frame, source: SourceInfo) -> None:
+    def __init__(
+        self, url: str, container_format: str, first: Frame, source: SourceInfo, encoder: EncoderSettings
+    ) -> None:
         self._size, self._start, self._last_tick = first.size, first.pts * first.time_base, -1
         self._answer = b""
         self.sending_since = perf_counter()
@@ -147,6 +161,7 @@ class _Connection:
             frames_per_second=float(source.frame_rate),
             sample_aspect_ratio=float(source.format.sample_aspect_ratio),
             colour=source.format.colour,
+            encoder=encoder,
         )
         self._child.stdin.write(target.to_line())  # every user of the machine could read an argument
 

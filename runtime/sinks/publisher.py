@@ -1,4 +1,4 @@
-"""Child process of `PublishSink`: reads frames from standard input and sends them to a server as H.264.
+"""Child process of `PublishSink`: reads frames from standard input and sends them to a server.
 
 FFmpeg may wait for a server for ever, and PyAV holds the interpreter's lock meanwhile. In its own process this blocks
 nothing else, and the process can be killed.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import BinaryIO
@@ -21,6 +22,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from runtime.colour import ColourTags
+from runtime.sinks.conversion import to_video_frame
+from runtime.sinks.encoder import ChunkEncoder
+from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
+from runtime.sources.base import SourceInfo
+from runtime.stream_format import StreamFormat
 from runtime.yuv420 import Yuv420
 
 TICK = Fraction(1, 90_000)
@@ -28,9 +34,8 @@ TICK = Fraction(1, 90_000)
 SENT = b"."
 """Answer to each frame that was sent."""
 _MUXER = {"rtsp": {"rtsp_transport": "tcp"}, "flv": {"flvflags": "no_duration_filesize"}}
-_ENCODER = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
-_KEY_FRAME_INTERVAL_S = 2
-"""Seconds between key frames: the longest time that a new viewer waits for an image."""
+_DEFAULT = EncoderSettings(preset="veryfast", crf=23)
+"""Encoder without a request: less data than a file has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,8 @@ class Target:
     """Width of a pixel on the screen divided by its height."""
     colour: ColourTags
     """Tags of the stream."""
+    encoder: EncoderSettings = DEFAULT_SETTINGS
+    """Encoder of the stream."""
 
     def to_line(self) -> bytes:
         """Return the fields as one line of JSON."""
@@ -58,24 +65,28 @@ class Target:
 
 
 def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
-    """Send frames until their stream ends; raises PyAV's own errors."""
+    """Send frames until their stream ends; raises PyAV's own errors, and GStreamerError for an element."""
+    form = StreamFormat(
+        sample_aspect_ratio=Fraction(target.sample_aspect_ratio).limit_denominator(4096), colour=target.colour
+    )
     rate = Fraction(target.frames_per_second).limit_denominator(1001)
-    with av.open(target.url, "w", format=target.format, options=_MUXER[target.format]) as container:
-        stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODER))
-        stream.width, stream.height = target.width, target.height
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = stream.codec_context.time_base = TICK
-        stream.codec_context.gop_size = max(1, round(_KEY_FRAME_INTERVAL_S * rate))
-        stream.codec_context.max_b_frames = 0
-        stream.codec_context.sample_aspect_ratio = Fraction(target.sample_aspect_ratio).limit_denominator(4096)
-        target.colour.tag(stream.codec_context)
+    info = SourceInfo(name="frames", time_base=TICK, frame_rate=rate, format=form)
+    encoder = ChunkEncoder(info, _DEFAULT if target.encoder == DEFAULT_SETTINGS else target.encoder, is_live=True)
+    with (
+        closing(encoder),
+        av.open(target.url, "w", format=target.format, options=_MUXER[target.format]) as container,
+    ):
+        stream = encoder.add_stream(container, target.width, target.height)
         container.start_encoding()  # connects to the server
         size = target.width * target.height * 3 // 2
         while len(header := frames.read(8)) == 8 and len(content := frames.read(size)) == size:
             planes = np.frombuffer(content, np.uint8).reshape(-1, target.width)
-            frame = Yuv420(planes, target.colour).to_video_frame()
+            image = Yuv420(planes, target.colour)
+            frame = to_video_frame(image, image.size, encoder.pixel_format, target.colour)
             frame.pts, frame.time_base = int.from_bytes(header, "little", signed=True), TICK
-            container.mux(stream.encode(frame))
+            for packet in encoder.encode(frame):
+                packet.stream = stream
+                container.mux(packet)
             answers.write(SENT)
             answers.flush()
 
@@ -83,7 +94,8 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
 def main() -> int:
     """Publish the frames of standard input; return 0, or 1 after printing the reason of a failure."""
     values = json.loads(sys.stdin.buffer.readline())
-    target = Target(**values | {"colour": ColourTags(**values["colour"])})
+    parts = {"colour": ColourTags(**values["colour"]), "encoder": EncoderSettings(**values["encoder"])}
+    target = Target(**values | parts)
     try:
         publish(target, sys.stdin.buffer, sys.stdout.buffer)
     except (FFmpegError, OSError, ValueError) as error:

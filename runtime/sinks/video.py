@@ -96,7 +96,7 @@ class VideoSink:
             )
         if path != self._before:  # renamed, because a copy would take space
             self._file.set_aside(self._before)
-        if not self._encoder.choice.is_software:
+        if not self._encoder.choice.repeats_bits:
             self._warnings.append(
                 f"{self._encoder.choice.name} does not repeat its bits: what follows the copied frames may differ from "
                 "an unbroken run"
@@ -120,6 +120,9 @@ class VideoSink:
             shift: int | None = None
             while copied + self._encoder.chunk_frames <= frames:
                 chunk = list(islice(packets, self._encoder.chunk_frames))
+                times = list(map(_pts, chunk))
+                if not self._encoder.choice.is_software and times != sorted(times):
+                    break  # an encoder with B-frames: the last frames may refer to the next chunk
                 if shift is None:  # Matroska moves its first packet to time zero
                     shift = round(start / time_base) - min(_pts(packet) for packet in chunk)
                 for packet in chunk:

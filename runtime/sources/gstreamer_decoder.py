@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 
 from runtime.errors import InputError, UsageError
@@ -18,17 +18,30 @@ from runtime.gstreamer import FORMATS, PREFIX, GStreamerChild, GStreamerError
 from runtime.sources.decoders import Decoder, FFmpegDecoder
 
 _CODECS = {
-    "h264": ("h264_mp4toannexb", "video/x-h264,stream-format=(string)byte-stream,alignment=(string)au", "h264parse ! "),
-    "hevc": ("hevc_mp4toannexb", "video/x-h265,stream-format=(string)byte-stream,alignment=(string)au", "h265parse ! "),
-    "av1": ("null", "video/x-av1,stream-format=(string)obu-stream,alignment=(string)tu", "av1parse ! "),
-    "vp9": ("null", "video/x-vp9", ""),
-    "vp8": ("null", "video/x-vp8", ""),
+    "h264": ("video/x-h264", "avc", "byte-stream", "h264parse ! "),
+    "hevc": ("video/x-h265", "hvc1", "byte-stream", "h265parse ! "),
+    "av1": ("video/x-av1", "obu-stream", "obu-stream", "av1parse ! "),
+    "vp9": ("video/x-vp9", "", "", ""),
+    "vp8": ("video/x-vp8", "", "", ""),
 }
-"""FFmpeg's filter, GStreamer's name of the result, and the elements before the decoder, by codec."""
+"""GStreamer's names by codec: the stream, its form with a header and without, and the elements before the decoder."""
 _FFMPEG_FORMATS = {name: form for form, name in FORMATS.items()}
 _FORMATS = f"video/x-raw,format=(string){{{','.join(FORMATS.values())}}}"
+_LATER_S = 3600
+"""Seconds that are added to the times that GStreamer gets: some files begin below zero."""
 _PROBED_PACKETS = 64
 """Number of packets after which a file whose first frame FFmpeg cannot decode is decoded without what that states."""
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Presentation time of a packet."""
+
+    nanoseconds: int
+    """Time as GStreamer gets it."""
+    pts: int
+    is_discarded: bool
+    """Whether the file says that the frame is not shown."""
 
 
 def open_decoder(stream: av.VideoStream, name: str, path: Path) -> Decoder:
@@ -48,14 +61,14 @@ class GStreamerDecoder:
         codec = {"libdav1d": "av1"}.get(stream.codec_context.name, stream.codec_context.name)
         if codec not in _CODECS:
             raise UsageError(f"decoder {name} is not given {codec}", path, hint="use the software decoder")
-        to_stream, caps, parser = _CODECS[codec]
         stream.thread_type = "NONE"
-        self._filter = BitStreamFilterContext(to_stream, stream)
         convert = "nvvidconv" if self._element.startswith("nv") else "videoconvert"
-        size = f",width=(int){stream.width},height=(int){stream.height}"
-        self._child = GStreamerChild(f"{parser}{self._element} ! {convert} ! {_FORMATS}", caps + size)
-        self._times: list[tuple[int, int]] = []
-        """Nanoseconds and time stamps of the packets whose frames have not come."""
+        parser = _CODECS[codec][-1]
+        self._child = GStreamerChild(
+            f"{parser}{self._element} ! {convert} ! {_FORMATS}", _describe_stream(stream, codec)
+        )
+        self._times: list[_Time] = []
+        """Times of the packets whose frames have not come."""
         self._time_base = stream.time_base or Fraction(1, 10**6)
         # FFmpeg's decoders of these standards state it; frames of other codecs do not.
         self._chroma = "left" if codec in ("h264", "hevc") else "unspecified"
@@ -113,24 +126,22 @@ class GStreamerDecoder:
             raise UsageError(
                 f"{self._element} needs time stamps, and the file has none", self._path, hint="use the software decoder"
             )
-        seconds = packet.pts * packet.time_base
-        decoding_s = None if packet.dts is None else max(Fraction(0), packet.dts * packet.time_base)
-        self._times.append((round(seconds * 10**9), packet.pts))
-        frames = []
+        seconds = packet.pts * packet.time_base + _LATER_S
+        decoding_s = None if packet.dts is None else packet.dts * packet.time_base + _LATER_S
+        self._times.append(_Time(round(seconds * 10**9), packet.pts, packet.is_discard))
         try:
-            for part in self._filter.filter(packet):
-                buffers = self._child.send(bytes(part), seconds=seconds, decoding_s=decoding_s)
-                frames += [self._to_frame(buffer) for buffer in buffers]
+            buffers = self._child.send(bytes(packet), seconds=seconds, decoding_s=decoding_s)
         except GStreamerError as error:
             raise self._failure(error) from error
-        return frames
+        return [frame for buffer in buffers if (frame := self._to_frame(buffer))]
 
     def _chain(self, frames: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Yield frames and those that are left in the child."""
         yield from frames
         try:
             for buffer in self._child.finish():
-                yield self._to_frame(buffer)
+                if frame := self._to_frame(buffer):
+                    yield frame
         except GStreamerError as error:
             raise self._failure(error) from error
         finally:
@@ -139,28 +150,45 @@ class GStreamerDecoder:
     def _failure(self, error: GStreamerError) -> InputError:
         return InputError(f"{self._element} does not decode it ({error})", self._path, hint="use the software decoder")
 
-    def _to_frame(self, buffer: Buffer) -> av.VideoFrame:
+    def _to_frame(self, buffer: Buffer) -> av.VideoFrame | None:
+        """Return the frame of a buffer; None if the file says that it is not shown."""
+        time = self._take_time(buffer.seconds)
+        if time and time.is_discarded:
+            return None
         form = int(buffer.field("width")), int(buffer.field("height")), _FFMPEG_FORMATS[buffer.field("format")]
         if self._reader is None or form != self._form:
             self._form, self._reader = form, _open_reader(*form, self._chroma)
         frames = self._reader.decode(Packet(_unpad(buffer.content, *form)))
         frame = frames[0]
         assert isinstance(frame, av.VideoFrame)
-        frame.pts, frame.time_base = self._take_time(buffer.seconds)
+        frame.pts, frame.time_base = time.pts if time else None, self._time_base
         if self._model:
             frame.colorspace, frame.color_range = self._model.colorspace, self._model.color_range
             frame.color_primaries, frame.color_trc = self._model.color_primaries, self._model.color_trc
         return frame
 
-    def _take_time(self, seconds: Fraction | None) -> tuple[int | None, Fraction]:
-        """Return the time stamp of the packet of a frame, and forget those of frames that were lost before it."""
+    def _take_time(self, seconds: Fraction | None) -> _Time | None:
+        """Return the time of the packet of a frame, and forget those of frames that were lost before it."""
         if not self._times:
-            return None, self._time_base
-        times = [known for known, _ in self._times]
-        wanted = min(times) if seconds is None else round(seconds * 10**9)
-        time, pts = self._times.pop(min(range(len(times)), key=lambda index: abs(times[index] - wanted)))
-        self._times = [known for known in self._times if known[0] >= time]
-        return pts, self._time_base
+            return None
+        first = min(time.nanoseconds for time in self._times)
+        wanted = first if seconds is None else round(seconds * 10**9)
+        taken = min(self._times, key=lambda time: abs(time.nanoseconds - wanted))
+        self._times.remove(taken)
+        self._times = [time for time in self._times if time.nanoseconds >= taken.nanoseconds]
+        return taken
+
+
+def _describe_stream(stream: av.VideoStream, codec: str) -> str:
+    """Return the caps of the packets of a stream."""
+    kind, with_header, without, _ = _CODECS[codec]
+    caps = f"{kind},width=(int){stream.width},height=(int){stream.height}"
+    header = stream.codec_context.extradata or b""
+    has_header = header[:1] == b"\1" and with_header != without  # else Annex B, which begins with zeros
+    form = with_header if has_header else without
+    if form:
+        caps += f",stream-format=(string){form},alignment=(string){'tu' if codec == 'av1' else 'au'}"
+    return f"{caps},codec_data=(buffer){header.hex()}" if has_header else caps
 
 
 def _open_reader(width: int, height: int, pixel_format: str, chroma: str) -> av.VideoCodecContext:

@@ -118,6 +118,18 @@ def test_av1_in_mov_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bit_rate_of_av1_is_not_repeated(tmp_path: Path) -> None:
+    settings = EncoderSettings(codec="av1", bitrate=100_000)
+    sink = VideoSink(tmp_path / "out.mp4", INFO, job="job", settings=settings)
+    for index in range(CHUNK + 10):
+        sink.write(frame_at(index, (160, 120)))  # it has no bit rate for smaller ones
+    sink.close(complete=False)
+    sink = VideoSink(tmp_path / "out.mp4", INFO, job="job", settings=settings)
+    assert sink.resume(Fraction(0)) == CHUNK
+    sink.close(complete=False)
+    assert "libsvtav1 does not repeat its bits" in sink.warnings[0]
+
+
 @pytest.mark.parametrize(("codec", "stored"), [("h264", "yuv444p"), ("hevc", "yuv444p"), ("av1", "yuv420p")])
 def test_odd_sizes(codec: encoders.Codec, stored: str, tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"

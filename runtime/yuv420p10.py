@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.colour import YUV_TO_YUV
+from runtime.colour import YUV_TO_YUV, ColourTags
 from runtime.frame import Pixels
 from runtime.yuv420 import Yuv420, has_even_size, join_planes, place_planes_beside, read_colour, rotate, split_planes
 
@@ -47,7 +47,11 @@ class Yuv420p10(Yuv420):
                 dst_color_range=colour.range,
                 interpolation=YUV_TO_YUV,
             )
-        deep = join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame)))
+        return cls.from_deep(join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame))), colour)
+
+    @classmethod
+    def from_deep(cls, deep: Pixels10, colour: ColourTags) -> Yuv420p10:
+        """Return a frame of 10-bit planes uint16[3 H / 2, W] with this meaning."""
         return cls(_round_to_8_bits(deep), colour, deep)
 
     def to_video_frame(self) -> av.VideoFrame:

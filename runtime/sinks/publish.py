@@ -10,16 +10,20 @@ from threading import Event, Thread
 from time import perf_counter
 from urllib.parse import urlsplit
 
+import av
+
 from runtime.channel import Channel
 from runtime.errors import OutputError, UsageError
 from runtime.frame import Frame, Pixels
 from runtime.redaction import redact, redact_address
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.encoders import choose_encoder
+from runtime.sinks.hdr_options import hdr_warnings
 from runtime.sinks.publisher import SENT, TICK, Target
 from runtime.sources.base import SourceInfo
 from runtime.urls import find_scheme
 from runtime.yuv420 import Yuv420
+from runtime.yuv420p10 import PIXEL_FORMAT, Pixels10, Yuv420p10
 
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv"}
 _TIMEOUT_S = 10.0
@@ -31,7 +35,9 @@ _CLOSE_S = 2.0
 
 
 class PublishSink:
-    """Sends frames of 8 bits without sound, from a child process: a server that stalls never blocks a live source.
+    """Sends frames without sound, from a child process: a server that stalls never blocks a live source.
+
+    Frames of 10 bits keep them in HEVC; in H.264, which few players show with 10, only on request.
 
     Only the newest frame waits to be sent; frames that it replaces are counted in `warnings`. After a lost connection
     it connects again with growing waits, which is counted too. Frames of a file are sent at the pace of their time
@@ -57,6 +63,7 @@ class PublishSink:
         if choose_encoder(encoder).codec == "av1":
             raise UsageError("AV1 is not published", url, hint="use the codec h264 or hevc")
         self._encoder = encoder
+        self._bits = _choose_bits(source, encoder)
         self._url, self._format = url, _FORMATS[scheme]
         self._source, self._timeout_s = source, timeout_s
         self._frames: Channel[Frame] = Channel(1, drop_oldest=True)
@@ -78,7 +85,9 @@ class PublishSink:
         sentences = [f"reconnections to the server: {count} ({reason})" for reason, count in self._reasons.items()]
         missing = self._lost_frames + self._frames.dropped
         sentences += [f"{missing} frames were not published"] if missing else []
-        return self._source.format.depth_warnings() + sentences
+        form = self._source.format
+        lost = form.depth_warnings(PIXEL_FORMAT if self._bits == 10 else "yuv420p") + hdr_warnings("", form.hdr)
+        return lost + sentences
 
     def write(self, frame: Frame) -> None:
         """Pass a frame to the sending thread; the first call waits until it is sent."""
@@ -105,12 +114,27 @@ class PublishSink:
             self._thread.join(_CLOSE_S)
         return redact_address(self._url) if self._has_connected.is_set() and not self._first_error else None
 
+    def _create_target(self, first: Frame) -> Target:
+        """Return the server and the format of a stream of frames like `first`."""
+        width, height = (side - side % 2 for side in first.size)
+        return Target(
+            url=self._url,
+            format=self._format,
+            width=width,
+            height=height,
+            frames_per_second=float(self._source.frame_rate),
+            sample_aspect_ratio=float(self._source.format.sample_aspect_ratio),
+            colour=self._source.format.colour,
+            encoder=self._encoder,
+            bits=self._bits,
+        )
+
     def _send_all(self) -> None:
         """Send frames over one connection after the other, until there are no more frames."""
         failures = 0
         frame = self._frames.get()
         while frame is not None:
-            connection = self._connection = _Connection(self._url, self._format, frame, self._source, self._encoder)
+            connection = self._connection = _Connection(self._create_target(frame), frame)
             try:
                 while frame is not None and connection.accepts(frame):
                     connection.send(frame)
@@ -136,9 +160,7 @@ class PublishSink:
 class _Connection:
     """A child process that sends frames of one size."""
 
-    def __init__(
-        self, url: str, container_format: str, first: Frame, source: SourceInfo, encoder: EncoderSettings
-    ) -> None:
+    def __init__(self, target: Target, first: Frame) -> None:
         self._size, self._start, self._last_tick = first.size, first.pts * first.time_base, -1
         self._answer = b""
         self.sending_since = perf_counter()
@@ -151,18 +173,7 @@ class _Connection:
             start_new_session=True,  # Ctrl-C is for the parent, which ends the child
         )
         assert self._child.stdin
-        width, height = (side - side % 2 for side in first.size)
-        self._colour = source.format.colour
-        target = Target(
-            url=url,
-            format=container_format,
-            width=width,
-            height=height,
-            frames_per_second=float(source.frame_rate),
-            sample_aspect_ratio=float(source.format.sample_aspect_ratio),
-            colour=source.format.colour,
-            encoder=encoder,
-        )
+        self._target = target
         self._child.stdin.write(target.to_line())  # every user of the machine could read an argument
 
     def accepts(self, frame: Frame) -> bool:
@@ -183,12 +194,17 @@ class _Connection:
             raise OSError
         self.sending_since = float("inf")
 
-    def _to_planes(self, frame: Frame) -> Pixels:
+    def _to_planes(self, frame: Frame) -> Pixels | Pixels10:
         """Return the planes of a frame; an odd last column or row is cut off."""
-        if isinstance(frame.pixels, Yuv420):
-            return frame.pixels.planes
-        height, width = (side - side % 2 for side in frame.bgr.shape[:2])
-        return Yuv420.from_bgr(frame.bgr[:height, :width], self._colour).planes
+        image = frame.pixels
+        if not isinstance(image, Yuv420):
+            height, width = (side - side % 2 for side in image.shape[:2])
+            image = Yuv420.from_bgr(image[:height, :width], self._target.colour)
+        if self._target.bits == 8:
+            return image.planes
+        if not isinstance(image, Yuv420p10):
+            image = Yuv420p10.from_video_frame(image.to_video_frame())
+        return image.deep
 
     def finish(self, timeout_s: float) -> None:
         """Let the child close its connection to the server, and kill it after the timeout."""
@@ -213,3 +229,14 @@ class _Connection:
     def kill(self) -> None:
         """End the child at once."""
         self._child.kill()
+
+
+def _choose_bits(source: SourceInfo, encoder: EncoderSettings) -> int:
+    """Return the bits of the frames to send: 10 where the source has them, and the encoder is to have them."""
+    is_deep = choose_encoder(encoder).codec == "hevc"
+    if encoder.pixel_format:
+        try:
+            is_deep = av.VideoFormat(encoder.pixel_format).components[0].bits > 8
+        except ValueError as error:
+            raise UsageError(f"unknown pixel format {encoder.pixel_format!r}", hint="use FFmpeg's names") from error
+    return 10 if is_deep and source.format.bits == 10 else 8

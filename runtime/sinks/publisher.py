@@ -4,8 +4,8 @@ FFmpeg may wait for a server for ever, and PyAV holds the interpreter's lock mea
 nothing else, and the process can be killed.
 
 Standard input: one line of JSON with the fields of `Target`; then for each frame its time in ticks as int64 (little
-endian) and its planes uint8[3 H / 2, W], the bytes of I420. Standard output: a dot for each frame that was sent, and
-the reason of a failure as text.
+endian) and its planes uint8[3 H / 2, W], the bytes of I420, or uint16 for 10 bits. Standard output: a dot for each
+frame that was sent, and the reason of a failure as text.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sources.base import SourceInfo
 from runtime.stream_format import StreamFormat
 from runtime.yuv420 import Yuv420
+from runtime.yuv420p10 import Yuv420p10
 
 TICK = Fraction(1, 90_000)
 """Duration of a tick of the frame times, in seconds."""
@@ -58,6 +59,8 @@ class Target:
     """Tags of the stream."""
     encoder: EncoderSettings = DEFAULT_SETTINGS
     """Encoder of the stream."""
+    bits: int = 8
+    """Bits of a sample of the frames; those of 10 come as uint16."""
 
     def to_line(self) -> bytes:
         """Return the fields as one line of JSON."""
@@ -67,7 +70,9 @@ class Target:
 def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
     """Send frames until their stream ends; raises PyAV's own errors, and GStreamerError for an element."""
     form = StreamFormat(
-        sample_aspect_ratio=Fraction(target.sample_aspect_ratio).limit_denominator(4096), colour=target.colour
+        sample_aspect_ratio=Fraction(target.sample_aspect_ratio).limit_denominator(4096),
+        colour=target.colour,
+        bits=target.bits,
     )
     rate = Fraction(target.frames_per_second).limit_denominator(1001)
     info = SourceInfo(name="frames", time_base=TICK, frame_rate=rate, format=form)
@@ -78,10 +83,9 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
     ):
         stream = encoder.add_stream(container, target.width, target.height)
         container.start_encoding()  # connects to the server
-        size = target.width * target.height * 3 // 2
+        size = target.width * target.height * 3 // 2 * (2 if target.bits > 8 else 1)
         while len(header := frames.read(8)) == 8 and len(content := frames.read(size)) == size:
-            planes = np.frombuffer(content, np.uint8).reshape(-1, target.width)
-            image = Yuv420(planes, target.colour)
+            image = _read_planes(content, target)
             frame = to_video_frame(image, image.size, encoder.pixel_format, target.colour)
             frame.pts, frame.time_base = int.from_bytes(header, "little", signed=True), TICK
             for packet in encoder.encode(frame):
@@ -89,6 +93,12 @@ def publish(target: Target, frames: BinaryIO, answers: BinaryIO) -> None:
                 container.mux(packet)
             answers.write(SENT)
             answers.flush()
+
+
+def _read_planes(content: bytes, target: Target) -> Yuv420:
+    if target.bits == 8:
+        return Yuv420(np.frombuffer(content, np.uint8).reshape(-1, target.width), target.colour)
+    return Yuv420p10.from_deep(np.frombuffer(content, np.uint16).reshape(-1, target.width), target.colour)
 
 
 def main() -> int:

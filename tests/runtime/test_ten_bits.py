@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import psutil
 import pytest
 from onnx import helper
 
@@ -20,6 +23,7 @@ from runtime.pipeline import Pipeline
 from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.encoder_settings import Codec, EncoderSettings
 from runtime.sinks.pipe import PipeSink
+from runtime.sinks.publish import PublishSink
 from runtime.sinks.video import VideoSink
 from runtime.sources import open_source
 from runtime.sources.live import LiveSource, Watch
@@ -30,6 +34,7 @@ from runtime.video import main
 from runtime.yuv420 import Yuv420, place_beside
 from runtime.yuv420p10 import Yuv420p10, has_deep_planes
 from tests.conftest import make_image, write_engine
+from tests.rig import free_port, wait_until
 from tests.rig.hdr import METADATA, write_hdr
 from tests.rig.media import ffmpeg
 
@@ -374,6 +379,42 @@ def test_y4m_keeps_10_bits_where_readers_know_or_are_told_the_meaning(
         assert all(is_same(*pair) for pair in zip(decode(tmp_path / "in.mkv"), written, strict=False))
     assert any("reduced to 8 bits" in line for line in sink.warnings) == (bits == 8)
     assert "1 frames changed size and were scaled to the first" in sink.warnings
+
+
+STORE = """
+import sys, av
+with av.open(sys.argv[1], "r", options={"listen": "1"}, timeout=30) as server, av.open(sys.argv[2], "w") as out:
+    stream = out.add_stream_from_template(server.streams.video[0])
+    try:
+        for packet in server.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    except av.FFmpegError:
+        pass  # the publisher has left
+"""
+
+
+@pytest.mark.parametrize(("encoder", "pixel_format"), [("hevc", "yuv420p10le"), ("h264", "yuv420p")])
+def test_a_published_stream_has_10_bits_in_hevc(encoder: Codec, pixel_format: str, tmp_path: Path) -> None:
+    write_deep(tmp_path / "in.mkv", count=30, size=(128, 96))
+    source = VideoSource(tmp_path / "in.mkv")
+    source.deliver_planes()
+    frames = list(source)
+    url, stored = f"rtmp://127.0.0.1:{free_port()}/live/a", tmp_path / "stored.mkv"
+    server = subprocess.Popen([sys.executable, "-c", STORE, url, stored])
+    process = psutil.Process(server.pid)
+    wait_until(lambda: any(each.status == psutil.CONN_LISTEN for each in process.net_connections()))
+    sink = PublishSink(url, source.info, encoder=EncoderSettings(codec=encoder, crf=1))
+    frames[5] = replace(frames[5], pixels=Yuv420.from_bgr(make_image(128, 96), PQ))  # of 8 bits among them
+    for frame in frames:
+        sink.write(frame)
+    sink.close(complete=True)
+    server.wait(timeout=30)
+    assert any("reduced to 8 bits" in line for line in sink.warnings) == (encoder == "h264")
+    first = decode(stored)[0]
+    assert first.format.name == pixel_format
+    assert ColourTags.read(first) == PQ
 
 
 def test_images_have_8_bits_and_png_states_the_colours(

@@ -203,6 +203,8 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             probe()
     precisions = _split_names("precision", namespace.precision, _PRECISIONS)
     pixels = _split_names("form of frames", namespace.pixels, _PIXELS)
+    if plan and "yuv420" in pixels:
+        plan.require_even_sizes("give an even --size, or --pixels bgr")
     if namespace.interface and "bgr" not in pixels:
         raise UsageError("--interface needs the engines for BGR frames", hint="add bgr to --pixels")
     if not re.fullmatch(r"[\w-]+", namespace.name):

@@ -22,6 +22,7 @@ from export.plan.__main__ import BuildOptions, build
 from export.plan.config import PlanConfig
 from export.plan.layer_report import format_summary
 from runtime.engines import open_backend
+from runtime.engines.base import frame_size
 from runtime.engines.cuda_drivers import open_cuda
 from runtime.engines.nvidia import create_logger, import_tensorrt
 from runtime.engines.onnx import OnnxEngine, inspect
@@ -29,6 +30,7 @@ from runtime.engines.tensorrt import TensorRtEngine
 from runtime.errors import DeblurError
 from runtime.frame import Pixels
 from runtime.sidecar import read_sidecar
+from runtime.spec import PixelFormat
 
 MIN_DB = {"fp32": 55.0, "fp16": 45.0}
 """Smallest accepted PSNR in dB between a plan and the same ONNX engine on the CPU, on the worst frame."""
@@ -41,16 +43,23 @@ TYPES = {"FP32": "FP32", "Float": "FP32", "FP16": "FP16", "Half": "FP16", "Int8"
 
 
 def list_engines(report: Report, *, folder: str) -> None:
-    """Report name, path and precision of every engine of a folder that is for GPUs and takes BGR."""
-    engines, problems = [], []
+    """Report name, path and precision of every engine of a folder that is for GPUs, those for planes last.
+
+    Engines for CPUs are left out.
+    """
+    engines: list[dict[str, str]] = []
+    for_planes: list[dict[str, str]] = []
+    problems = []
     for path in sorted(Path(folder).glob("*.onnx"), key=lambda path: (path.stat().st_size, path.name)):
         try:
             spec = inspect(path)
         except DeblurError as error:
             problems.append(str(error))
             continue
-        if spec.precision != "int8_cpu" and spec.pixels == "bgr":
-            engines.append({"name": path.stem, "path": str(path), "precision": spec.precision})
+        if spec.precision != "int8_cpu":
+            found = engines if spec.pixels == "bgr" else for_planes
+            found.append({"name": path.stem, "path": str(path), "precision": spec.precision})
+    engines += for_planes
     report.add(engines=engines)
     if problems:
         raise CheckError("; ".join(problems))
@@ -121,8 +130,8 @@ def count_layers(layers: list[Any]) -> dict[str, dict[str, int]]:
 
 def compare_output(report: Report, *, onnx: str, plan: str, kind: str) -> None:
     """Compare a plan with the CPU for every size and batch of its kind, and its CUDA graph with plain execution."""
-    batches = _make_batches(kind)
     reference = OnnxEngine(Path(onnx))
+    batches = _make_batches(kind, reference.spec.pixels)
     expected = [reference.infer(batch) for batch in batches]
     reference.close()
     with contextlib.closing(open_backend(plan)) as engine:
@@ -147,25 +156,25 @@ def compare_output(report: Report, *, onnx: str, plan: str, kind: str) -> None:
     report.add(graph_equals_plain=True)
 
 
-def _make_batches(kind: str) -> list[Pixels]:
-    """Return the batches for a kind of plan, uint8[N, H, W, 3] each; the last one is the first one again."""
+def _make_batches(kind: str, pixels: PixelFormat) -> list[Pixels]:
+    """Return the batches for a kind of plan in a form of frames; the last one is the first one again."""
     settings = PLANS[kind]
-    batches = [np.concatenate(read_frames(count, size)) for size, count in settings.batches]
+    batches = [np.concatenate(read_frames(count, size, pixels)) for size, count in settings.batches]
     if len(settings.batches) == 1:  # one size: many frames
         batches = list(np.split(batches[0], len(batches[0])))
     return [*batches, batches[0]]
 
 
 def _name_shape(batch: Pixels) -> str:
-    count, height, width, _ = batch.shape
-    return f"{count} x {width}x{height}"
+    width, height = frame_size(batch)
+    return f"{len(batch)} x {width}x{height}"
 
 
 def measure_speed(report: Report, *, plan: str, kind: str, duration_s: float) -> None:
     """Measure latency by the clock of the host, throughput with all slots busy, and computation by the GPU's clock."""
     size = PLANS[kind].sizes[1]
-    frames = read_frames(24, size)
     with contextlib.closing(TensorRtEngine(Path(plan))) as engine:
+        frames = read_frames(24, size, engine.spec.pixels)
         warm_up(engine, frames, min_s=0)
         load = Load(min_queries=MIN_QUERIES, min_duration_s=duration_s)
         (times_ms,) = run_single_stream([engine], frames, load)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from benchmarks.assets import DEMO_BLURRED
+from runtime.colour import BT709
 from runtime.engines.base import Mode
 from runtime.engines.cuda_drivers import open_cuda
 from runtime.engines.nvidia import import_tensorrt
@@ -22,6 +23,8 @@ from runtime.frame import Pixels, Size
 from runtime.libraries import install_hint
 from runtime.sidecar import Flavour
 from runtime.sources import open_source
+from runtime.spec import PixelFormat
+from runtime.yuv420 import Yuv420
 
 _FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
 
@@ -35,11 +38,19 @@ def detect_flavour() -> Flavour:
     raise EngineError("neither tensorrt nor tensorrt-rtx can be imported", hint=install_hint("tensorrt_rtx", "cuda"))
 
 
-def read_frames(count: int, size: Size) -> list[Pixels]:
-    """Return the first frames of the demo clip, uint8[1, H, W, 3] BGR each, resized to `size` (width, height)."""
+def read_frames(count: int, size: Size, pixels: PixelFormat = "bgr") -> list[Pixels]:
+    """Return the first frames of the demo clip, each a batch of one, resized to `size` (width, height).
+
+    `pixels`: form of the frames; for planes an odd size becomes the next smaller even one.
+    """
     with contextlib.closing(open_source(str(DEMO_BLURRED))) as source:
         frames = [frame.bgr for frame in islice(source, count)]
-    return [np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)[np.newaxis] for frame in frames]
+    if pixels == "yuv420":
+        size = (size[0] // 2 * 2, size[1] // 2 * 2)
+    resized = [np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8) for frame in frames]
+    if pixels == "yuv420":
+        resized = [Yuv420.from_bgr(frame, BT709).planes for frame in resized]
+    return [frame[np.newaxis] for frame in resized]
 
 
 class ChangedCuda:

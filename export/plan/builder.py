@@ -178,8 +178,8 @@ def _list_shapes(config: PlanConfig, pixels: PixelFormat) -> list[tuple[int, ...
     """Return the smallest, the optimal and the largest shape of a batch."""
     counts = (1, config.batch, config.batch)
     sizes = (config.min_size, config.opt_size, config.max_size)
-    if pixels == "yuv420" and any(side % 2 for size in sizes for side in size):
-        raise UsageError("planes of 4:2:0 need even sizes", hint="give even --size, or --min-size and --max-size")
+    if pixels == "yuv420":
+        config.require_even_sizes("give even --size, or --min-size, --opt-size and --max-size")
     shapes = zip(counts, sizes, strict=True)
     return [(count, *frame_shape(pixels, width=width, height=height)) for count, (width, height) in shapes]
 

@@ -40,6 +40,11 @@ class PlanConfig:
         """Whether all frames have one size."""
         return self.min_size == self.opt_size == self.max_size
 
+    def require_even_sizes(self, hint: str) -> None:
+        """Raise UsageError with `hint` if a width or height is odd, which planes of 4:2:0 cannot have."""
+        if any(side % 2 for size in (self.min_size, self.opt_size, self.max_size) for side in size):
+            raise UsageError("planes of 4:2:0 need even sizes", hint=hint)
+
     def __post_init__(self) -> None:
         for axis, name in enumerate(("width", "height")):
             sizes = [size[axis] for size in (self.min_size, self.opt_size, self.max_size)]

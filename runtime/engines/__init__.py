@@ -30,7 +30,7 @@ from runtime.engines.tile_layout import OVERLAP_PX
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
-from runtime.engines.variants import YUV420_SUFFIX, PixelChoice, find_yuv420_engine
+from runtime.engines.variants import YUV420_SUFFIX, PixelChoice, find_yuv420_engine, open_in_form
 from runtime.errors import EngineError, UnfitPlanError
 from runtime.frame import Size
 from runtime.metrics import psnr_db
@@ -110,31 +110,9 @@ def open_engine(
         )
         say(f"chosen  {reason}")
     else:
-        backend, path = _open_in_form(path, pixels, open_file, say)
+        backend, path = open_in_form(path, pixels, open_file, say)
         _warn_of_precision(backend, say)
     return TiledEngine(backend, path=path, tile=tile, overlap_px=overlap_px, say=say)
-
-
-def _open_in_form(
-    path: Path,
-    pixels: PixelChoice,
-    open_file: Callable[[Path], tuple[Engine, Path]],
-    say: Callable[[str], None],
-) -> tuple[Engine, Path]:
-    """Open an engine file, or its twin for planes if that is asked for; return the engine and the file that is open."""
-    twin = find_yuv420_engine(path) if pixels != "bgr" else None
-    if twin is None and pixels == "yuv420":
-        raise EngineError("no engine for planes of 4:2:0 lies beside the engine", path, hint="take frames as BGR")
-    if twin is None or twin == path:
-        return open_file(path)
-    try:
-        return open_file(twin)
-    except EngineError as error:
-        if pixels == "yuv420":
-            raise
-        opened = open_file(path)
-        say(f"chosen  {path.name}, because {twin.name} cannot be used ({error.what})")
-        return opened
 
 
 def _warn_of_precision(backend: Engine, say: Callable[[str], None]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from runtime.engines.base import Engine
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.sidecar import Sidecar, sidecar_path
@@ -52,3 +54,28 @@ def find_yuv420_engine(path: Path) -> Path | None:
         return None
     is_same_network = (own.weights_sha256, own.precision) == (other.weights_sha256, other.precision)
     return twin if is_same_network else None
+
+
+def open_in_form(
+    path: Path,
+    pixels: PixelChoice,
+    open_file: Callable[[Path], tuple[Engine, Path]],
+    say: Callable[[str], None],
+) -> tuple[Engine, Path]:
+    """Open an engine file, or its twin for planes if that is asked for; return the engine and the file that is open.
+
+    `auto` takes the engine for BGR where the twin cannot be opened, and `say` gets the reason. Raises EngineError.
+    """
+    twin = find_yuv420_engine(path) if pixels != "bgr" else None
+    if twin is None and pixels == "yuv420":
+        raise EngineError("no engine for planes of 4:2:0 lies beside the engine", path, hint="take frames as BGR")
+    if twin is None or twin == path:
+        return open_file(path)
+    try:
+        return open_file(twin)
+    except EngineError as error:
+        if pixels == "yuv420":
+            raise
+        opened = open_file(path)
+        say(f"chosen  {path.name}, because {twin.name} cannot be used ({error.what})")
+        return opened

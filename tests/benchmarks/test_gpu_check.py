@@ -214,6 +214,24 @@ def run_speed(folder: Path, **settings: Any) -> StepResult:
     return run_step(step, folder / "logs")
 
 
+def test_an_engine_for_planes_gets_planes(machine: Path) -> None:
+    """Odd sizes become even; engines for planes come last, so that the steps with one plan are of an engine for BGR."""
+    onnx, plan = machine / "engines" / "a_yuv420.onnx", machine / "plans" / "a_yuv420_dynamic.plan"
+    write_engine(onnx, nodes=COPY, shape=("n", "rows", "w"))
+    listed = run_step(
+        Step(name="list", function="engine:list_engines", arguments={"folder": str(onnx.parent)}), machine / "logs"
+    )
+    assert [engine["name"] for engine in listed.facts["engines"]] == ["copy", "a_yuv420"]
+    both = {"onnx": str(onnx), "plan": str(plan), "kind": "dynamic"}
+    speed = {"plan": str(plan), "kind": "dynamic", "duration_s": 0.01}
+    results = [
+        run_step(Step(name=name, function=f"engine:{name}", arguments=arguments), machine / "logs")
+        for name, arguments in (("build_plan", both), ("compare_output", both), ("measure_speed", speed))
+    ]
+    assert [result.reason for result in results] == ["", "", ""]
+    assert "1 x 332x216" in results[1].facts["sizes"]
+
+
 def test_the_log_of_a_build_holds_every_word_of_the_builder(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     engine = BUNDLED.with_name("edge-s_fp16.onnx")

@@ -35,10 +35,11 @@ _HOLDS = {
     "_PyCudaBuffer.driver": "type[PyCudaDriver]",
     "driver": "type[Driver]",
     "result": "Driver.CUresult",
-    # These stay: handles without attributes, classes of our own, which subclasses.py tries, and ONNX Runtime's binding.
+    # These stay: handles without attributes, classes of our own, which subclasses.py tries, ONNX Runtime's binding, and
+    # options of the command line.
     **dict.fromkeys(("_check", "_ends", "capture", "end", "graph", "start"), "Any"),
     **dict.fromkeys(("create_logger", "log", "open_calibrator", "severity"), "Any"),
-    **dict.fromkeys(("binding", "common"), "Any"),
+    **dict.fromkeys(("binding", "common", "_read_network_options"), "Any"),
 }
 """Class of the object in each `Any` of runtime/ and export/, by the name of the argument, attribute or function."""
 _MYPY = (sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=skip", "--explicit-package-bases")

@@ -276,6 +276,11 @@ def test_plans_are_built_with_the_engines_and_only_after_a_change(
         (["{run}", "--name", "a/b"], 2, "a name consists of letters"),
         (["{bare}"], 4, "no usable config.json"),
         (["{run}", "--target", "tensorrt-rtx", "--opt-size", "1x1"], 2, "width must not decrease"),
+        (
+            ["{run}", "--target", "tensorrt-rtx", "--size", "641x361"],
+            2,
+            "even sizes; give an even --size, or --pixels bgr",
+        ),
         (["{run}", "--out", "{tmp}/file/out"], 6, "cannot write output"),
     ],
 )

@@ -134,6 +134,7 @@ sys.exit(main({[str(FP32), "--out", str(tmp_path / "a.plan"), *RTX, "--size", "6
         (["{fp32}", *RTX, "--workspace-mib", "1"], 4, "within workspace limit"),
         (["{fp32}", *RTX, "--compute-capability", "9.0"], 2, "does not run on compute capability 9.0; give one of 7.5"),
         (["{fp32}", *RTX, "--min-size", "2000x64"], 2, "width must not decrease from --min-size"),
+        (["{planes}", *RTX, "--size", "65x48"], 2, "planes of 4:2:0 need even sizes"),
         (["{fp32}", "--dla", "0"], 2, "DLA needs frames of one size"),
         (["{fp32}", *RTX, "--dla", "0", "--size", "64x48"], 2, "neither DLA nor calibrators"),
         (["{fp32}", "--compute-capability", "8.9"], 2, "builds for the GPU that it runs on"),
@@ -146,7 +147,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     arguments: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"not onnx")
-    names = {"tmp": tmp_path, "cpu": BUNDLED, "fp32": FP32}
+    names = {"tmp": tmp_path, "cpu": BUNDLED, "fp32": FP32, "planes": FP32.with_name("edge-s_fp16_yuv420.onnx")}
     assert main(["--out", str(tmp_path / "a.plan"), *(argument.format(**names) for argument in arguments)]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -11,7 +11,20 @@ INT8 := runtime/models/edge-s_int8_cpu.onnx
 PLANES := runtime/models/edge-s_int8_cpu_yuv420.onnx
 FP32 := runtime/models/edge-s_fp32.onnx
 LARGER := runtime/models/edge-m_int8_cpu.onnx runtime/models/edge-l_int8_cpu.onnx
+# `make bench SHORT=1` runs all its commands in minutes, to see that they work; its figures mean nothing.
+ifdef SHORT
+BENCH ?= out/bench-short
+QUALITY_LOAD :=
+LATENCY_LOAD := --size 64x48 --min-queries 2 --min-duration 0 --warm-up 0
+SCALING_LOAD := --size 64x48 --sizes 64x48 128x96 --min-queries 2 --min-duration 0
+PEERS_LOAD := --size 64x48 --duration 0.1
+JOBS_LOAD := --network edge-s --rounds 1
+else
 BENCH ?= out/bench
+QUALITY_LOAD := --engine $(FP32) $(LARGER:%=--engine %) --classical
+LATENCY_LOAD := --min-queries 256
+SCALING_LOAD := --min-duration 1
+endif
 
 .PHONY: help setup setup-dev demo web test test-all lint format docs reliability constraints wheel-check bench gpu-check clean
 
@@ -94,16 +107,16 @@ constraints: setup-dev ## write constraints.txt from the versions in .venv
 wheel-check: setup-dev ## try the wheel in clean environments: runtime on each of PYTHONS, export on the Python of .venv
 	.ci/check_wheel.sh --export $(BIN)/python $(PYTHONS)
 
-bench: setup-dev ## measure cost and quality of the bundled engines and of baselines: out/bench/report.html
+bench: setup-dev ## measure cost and quality of the bundled engines and of baselines: out/bench/report.html (SHORT=1: only try it)
 	$(BIN)/python -m benchmarks.quality --blurred $(DEMO_SOURCE) --sharp $(CLIPS)/demo_sharp.mp4 \
-		--engine $(INT8) --engine $(FP32) $(LARGER:%=--engine %) --classical --json $(BENCH)/quality.json
+		--engine $(INT8) $(QUALITY_LOAD) --json $(BENCH)/quality.json
 	$(BIN)/python -m benchmarks.latency --engine $(INT8)@openvino --engine $(INT8)@cpu --engine $(PLANES)@openvino \
 		--engine $(PLANES)@cpu --engine $(FP32)@openvino --engine $(FP32)@cpu $(LARGER:%=--engine %@cpu) \
-		--min-queries 256 --json $(BENCH)/latency.json
-	$(BIN)/python -m benchmarks.scaling --min-duration 1 --json $(BENCH)/scaling.json
-	$(BIN)/python -m benchmarks.peers --generator edge --json $(BENCH)/peers_edge.json
-	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn --json $(BENCH)/peers_two_stage_cnn.json
-	$(BIN)/python -m benchmarks.peers.vs_mlrt --json $(BENCH)/file_jobs.json
+		$(LATENCY_LOAD) --json $(BENCH)/latency.json
+	$(BIN)/python -m benchmarks.scaling $(SCALING_LOAD) --json $(BENCH)/scaling.json
+	$(BIN)/python -m benchmarks.peers --generator edge $(PEERS_LOAD) --json $(BENCH)/peers_edge.json
+	$(BIN)/python -m benchmarks.peers --generator two_stage_cnn $(PEERS_LOAD) --json $(BENCH)/peers_two_stage_cnn.json
+	$(BIN)/python -m benchmarks.peers.vs_mlrt $(JOBS_LOAD) --json $(BENCH)/file_jobs.json
 	$(BIN)/python -m benchmarks.report $(BENCH) --out $(BENCH)
 
 gpu-check: ## build, run and measure plans on an NVIDIA GPU, in the .venv of docs/jetson.md or setup: out/gpu-check

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from export.foreign.options import ForeignOptions
 from export.plan.config import PlanConfig
 from runtime.spec import PixelFormat, Precision
 
@@ -27,6 +28,8 @@ class ExportConfig:
     """Name of the network that the weights must be of, or `auto`."""
     network_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the network to change, such as `pooling_px`."""
+    foreign: ForeignOptions = field(default_factory=ForeignOptions)
+    """Statements about a foreign ONNX file."""
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""

@@ -99,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")
     files("--name", default="deblur", help="name of the engines, as in NAME_fp32.onnx (default: deblur)")
+    files("--licence", metavar="TEXT", help="licence of the weights, stored in the engines (default: not stated)")
     _add_network_options(parser)
     add_foreign_options(parser)
     add = parser.add_argument_group("precision and calibration").add_argument
@@ -221,6 +222,7 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             raise InputError(f"{option} does not exist", path, hint="check the path")
     config = ExportConfig(
         name=namespace.name,
+        licence=namespace.licence,
         network=namespace.network,
         network_options=_read_network_options(namespace.option),
         foreign=read_foreign_options(namespace, is_foreign=is_foreign(namespace.checkpoint)),

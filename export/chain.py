@@ -61,6 +61,7 @@ class Chain:
         macs_before, macs_after = (
             count_macs_per_pixel(model, height=height, width=width) for model in (exported, core)
         )
+        self._macs_per_pixel = macs_after
         bgr_maker = self._create_maker(core)
         makers = [bgr_maker] if "bgr" in self._config.pixels else []
         if "yuv420" in self._config.pixels and not view.size:  # frames of other sizes go in tiles, which planes do not
@@ -89,7 +90,13 @@ class Chain:
 
     def _create_maker(self, core: onnx.ModelProto) -> EngineMaker:
         return EngineMaker(
-            core, self._network, pairs=self._pairs, config=self._config, steps=self._steps, former=self._former
+            core,
+            self._network,
+            pairs=self._pairs,
+            config=self._config,
+            steps=self._steps,
+            former=self._former,
+            macs_per_pixel=self._macs_per_pixel,
         )
 
     def _create_planes_maker(self, core: onnx.ModelProto, *, model: EngineMaker | None) -> EngineMaker:
@@ -101,6 +108,7 @@ class Chain:
             config=self._config,
             steps=self._steps,
             former=self._former,
+            macs_per_pixel=self._macs_per_pixel,
             model=model,
         )
 

@@ -24,6 +24,8 @@ class ExportConfig:
 
     name: str = "deblur"
     """Name of the engines, in front of their precision."""
+    licence: str | None = None
+    """Licence of the weights, for the specs of the engines."""
     network: str = "auto"
     """Name of the network that the weights must be of, or `auto`."""
     network_options: Mapping[str, Any] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     """Return the digest of everything that an export depends on: weights, frames, settings, versions, and our code."""
     settings = (
         config.name,
+        config.licence,
         config.network,
         dict(config.network_options),
         config.foreign,

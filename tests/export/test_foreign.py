@@ -130,7 +130,20 @@ def test_the_whole_chain_runs_on_a_foreign_file(
 
 def test_a_static_network_has_engines_of_its_size(tmp_path: Path, pairs: Path) -> None:
     path = write(tmp_path / "model.onnx", KINDS["static"])
-    assert run(path, tmp_path / "out", pairs, "--calib-method", "minmax", "--interface", "float_nchw") == 0
+    assert (
+        run(
+            path,
+            tmp_path / "out",
+            pairs,
+            "--precision",
+            "fp32,int8_cpu",
+            "--calib-method",
+            "minmax",
+            "--interface",
+            "float_nchw",
+        )
+        == 0
+    )
     names = sorted(file.name for file in (tmp_path / "out").glob("*.onnx"))
     assert not any("yuv420" in name for name in names)
     session = onnxruntime.InferenceSession(tmp_path / "out" / "deblur_int8_cpu.onnx")

@@ -9,6 +9,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
+from runtime.engines.tiled import MIN_TILE_PX
 from runtime.errors import EngineError
 
 Layout = Literal["NCHW", "NHWC"]
@@ -98,6 +99,9 @@ def _find_size(
 ) -> tuple[int, int] | None:
     height, width = dims[1:3] if layouts == ("NHWC",) else dims[2:4]
     if isinstance(height, int) and isinstance(width, int):
+        if min(height, width) < MIN_TILE_PX:
+            what = f"it takes images of {width}x{height} alone, and tiles have at least {MIN_TILE_PX} pixels"
+            raise EngineError(what, path, hint="export it again with dynamic height and width")
         return width, height
     if isinstance(height, int) or isinstance(width, int):
         hint = "export it again with both dynamic, or both static"

@@ -24,7 +24,7 @@ KINDS = {
     "uint8 NHWC BGR": Kind(layout="NHWC", order="bgr", range="0..255", data_type=TensorProto.UINT8),
     "BGR 0..255": Kind(order="bgr", range="0..255"),
     "-1..1, any batch": Kind(range="-1..1", batch="n"),
-    "static": Kind(size=(64, 48)),
+    "static": Kind(size=(80, 64)),
     "residual": Kind(returns="residual"),
     "two outputs": Kind(outputs=2),
     "gray": Kind(order="gray"),
@@ -147,9 +147,9 @@ def test_a_static_network_has_engines_of_its_size(tmp_path: Path, pairs: Path) -
     names = sorted(file.name for file in (tmp_path / "out").glob("*.onnx"))
     assert not any("yuv420" in name for name in names)
     session = onnxruntime.InferenceSession(tmp_path / "out" / "deblur_int8_cpu.onnx")
-    assert session.get_inputs()[0].shape == ["batch", 48, 64, 3]
+    assert session.get_inputs()[0].shape == ["batch", 64, 80, 3]
     float_session = onnxruntime.InferenceSession(tmp_path / "out" / "deblur_fp32_float_nchw.onnx")
-    assert float_session.get_inputs()[0].shape == [1, 3, 48, 64]
+    assert float_session.get_inputs()[0].shape == [1, 3, 64, 80]
     assert run(path, tmp_path / "out", pairs, "--pixels", "yuv420", "--precision", "fp32") == 2
 
 
@@ -220,6 +220,10 @@ REFUSED = {
     "half static": (
         lambda model: _set_shape(model, 1, 3, 64, "w"),
         r"one side of its image is static and the other is not",
+    ),
+    "small": (
+        lambda model: _set_shape(model, 1, 3, 8, 8),
+        r"it takes images of 8x8 alone, and tiles have at least 64 pixels",
     ),
     "control flow": (_add_condition, r"it decides while it runs \(If\)"),
 }

@@ -9,7 +9,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
-from runtime.engines.tiled import MIN_TILE_PX
+from runtime.engines.tile_layout import MIN_TILE_PX
 from runtime.errors import EngineError
 
 Layout = Literal["NCHW", "NHWC"]

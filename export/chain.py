@@ -54,7 +54,7 @@ class Chain:
         core = self._cache.get_model("fuse_convolutions", {}, lambda: self._rewrite_graph(exported))
         view = self._network.view
         if view.size and "bgr" not in self._config.pixels:
-            what = f"planes have no tiles, and the network takes frames of {view.size[0]}x{view.size[1]} alone"
+            what = f"a network for frames of {view.size[0]}x{view.size[1]} alone has no engines for planes"
             raise UsageError(what, hint="add bgr to --pixels")
         side = -(-_COUNTED_PX // view.multiple_of) * view.multiple_of // view.patch_px
         width, height = view.size or (side, side)
@@ -64,7 +64,7 @@ class Chain:
         self._macs_per_pixel = macs_after
         bgr_maker = self._create_maker(core)
         makers = [bgr_maker] if "bgr" in self._config.pixels else []
-        if "yuv420" in self._config.pixels and not view.size:  # frames of other sizes go in tiles, which planes do not
+        if "yuv420" in self._config.pixels and not view.size:
             makers.append(self._create_planes_maker(core, model=makers[0] if makers else None))
         engines = [maker.make(precision) for maker in makers for precision in self._config.precisions]
         tile_losses_db: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""What a user says about a foreign ONNX file: pixel range, channels, and the multiple of the frame sizes."""
+"""Statements of a user about a foreign ONNX file: pixel range, channels, and the multiple of the frame sizes."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _ODD_PARTS = ((3, 5), (5, 3), (7, 7))
 
 @dataclass(frozen=True)
 class Form:
-    """How images go into a network and come out of it."""
+    """Layout and channels of the images that a network takes, and its outputs that are such images."""
 
     layout: Layout
     channels: int

@@ -19,7 +19,7 @@ from runtime.frame import Pixels
 from runtime.metrics import IDENTICAL_DB, psnr_db
 
 Residual = Literal["own", "added", "subtracted"]
-"""What happens to the image: the network returns the result, or what is added to the image or subtracted from it."""
+"""Kind of output: the restored image (`own`), or a residual that is added to the image or subtracted from it."""
 LUMA_BGR = (0.114, 0.587, 0.299)
 """Weights of blue, green and red in the gray image that a network for one channel gets (ITU-R BT.601)."""
 SIDE_PX = 192

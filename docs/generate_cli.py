@@ -10,6 +10,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_name("cli.md")
 SCRIPTS = {
     "runtime.video": "deblur",
+    "runtime.models": "deblur models",
     "runtime.batch": "deblur-batch",
     "runtime.web": "deblur-web",
     "runtime.install": "",
@@ -72,7 +73,8 @@ def _render_command(module: str) -> str:
 def _render_name(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     formatter = parser.formatter_class(prog=parser.prog, width=200)
     if not action.option_strings:
-        return f"`{formatter._format_args(action, action.metavar or action.dest)}`"  # noqa: SLF001 # type: ignore[arg-type]
+        name = formatter._format_args(action, action.metavar or action.dest)  # noqa: SLF001 # type: ignore[arg-type]
+        return f"`{name}`".replace("|", "\\|")
     value = ""
     if action.nargs != 0:
         metavar = action.metavar or (

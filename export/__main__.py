@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from calib_data import CALIBRATION, HELD_OUT
 from export.config import ExportConfig, Interface, Method
+from export.foreign.options import add_foreign_options, join_range, read_foreign_options
 from export.former import FormerExport, read_former_export
 from export.plan.options import add_plan_options, read_plan_config
 from export.publish import (
@@ -23,6 +24,8 @@ from export.publish import (
     STEPS,
     compute_inputs_digest,
     compute_tools_digest,
+    is_foreign,
+    list_input_files,
     prepare_folder,
     publish,
 )
@@ -36,7 +39,7 @@ from runtime.files import output_error
 from runtime.parser import CommandParser
 from runtime.spec import PixelFormat, Precision
 from train.fields import parse_value
-from train.weights import PUBLISHED_NETWORKS, config_path, is_published, weights_path
+from train.weights import PUBLISHED_NETWORKS
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -89,13 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
     files(
         "checkpoint",
         type=Path,
-        metavar="RUN|WEIGHTS",
-        help="folder that python -m train wrote, or weights of a published network (.pth, .safetensors)",
+        metavar="RUN|WEIGHTS|MODEL.onnx",
+        help="folder that python -m train wrote, weights of a published network (.pth, .safetensors), or an ONNX file "
+        "of another exporter",
     )
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")
     files("--name", default="deblur", help="name of the engines, as in NAME_fp32.onnx (default: deblur)")
+    files("--licence", metavar="TEXT", help="licence of the weights, stored in the engines (default: not stated)")
     _add_network_options(parser)
+    add_foreign_options(parser)
     add = parser.add_argument_group("precision and calibration").add_argument
     precisions = ",".join(_PRECISIONS)
     add("--precision", default=precisions, metavar="P,...", help=f"precisions to export (default: {precisions})")
@@ -216,8 +222,10 @@ def read_options(namespace: argparse.Namespace) -> ExportOptions:
             raise InputError(f"{option} does not exist", path, hint="check the path")
     config = ExportConfig(
         name=namespace.name,
+        licence=namespace.licence,
         network=namespace.network,
         network_options=_read_network_options(namespace.option),
+        foreign=read_foreign_options(namespace, is_foreign=is_foreign(namespace.checkpoint)),
         precisions=precisions,
         pixels=pixels,
         interfaces=(namespace.interface,) if namespace.interface else (),
@@ -270,18 +278,15 @@ def run(options: ExportOptions) -> int:
     checkpoint = options.checkpoint
     former = read_former_export(options.out)
     try:
-        if (
-            weights_path(checkpoint).exists()
-            and (is_published(checkpoint) or config_path(checkpoint).exists())
-            and former.is_unchanged(compute_inputs_digest(checkpoint, options.config))
-        ):
+        has_files = all(path.exists() for path in list_input_files(checkpoint))
+        if has_files and former.is_unchanged(compute_inputs_digest(checkpoint, options.config)):
             print(f"nothing has changed: {options.out}")
             return 0
         # Importing torch takes seconds, which an export with unchanged inputs does not need.
-        from export.network import load_network  # noqa: PLC0415
+        from export.loading import load_any_network  # noqa: PLC0415
 
         config = options.config
-        network = load_network(checkpoint, name=config.network, options=config.network_options)
+        network = load_any_network(checkpoint, config)
         prepare_folder(options.out, config, overwrite=options.overwrite)
         print(export(network, options, former))
     except OSError as error:
@@ -291,7 +296,7 @@ def run(options: ExportOptions) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    namespace = build_parser().parse_args(arguments)
+    namespace = build_parser().parse_args(join_range(sys.argv[1:] if arguments is None else arguments))
     return run_cli(lambda _: run(read_options(namespace)), debug=namespace.debug)
 
 

@@ -59,7 +59,7 @@ class CalibrationSet:
 
     def compute_inputs(self) -> list[Nchw]:
         """Return the frames as the core receives them, float32[1, C, H, W] each."""
-        frames = [self._network.adapt(frame) for frame in self.frames]
+        frames = [self._network.adapt(self._network.fit(frame)) for frame in self.frames]
         return compute_core_inputs(self._network.wrap(self._core), self._core.graph.input[0].name, frames)
 
 

@@ -19,10 +19,12 @@ from export.plan.config import PlanConfig
 from export.quantization.precision import prepare_for_quantization
 from export.result import Engine, ExportResult, Plan
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
-from export.torch_to_onnx import export_to_onnx, get_view
 from export.verify import measure_blurred, measure_tile_losses_db, read_pairs
+from runtime.errors import UsageError
 from runtime.sidecar import Sidecar
 
+_COUNTED_PX = 128
+"""Side of the image that multiply-accumulates are counted on, up to the next multiple: networks may pad small ones."""
 _SEPARATOR = b"\0"
 """Byte between a sidecar and its plan, which are cached as one result."""
 
@@ -48,18 +50,27 @@ class Chain:
         Unless `config.force` is set, raises EngineError if one exceeds its budget, or is worse than the one that it
         replaces.
         """
-        generator = self._network.generator
-        exported = self._cache.get_model("export_to_onnx", {}, lambda: export_to_onnx(generator))
+        exported = self._cache.get_model("export_to_onnx", {}, self._network.export_core)
         core = self._cache.get_model("fuse_convolutions", {}, lambda: self._rewrite_graph(exported))
-        side = 2 * generator.multiple_of // generator.patch_px
-        macs_before, macs_after = (count_macs_per_pixel(model, height=side, width=side) for model in (exported, core))
+        view = self._network.view
+        if view.size and "bgr" not in self._config.pixels:
+            what = f"a network for frames of {view.size[0]}x{view.size[1]} alone has no engines for planes"
+            raise UsageError(what, hint="add bgr to --pixels")
+        side = -(-_COUNTED_PX // view.multiple_of) * view.multiple_of // view.patch_px
+        width, height = view.size or (side, side)
+        macs_before, macs_after = (
+            count_macs_per_pixel(model, height=height, width=width) for model in (exported, core)
+        )
+        self._macs_per_pixel = macs_after
         bgr_maker = self._create_maker(core)
         makers = [bgr_maker] if "bgr" in self._config.pixels else []
-        if "yuv420" in self._config.pixels:
+        if "yuv420" in self._config.pixels and not view.size:
             makers.append(self._create_planes_maker(core, model=makers[0] if makers else None))
         engines = [maker.make(precision) for maker in makers for precision in self._config.precisions]
-        with self._steps.progress.step("measure_tile_losses_db"):
-            tile_losses_db = measure_tile_losses_db(bgr_maker.float_engine, self._pairs.pairs)
+        tile_losses_db: dict[int, float] = {}
+        if not view.size:
+            with self._steps.progress.step("measure_tile_losses_db"):
+                tile_losses_db = measure_tile_losses_db(bgr_maker.float_engine, self._pairs.pairs)
         has_int8 = any(precision.startswith("int8") for precision in self._config.precisions)
         return ExportResult(
             engines={engine.spec.variant: engine for engine in engines},
@@ -69,6 +80,7 @@ class Chain:
             macs_after=macs_after,
             tile_losses_db=tile_losses_db,
             calibration=makers[0].int8.describe() if has_int8 else None,
+            notes=self._network.notes,
             computed_steps=self._steps.computed,
         )
 
@@ -78,11 +90,17 @@ class Chain:
 
     def _create_maker(self, core: onnx.ModelProto) -> EngineMaker:
         return EngineMaker(
-            core, self._network, pairs=self._pairs, config=self._config, steps=self._steps, former=self._former
+            core,
+            self._network,
+            pairs=self._pairs,
+            config=self._config,
+            steps=self._steps,
+            former=self._former,
+            macs_per_pixel=self._macs_per_pixel,
         )
 
     def _create_planes_maker(self, core: onnx.ModelProto, *, model: EngineMaker | None) -> EngineMaker:
-        planes_core, view = to_yuv420(core, get_view(self._network.generator))
+        planes_core, view = to_yuv420(core, self._network.view)
         return EngineMaker(
             prepare_for_quantization(planes_core),
             dataclasses.replace(self._network, planes=view),
@@ -90,6 +108,7 @@ class Chain:
             config=self._config,
             steps=self._steps,
             former=self._former,
+            macs_per_pixel=self._macs_per_pixel,
             model=model,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from export.foreign.options import ForeignOptions
 from export.plan.config import PlanConfig
 from runtime.spec import PixelFormat, Precision
 
@@ -23,10 +24,14 @@ class ExportConfig:
 
     name: str = "deblur"
     """Name of the engines, in front of their precision."""
+    licence: str | None = None
+    """Licence of the weights, for the specs of the engines."""
     network: str = "auto"
     """Name of the network that the weights must be of, or `auto`."""
     network_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the network to change, such as `pooling_px`."""
+    foreign: ForeignOptions = field(default_factory=ForeignOptions)
+    """Statements about a foreign ONNX file."""
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""

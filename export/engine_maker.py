@@ -63,8 +63,10 @@ class EngineMaker:
         config: ExportConfig,
         steps: StepCache,
         former: FormerExport,
+        macs_per_pixel: float,
         model: EngineMaker | None = None,
     ) -> None:
+        self._macs_per_pixel = macs_per_pixel
         self.core, self._network, self._pairs = core, network, pairs
         self._config, self._steps, self._former, self._model = config, steps, former, model
         self._cache = NetworkCache(steps, network)
@@ -161,6 +163,8 @@ class EngineMaker:
             generator=self._network.description,
             precision=precision,
             pixels=self._network.pixels,
+            licence=self._config.licence,
+            macs_per_pixel=round(self._macs_per_pixel, 1),
             weights_sha256=self._network.weights_sha256,
             core_sha256=compute_digest(self.core.SerializeToString(deterministic=True)),
             calibration_sha256=calibration_sha256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from export.graph.yuv420_interface import add_yuv420_interface
 from export.planes import bgr_from_planes, planes_from_bgr, restore_planes
 from export.progress import Progress
 from export.step_cache import StepCache, compute_digest
-from export.torch_to_onnx import get_view
-from runtime.frame import Pixels
+from export.torch_to_onnx import export_to_onnx, get_view
+from export.verify import RestorerEngine
+from runtime.engines.tiled import TiledEngine
+from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec, PixelFormat, Precision
 from train.checkpoint import load_generator
 from train.models import Generator, restore_frames
@@ -34,6 +37,12 @@ class Network:
     settings: dict[str, Any]
     """Contents of the checkpoint's config.json."""
     weights_sha256: str
+    core: onnx.ModelProto | None = None
+    """Its core, if it is a foreign ONNX file; None if it is made of the generator."""
+    size: Size | None = None
+    """The only width and height that it takes; None for any."""
+    notes: tuple[str, ...] = ()
+    """Findings for the report, one line each."""
     planes: Yuv420View | None = None
     """How its cores read frames as planes; None if they take BGR."""
 
@@ -51,7 +60,19 @@ class Network:
     @property
     def view(self) -> View:
         """Pixel values and sizes that its cores for BGR frames expect."""
-        return get_view(self.generator)
+        return dataclasses.replace(get_view(self.generator), size=self.size)
+
+    def export_core(self) -> onnx.ModelProto:
+        """Return its core in its own channel order."""
+        return self.core or export_to_onnx(self.generator)
+
+    def fit(self, image: Pixels) -> Pixels:
+        """Return an image uint8[H, W, 3] cropped, or extended by its last row and column, to the only size."""
+        if not self.size:
+            return image
+        width, height = self.size
+        missing = ((0, max(0, height - image.shape[0])), (0, max(0, width - image.shape[1])), (0, 0))
+        return np.ascontiguousarray(np.pad(image, missing, mode="edge")[:height, :width])
 
     def adapt(self, image: Pixels) -> Pixels:
         """Return an image uint8[H, W, 3] BGR as the engines take frames."""
@@ -65,7 +86,13 @@ class Network:
         """Restore a frame in the form of the engines with PyTorch."""
         if self.planes:
             return restore_planes(self.generator, blurred)
-        restored: Pixels = restore_frames(self.generator, torch.from_numpy(blurred[np.newaxis]))[0].numpy()
+        engine = RestorerEngine(self._restore_batch, self.size)
+        batch = (TiledEngine(engine) if self.size else engine).infer(blurred[np.newaxis])
+        restored: Pixels = batch[0]
+        return restored
+
+    def _restore_batch(self, batch: Pixels) -> Pixels:
+        restored: Pixels = restore_frames(self.generator, torch.from_numpy(batch)).numpy()
         return restored
 
     def wrap(self, core: onnx.ModelProto, *, keep_bytes: bool = False) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.config import ExportConfig
+from export.foreign.reader import list_files
 from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
@@ -22,12 +23,26 @@ STEPS = ".steps"
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
+def is_foreign(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is an ONNX file of another exporter."""
+    return checkpoint.suffix.lower() == ".onnx"
+
+
+def list_input_files(checkpoint: Path) -> list[Path]:
+    """Return the files of a checkpoint, those that do not exist too; raises EngineError for a damaged ONNX file."""
+    if is_foreign(checkpoint):
+        return list_files(checkpoint)
+    return [weights_path(checkpoint), *([] if is_published(checkpoint) else [config_path(checkpoint)])]
+
+
 def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     """Return the digest of everything that an export depends on: weights, frames, settings, versions, and our code."""
     settings = (
         config.name,
+        config.licence,
         config.network,
         dict(config.network_options),
+        config.foreign,
         config.precisions,
         config.pixels,
         config.interfaces,
@@ -38,8 +53,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     )
     plans = (config.plan, describe_machine(config.plan.flavour)) if config.plan else ()
     return compute_digest(
-        weights_path(checkpoint).read_bytes(),
-        b"" if is_published(checkpoint) else config_path(checkpoint).read_bytes(),
+        *(path.read_bytes() for path in list_input_files(checkpoint)),
         compute_folder_digest(config.calibration),
         compute_folder_digest(config.pairs),
         repr(settings),

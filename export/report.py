@@ -34,6 +34,7 @@ def build_report(
         "inputs_sha256": inputs_sha256,
         "pairs_sha256": pairs_sha256,
         "not_compared": not_compared or None,
+        "notes": list(result.notes),
         "macs_per_pixel": {"before": result.macs_before, "after": result.macs_after},
         "blurred": {"psnr_db": round(result.blurred.psnr_db, 3), "ssim": round(result.blurred.ssim, 4)},
         "engines": {variant: _engine_entry(engine) for variant, engine in result.engines.items()},
@@ -99,6 +100,9 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         f"| blurred images | | | {result.blurred.psnr_db:.2f} | {result.blurred.ssim:.4f} | | | |",
         *(_format_engine(engine) for engine in engines),
     ]
+    lines += [
+        line for note in result.notes for line in ("", f"How the network is run was found by experiment: {note}.")
+    ]
     if any(engine.spec.pixels == "yuv420" for engine in engines):
         lines += [
             "",
@@ -122,6 +126,8 @@ def _format_engine(engine: Engine) -> str:
 
 
 def _format_tiles(result: ExportResult) -> list[str]:
+    if not result.tile_losses_db:
+        return []
     losses = ", ".join(f"{loss_db:.3f} dB at {overlap} px" for overlap, loss_db in result.tile_losses_db.items())
     return [
         "",

@@ -64,6 +64,8 @@ class ExportResult:
     """PSNR in dB that the float engine loses by restoring images in tiles, by the overlap in pixels."""
     calibration: Calibration | None
     """None without INT8 engines."""
+    notes: tuple[str, ...] = ()
+    """What was found out about a foreign ONNX file, one line each."""
     computed_steps: list[str]
     """Names of the steps that were not in the cache."""
 

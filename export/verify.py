@@ -15,7 +15,7 @@ from runtime.engines.onnx_providers import BIAS_ROUNDING
 from runtime.engines.tile_layout import MIN_TILE_PX
 from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError, InputError
-from runtime.frame import Pixels
+from runtime.frame import Pixels, Size
 from runtime.image_files import is_image, read_image
 from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
 from runtime.spec import EngineSpec
@@ -72,14 +72,20 @@ def create_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def create_restorer(model: onnx.ModelProto) -> Restorer:
-    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider."""
+    """Return a function that runs an engine from memory on ONNX Runtime's CPU provider.
+
+    An engine for frames of one size gets others in tiles, as in the runtime.
+    """
     session = create_session(model)
-    name = session.get_inputs()[0].name
+    source = session.get_inputs()[0]
 
     def restore(frames: Pixels) -> Pixels:
-        (output,) = session.run(None, {name: frames})
+        (output,) = session.run(None, {source.name: frames})
         return np.asarray(output, np.uint8)
 
+    height, width = source.shape[1:3]
+    if len(source.shape) == 4 and isinstance(height, int) and isinstance(width, int):
+        return TiledEngine(RestorerEngine(restore, (width, height))).infer
     return restore
 
 
@@ -167,13 +173,15 @@ def _measure_psnr_db(restore: Restorer, pair: Pair) -> float:
 
 
 class RestorerEngine(SynchronousEngine):
-    """A restorer with the interface of the runtime's engines."""
+    """A restorer with the interface of the runtime's engines; for frames of `size` (width, height) alone, if given."""
 
     backend, provider = "ONNX Runtime", "cpu"
 
-    def __init__(self, restore: Restorer) -> None:
+    def __init__(self, restore: Restorer, size: Size | None = None) -> None:
         super().__init__()
         self.spec = EngineSpec(name="restorer")
+        if size:
+            self.spec = EngineSpec(name="restorer", width=(size[0], size[0]), height=(size[1], size[1]))
         self._restore = restore
 
     def infer(self, batch: Pixels) -> Pixels:

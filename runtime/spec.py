@@ -51,6 +51,10 @@ class EngineSpec:
     """Smallest and largest frame height in pixels."""
     width: tuple[int, int] = (1, 65_535)
     """Smallest and largest frame width in pixels."""
+    licence: str | None = None
+    """Licence of the weights, as stated at the export."""
+    macs_per_pixel: float | None = None
+    """Multiply-accumulates of its convolutions and matrix products per pixel."""
     weights_sha256: str | None = None
     """SHA-256 of the published weights that the engine was exported from."""
     exported_with: str | None = None

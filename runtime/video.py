@@ -17,6 +17,7 @@ from runtime.codec_options import add_decoder_option, add_encoder_options, parse
 from runtime.engines import BUNDLED_HELP, BUNDLED_NAMES, MODES, PROVIDERS
 from runtime.engines.tile_layout import OVERLAP_PX
 from runtime.interrupt import Interruption
+from runtime.models.__main__ import main as models_main
 from runtime.options import RunOptions
 from runtime.parser import CommandParser
 from runtime.session import run
@@ -104,7 +105,7 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         "--engine",
         default=BUNDLED_NAMES[0],
         metavar="E",
-        help=f"{BUNDLED_HELP}, engine file, folder of engines (the fastest is used), or triton://HOST:PORT/MODEL",
+        help=f"{BUNDLED_HELP}, name in `deblur models`, engine file, folder of engines (the fastest is used), or triton://HOST:PORT/MODEL",
     )
     add("--provider", choices=PROVIDERS, default="auto", help="library that runs an .onnx engine (default: the faster)")
     add("--mode", choices=MODES, help="one frame at a time (default: live sources) or several (default: files)")
@@ -270,7 +271,9 @@ def _parse_raw(text: str) -> RawFrames:
 
 
 def run_and_exit() -> None:
-    """Run the command line and end the process; the `deblur` console script."""
+    """Run the command line and end the process; the `deblur` console script, with `deblur models` as its second use."""
+    if sys.argv[1:2] == ["models"]:
+        sys.exit(models_main(sys.argv[2:]))
     code = main()
     if any(thread is not threading.current_thread() for thread in threading.enumerate()):
         # A thread is stuck in a library that blocks for ever; the interpreter would crash while shutting down.

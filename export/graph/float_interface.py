@@ -30,7 +30,8 @@ def add_float_interface(core: onnx.ModelProto, view: View, *, name: str) -> onnx
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend(build.constants)
-    shape = (1, 3, "height", "width")
+    width, height = view.size or ("width", "height")
+    shape = (1, 3, height, width)
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
     graph.name = name

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.graph.node_builder import NodeBuilder
+from runtime.frame import Size
 from runtime.spec import METADATA_KEY, EngineSpec
 
 INPUT, OUTPUT = "blurred", "sharp"
@@ -27,12 +28,14 @@ class View:
     """Frames are padded until height and width are multiples of this number of pixels."""
     patch_px: int = 1
     """Side P of the square patches of pixels; the core takes the 3 P^2 values of a patch as channels."""
+    size: Size | None = None
+    """The only width and height that the core takes; None for any."""
 
 
 def add_pixel_interface(
     core: onnx.ModelProto, view: View, *, spec: EngineSpec, keep_bytes: bool = False
 ) -> onnx.ModelProto:
-    """Wrap a core that works in BGR order into an engine for 8-bit frames of any size.
+    """Wrap a core that works in BGR order into an engine for 8-bit frames of any size, or of `view.size`.
 
     `core`: float32[N, 3 P^2, H / P, W / P] -> the same, with values in `view.pixel_range`. The tensor that was its
     input keeps its name. Frames are padded to the core's multiple by repeating the last row and column, and cropped
@@ -47,6 +50,7 @@ def add_pixel_interface(
     model = onnx.ModelProto()
     model.CopyFrom(core)
     graph = model.graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or "batch"
     build = NodeBuilder("pixels")
     quantized = remove_first_quantize(graph) if keep_bytes else None
     size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes, quantized=quantized)
@@ -59,7 +63,8 @@ def add_pixel_interface(
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend(build.constants)
-    shape = ("batch", "height", "width", 3)
+    width, height = view.size or ("width", "height")
+    shape = (batch, height, width, 3)
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.UINT8, shape))
     graph.name = spec.name

@@ -10,6 +10,7 @@ from runtime.engines.onnx_providers import GPU_PROVIDERS
 from runtime.engines.parallel import available_cores
 from runtime.engines.triton import is_triton
 from runtime.errors import EngineError, UsageError, require_in_range
+from runtime.model_folder import find_model, list_model_folders
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "trt-rtx", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -28,12 +29,18 @@ _SUFFIXES = (".onnx", ".plan")
 def resolve_engine(engine: str | Path, provider: str = "auto") -> Path:
     """Return the path of an engine; a bundled name means its INT8 file for CPUs, unless a file has that name.
 
-    With a provider that runs on a GPU it means the FP16 file: a GPU computes the INT8 layout of CPUs in float.
+    With a provider that runs on a GPU it means the FP16 file: a GPU computes the INT8 layout of CPUs in float. The name
+    of one of the user's models means its engine, or the folder of its engines.
     """
     path = Path(engine)
-    is_bundled = str(engine) in BUNDLED_NAMES and not path.exists()
-    variant = "fp16" if provider in GPU_PROVIDERS else "int8_cpu"
-    return MODELS / f"{engine}_{variant}.onnx" if is_bundled else path
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError):  # `require_engine` says why
+        return path
+    if str(engine) in BUNDLED_NAMES:
+        return MODELS / f"{engine}_{'fp16' if provider in GPU_PROVIDERS else 'int8_cpu'}.onnx"
+    return find_model(str(engine)) or path
 
 
 def require_settings(provider: str, threads: int, mode: str) -> None:
@@ -48,8 +55,8 @@ def require_settings(provider: str, threads: int, mode: str) -> None:
 def require_engine(engine: str | Path) -> None:
     """Raise EngineError if there is no engine of this bundled name or path; opens nothing."""
     path = resolve_engine(engine)
-    bundled = f"{', '.join(BUNDLED_NAMES[:-1])} or {BUNDLED_NAMES[-1]}"
-    hint = f"check the path, or use a bundled engine: {bundled}"
+    names = [*BUNDLED_NAMES, *(folder.name for folder in list_model_folders())]
+    hint = f"check the path, or use {', '.join(names[:-1])} or {names[-1]}"
     if is_triton(path):
         return
     try:

@@ -92,6 +92,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("DEBLUR_MODELS", str(tmp_path / "models"))
+    (work / "runtime" / "models").mkdir(parents=True)
+    (work / "runtime" / "models" / "edge-s").symlink_to(ROOT / "runtime" / "models" / "edge-s")
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(work)
     with patch.dict(GENERATORS):  # a page adds a network

@@ -1,0 +1,139 @@
+"""Foreign ONNX files of many kinds around one small network, which sharpens rows: red most, green less, blue not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_GAINS = (0.6, 0.25, 0.0)
+"""Sharpening of red, green and blue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a file looks like from outside."""
+
+    layout: str = "NCHW"
+    order: str = "rgb"
+    range: str = "0..1"
+    size: tuple[int, int] | None = None
+    data_type: int = TensorProto.FLOAT
+    opset: int = 18
+    returns: str = "image"
+    """`image`, or the `residual` that is to be added to it."""
+    outputs: int = 1
+    multiple: int = 1
+    batch: int | str = 1
+
+
+def write_pairs(folder: Path, count: int = 4) -> Path:
+    """Write pairs whose red is blurred along rows by 5 pixels, green by 3, and blue not."""
+    for index in range(count):
+        noise = np.random.default_rng(index).normal(0, 120, (64, 96, 3))
+        sharp = (cv2.GaussianBlur(noise, (0, 0), 1.2) + 127).clip(0, 255).astype(np.uint8)
+        blurred = sharp.copy()
+        for channel, length in ((2, 5), (1, 3)):
+            blurred[..., channel] = cv2.blur(sharp[..., channel], (length, 1))
+        for kind, image in (("sharp", sharp), ("blur", blurred)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / kind / f"{index}.png"), image)
+    return folder
+
+
+def make_model(kind: Kind) -> onnx.ModelProto:
+    """Return a model of the network, with weights that fit its range and channels."""
+    builder = _Builder(kind)
+    result = builder.add_network()
+    outputs = [builder.add_output(result, "restored")]
+    if kind.outputs == 2:
+        small = builder.add("AveragePool", result, kernel_shape=[2, 2], strides=[2, 2])
+        outputs.insert(0, builder.add_output(small, "small", halved=True))
+    graph = helper.make_graph(builder.nodes, "foreign", [builder.image], outputs, builder.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", kind.opset)])
+    model.ir_version = 6 if kind.opset < 13 else 10
+    onnx.checker.check_model(model)
+    return model
+
+
+class _Builder:
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.float = TensorProto.FLOAT16 if kind.data_type == TensorProto.FLOAT16 else TensorProto.FLOAT
+        self.channels = 1 if kind.order == "gray" else 3
+        self.image = helper.make_tensor_value_info("image", kind.data_type, self.shape())
+
+    def shape(self, *, halved: bool = False) -> list[int | str]:
+        width, height = self.kind.size or ("w", "h")
+        if halved:
+            height, width = "h2", "w2"
+        inner = [self.channels, height, width] if self.kind.layout == "NCHW" else [height, width, self.channels]
+        return [self.kind.batch, *inner]
+
+    def add(self, op_type: str, *inputs: str, **attributes: object) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, list(inputs), [name], **attributes))  # without names, as allowed
+        return name
+
+    def constant(self, values: object) -> str:
+        name = f"c{len(self.constants)}"
+        array = np.asarray(values)
+        if array.dtype.kind == "f":
+            array = array.astype(helper.tensor_dtype_to_np_dtype(self.float))
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def add_network(self) -> str:
+        kind = self.kind
+        values = "image"
+        if kind.layout == "NHWC":
+            values = self.add("Transpose", values, perm=[0, 3, 1, 2])
+        if kind.data_type == TensorProto.UINT8:
+            values = self.add("Cast", values, to=TensorProto.FLOAT)
+        if kind.range == "0..255":
+            values = self.add("Div", values, self.constant(255.0))
+        elif kind.range == "-1..1":
+            values = self.add("Div", self.add("Add", values, self.constant(1.0)), self.constant(2.0))
+        residual = self._add_residual(values)
+        if kind.returns == "residual":
+            return residual if kind.range == "0..1" else self.add("Mul", residual, self.constant(255.0))
+        result = self.add("Add", values, residual)
+        result = self.add("Clip", result, self.constant(0.0), self.constant(1.0))
+        if kind.range == "0..255":
+            result = self.add("Mul", result, self.constant(255.0))
+        elif kind.range == "-1..1":
+            result = self.add("Sub", self.add("Mul", result, self.constant(2.0)), self.constant(1.0))
+        return result
+
+    def _add_residual(self, values: str) -> str:
+        gains = {"rgb": _GAINS, "bgr": _GAINS[::-1], "gray": (0.3,)}[self.kind.order]
+        count = len(gains)
+        first = np.zeros((2 * count, count, 1, 3))
+        last = np.zeros((count, 2 * count, 1, 1))
+        for channel, gain in enumerate(gains):
+            first[2 * channel, channel, 0] = -0.5, 1.0, -0.5
+            first[2 * channel + 1] = -first[2 * channel]
+            last[channel, 2 * channel : 2 * channel + 2, 0, 0] = gain, -gain
+        if self.kind.multiple > 1:
+            side = self.kind.multiple
+            values = self.add("SpaceToDepth", values, blocksize=side)  # refuses other sizes
+            values = self.add("DepthToSpace", values, blocksize=side)
+        padded = self.add("Pad", values, self.constant([0, 0, 0, 1, 0, 0, 0, 1]), mode="edge")
+        hidden = self.add("Relu", self.add("Conv", padded, self.constant(first), kernel_shape=[1, 3]))
+        same = self.constant(np.eye(2 * count)[:, :, None, None])
+        hidden = self.add("Relu", self.add("Conv", hidden, same))
+        return self.add("Conv", hidden, self.constant(last))
+
+    def add_output(self, result: str, name: str, *, halved: bool = False) -> onnx.ValueInfoProto:
+        if self.kind.layout == "NHWC":
+            result = self.add("Transpose", result, perm=[0, 2, 3, 1])
+        if self.kind.data_type == TensorProto.UINT8:
+            result = self.add("Cast", result, to=TensorProto.UINT8)
+        self.nodes.append(helper.make_node("Identity", [result], [name]))
+        return helper.make_tensor_value_info(name, self.kind.data_type, self.shape(halved=halved))

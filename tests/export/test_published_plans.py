@@ -11,6 +11,9 @@ from tests.export.test_fuse import REDUCED
 from tests.rig.plan_table import make_untrained_engines
 from train.weights import PUBLISHED_NETWORKS
 
+TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+"""Type in which a plan computes most convolutions of an engine, by its precision."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

@@ -10,6 +10,8 @@ _SUMS = {"CumSum", "GlobalAveragePool"}
 _ROOTS = {"Sqrt", "ReduceL2"}
 _INSIDE = _REDUCTIONS | {"Add", "Clip", "Max", "Mul", "Pow"}
 """Operators between values and the root of their mean square."""
+_BEHIND = {"Clip", "Div", "Expand", "Max", "Reciprocal"}
+"""Operators between the root of a mean square and the quotient."""
 _CHANNELS = [1]
 
 
@@ -17,9 +19,9 @@ def list_float_nodes(core: onnx.ModelProto) -> set[str]:
     """Return the names of the nodes that must compute in float32.
 
     - Sums over pixels: they grow with the frame, so that no calibration frame can show that they fit.
-    - The mean square of normalisations, its root and reciprocal: squares overflow above 256, and where the image is
-      flat they vanish beside the epsilon of 1e-6, which half precision can hardly hold; the quotient is then infinite
-      or wrong, which shows as a grid in the image.
+    - The mean square of normalisations, its root, and the quotient by it or its reciprocal: squares overflow above
+      256, and where the image is flat they vanish beside the epsilon of 1e-6, which half precision can hardly hold; the
+      quotient is then infinite or wrong, which shows as a grid in the image.
     """
     constants = {tensor.name: tensor for tensor in core.graph.initializer}
     producers = {name: node for node in core.graph.node for name in node.output}
@@ -27,9 +29,7 @@ def list_float_nodes(core: onnx.ModelProto) -> set[str]:
     for node in core.graph.node:
         if node.op_type in _ROOTS:
             names |= _list_mean_square(node, producers)
-        source = producers.get(node.input[0]) if node.op_type == "Reciprocal" else None
-        if source is not None and source.op_type in _ROOTS:
-            names.add(node.name)
+            names |= _list_divisor(node, core.graph)
     return names
 
 
@@ -55,4 +55,14 @@ def _list_mean_square(root: onnx.NodeProto, producers: dict[str, onnx.NodeProto]
         if not is_square:
             sources = (producers.get(name) for name in node.input)
             pending += [source for source in sources if source is not None and source.op_type in _INSIDE]
+    return names
+
+
+def _list_divisor(root: onnx.NodeProto, graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the nodes behind a root, up to its reciprocal or the quotient."""
+    names, tensors = set(), {root.output[0]}
+    for node in graph.node:
+        if node.op_type in _BEHIND and not tensors.isdisjoint(node.input):
+            names.add(node.name)
+            tensors |= set() if node.op_type in {"Div", "Reciprocal"} else {node.output[0]}
     return names

@@ -59,6 +59,20 @@ def test_mean_squares_and_sums_over_pixels_are_listed() -> None:
     assert list_float_nodes(build_core()) == {"square", "variance", "positive", "deviation", "factor", "pooled"}
 
 
+def test_the_length_of_a_vector_and_the_quotient_by_it_are_listed() -> None:
+    """Restormer divides each channel by its length over all pixels, which is at least 1e-12."""
+    core = build_core()
+    nodes = [("ReduceL2", ["x", "pixels"]), ("Clip", ["length", "eps"]), ("Expand", ["least", "shape"])]
+    nodes += [("Div", ["x", "wide_length"]), ("Relu", ["quotient"])]
+    outputs = ["length", "least", "wide_length", "quotient", "y"]
+    del core.graph.node[:]
+    core.graph.node.extend(
+        helper.make_node(kind, inputs, [output], name=output)
+        for (kind, inputs), output in zip(nodes, outputs, strict=True)
+    )
+    assert list_float_nodes(core) == {"length", "least", "wide_length", "quotient"}
+
+
 def test_normalisation_is_right_for_images_brighter_than_those_of_the_calibration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

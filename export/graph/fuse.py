@@ -1,9 +1,10 @@
 """Fusion of convolutions into fewer and cheaper ones, exact and for any ONNX graph.
 
-Networks are trained with more layers than inference needs. Where no non-linearity lies between them, three patterns
+Networks are trained with more layers than inference needs. Where no non-linearity lies between them, these patterns
 can be merged without changing the result, image borders included:
 
-- batch normalisation after a convolution: its scale and shift go into the weights;
+- batch normalisation after a convolution: its scale and shift go into the weights; so do other scales and shifts with
+  one constant for each channel, after a convolution or before a 1x1 convolution;
 - a 1x1 convolution that is the only consumer of another convolution, if the product costs less;
 - convolutions of one input whose outputs are only concatenated: they become one convolution with all their channels.
 
@@ -31,7 +32,7 @@ def fuse_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = _Graph(result.graph)
-    while graph.fuse_one_normalization() or graph.fuse_one_pointwise() or graph.fuse_one_concatenation():
+    while graph.fuse_one_scale() or graph.fuse_one_pointwise() or graph.fuse_one_concatenation():
         graph.build_index()
     graph.remove_unused()
     onnx.checker.check_model(result, full_check=True)
@@ -70,19 +71,53 @@ class _Graph:
         self.consumer_counts = Counter(name for node in self.proto.node for name in node.input)
         self.producers = {name: node for node in self.proto.node for name in node.output}
 
-    def fuse_one_normalization(self) -> bool:
-        """Fuse a BatchNormalization into its convolution: y = scale * (x - mean) / sqrt(variance + epsilon) + shift."""
+    def fuse_one_scale(self) -> bool:
+        """Fuse a scale or a shift of each channel into the convolution before it, or the 1x1 convolution behind it."""
         for node in self.proto.node:
-            convolution = self.find_private_producer(node.input[0]) if node.op_type == "BatchNormalization" else None
-            if convolution is None or not all(name in self.constants for name in node.input[1:5]):
+            affine = self.read_affine(node)
+            if affine is None:
                 continue
+            source, scale, shift = affine
+            convolution = self.find_private_producer(source)
+            if convolution is not None:
+                kernel, bias = self.read_weights(convolution)
+                if not {scale.size, shift.size} <= {1, len(kernel)}:  # one channel becomes several
+                    continue
+                scale, shift = (np.broadcast_to(values, len(kernel)) for values in (scale, shift))
+                self.replace(convolution, node, (kernel * scale[:, None, None, None], bias * scale + shift))
+                return True
+            consumers = [other for other in self.proto.node if node.output[0] in other.input]
+            if len(consumers) == 1 and self.is_pointwise(consumers[0]) and node.output[0] not in self.outputs:
+                kernel, bias = self.read_weights(consumers[0])
+                if not {scale.size, shift.size} <= {1, kernel.shape[1]} or consumers[0].input[0] != node.output[0]:
+                    continue
+                scale, shift = (np.broadcast_to(values, kernel.shape[1]) for values in (scale, shift))
+                bias = bias + kernel[:, :, 0, 0] @ shift
+                self.write_weights(consumers[0], (kernel * scale[None, :, None, None], bias))
+                consumers[0].input[0] = source
+                self.proto.node.remove(node)
+                return True
+        return False
+
+    def read_affine(self, node: onnx.NodeProto) -> tuple[str, NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the input of a node that computes scale * x + shift for each channel, and both as float64[C] or [1].
+
+        None for any other node.
+        """
+        if node.op_type == "BatchNormalization" and all(name in self.constants for name in node.input[1:5]):
             scale, shift, mean, variance = (self.read_values(name) for name in node.input[1:5])
             factor = scale / np.sqrt(variance + _attribute(node, "epsilon", 1e-5))
-            kernel, bias = self.read_weights(convolution)
-            fused = (kernel * factor[:, None, None, None], (bias - mean) * factor + shift)
-            self.replace(convolution, node, fused)
-            return True
-        return False
+            return node.input[0], factor, shift - mean * factor
+        constants = [name for name in node.input if name in self.constants]
+        if node.op_type not in {"Mul", "Add"} or len(constants) != 1:
+            return None
+        values = self.read_values(constants[0])
+        if values.size != 1 and (values.ndim not in {3, 4} or values.size != values.shape[-3]):
+            return None
+        source = next(name for name in node.input if name not in self.constants)
+        values = values.reshape(-1)
+        is_scale = node.op_type == "Mul"
+        return source, values if is_scale else np.ones(1), np.zeros(1) if is_scale else values
 
     def fuse_one_pointwise(self) -> bool:
         """Fuse a 1x1 convolution into the convolution before it, if the result costs no more than both."""

@@ -21,6 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.graph.yuv420 import CONVERSION
+from export.quantization.float_nodes import list_float_nodes
 
 Nchw = NDArray[np.float32]
 """Input of a core: float32[N, C, H, W] in the network's channel order and pixel range."""
@@ -52,12 +53,12 @@ def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> l
 def convert_to_fp16(core: onnx.ModelProto, inputs: Iterable[Nchw], *, half_residual: bool = False) -> onnx.ModelProto:
     """Return the core in half precision, except for nodes that may overflow and, without `half_residual`, the residual.
 
-    A node may overflow if one of its tensors comes near the largest half-precision value on `inputs`. The input and
-    output of the core stay float32.
+    A node may overflow if one of its tensors comes near the largest half-precision value on `inputs`, or if it is one
+    of `list_float_nodes`. The input and output of the core stay float32.
     """
-    float_nodes = {node.name for node in core.graph.node if core.graph.output[0].name in node.output}
-    if half_residual:
-        float_nodes = set()
+    float_nodes = list_float_nodes(core)
+    if not half_residual:
+        float_nodes |= {node.name for node in core.graph.node if core.graph.output[0].name in node.output}
     peaks = _measure_peaks(core, inputs)
     for node in core.graph.node:
         if any(peaks.get(name, 0.0) > FP16_MAX / _FP16_HEADROOM for name in (*node.input, *node.output)):

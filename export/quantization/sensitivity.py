@@ -45,15 +45,32 @@ def quantize_within_budget(
 ) -> QuantizedCore:
     """Return the core with the most quantised layers whose loss is within the budget.
 
-    Layers return to float in the order of `layer_losses_db`. If the last quantised layer alone still exceeds the
-    budget, the result has no quantised layer, and its loss is the one measured without any.
+    Layers return to float in the order of `layer_losses_db`. Their number is found by bisection, as networks may have
+    hundreds of layers: more layers in float are taken to lose no more. If the last quantised layer alone still exceeds
+    the budget, the result has no quantised layer, and its loss is the one measured without any.
     """
     layers = list(layer_losses_db)
-    for float_layers in range(len(layers) + 1):
+    attempts = 0
+
+    def attempt(float_layers: int) -> QuantizedCore:
+        nonlocal attempts
         quantized = frozenset(layers[float_layers:])
         model = build(quantized)
         result = QuantizedCore(model, quantized, measure(model))
-        count(float_layers + 1, len(layers) + 1)
+        attempts += 1
+        count(attempts, 1 + len(layers).bit_length())
+        return result
+
+    result = attempt(0)
+    if result.loss_db <= budget_db or not layers:
+        return result
+    best: QuantizedCore | None = None
+    too_few, enough = 0, len(layers)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        result = attempt(middle)
         if result.loss_db <= budget_db:
-            break
-    return result
+            best, enough = result, middle
+        else:
+            too_few = middle
+    return best or attempt(len(layers))

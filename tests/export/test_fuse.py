@@ -120,6 +120,29 @@ def test_normalisation_goes_into_the_convolution_before_it() -> None:
     check(graph.model(graph.norm(graph.conv("x", 3, 4, 3, bias=False), 4)), Conv=1, BatchNormalization=0)
 
 
+def test_scales_and_shifts_of_channels_go_into_a_convolution() -> None:
+    graph = GraphBuilder()
+    value = graph.node("Mul", graph.conv("x", 3, 4, 3), graph.constant(1, 4, 1, 1))
+    value = graph.node("Relu", graph.node("Add", graph.constant(4, 1, 1), value))
+    for part in (graph.node("Mul", value, graph.constant(4, 1, 1)), graph.norm(value, 4)):
+        value = graph.node("Relu", graph.conv(graph.node("Add", part, graph.constant(1)), 4, 4, 1))
+    check(graph.model(value), Conv=3, Mul=0, Add=0, BatchNormalization=0)
+
+
+def test_scales_that_no_convolution_can_take_stay() -> None:
+    """Before a padded convolution, of every pixel, of a tensor that something else reads, and to more channels."""
+    graph = GraphBuilder()
+    shifted = graph.node("Add", graph.node("Relu", "x"), graph.constant(3, 1, 1))
+    check(graph.model(graph.conv(shifted, 3, 4, 3)), Add=1)
+    graph = GraphBuilder()
+    check(graph.model(graph.node("Mul", graph.conv("x", 3, 4, 3), graph.constant(1, 4, 7, 9))), Mul=1)
+    graph = GraphBuilder()
+    tapped = graph.node("Mul", graph.node("Relu", "x"), graph.constant(3, 1, 1))
+    check(graph.model(graph.node("Concat", graph.conv(tapped, 3, 4, 1), tapped, axis=1)), Mul=1)
+    graph = GraphBuilder()
+    check(graph.model(graph.node("Mul", graph.conv("x", 3, 1, 3), graph.constant(4, 1, 1))), Mul=1)
+
+
 def test_pointwise_convolution_goes_into_the_one_before_if_that_is_cheaper() -> None:
     graph = GraphBuilder()
     check(graph.model(graph.conv(graph.conv("x", 3, 16, 3, strides=[2, 2]), 16, 4, 1)), Conv=1)
@@ -192,7 +215,7 @@ def test_shared_weights_stay_the_same_if_one_of_their_convolutions_changes() -> 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["conv1", "conv3", "norm", "Relu", "family", "tap"]),
+            st.sampled_from(["conv1", "conv3", "norm", "Relu", "family", "tap", "Mul", "Add"]),
             st.integers(1, 12),
             st.booleans(),
         ),
@@ -211,6 +234,8 @@ def test_any_graph_computes_the_same_after_fusing(steps: list[tuple[str, int, bo
         elif kind == "family":
             siblings = [graph.conv(value, channels, outputs, 3, bias=bias) for _ in range(3)]
             value, channels = graph.node("Concat", *siblings, axis=1), 3 * outputs
+        elif kind in {"Mul", "Add"}:
+            value = graph.node(kind, value, graph.constant(channels if bias else 1, 1, 1))
         elif kind == "tap":
             taps.append(value)
         else:

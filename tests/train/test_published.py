@@ -14,11 +14,12 @@ import torch
 
 from runtime.errors import UsageError
 from tests.train.published_reference import official_output, seeded_input, seeded_state
-from train.__main__ import build_recipe
+from train.__main__ import build_recipe, main
 from train.checkpoint import load_generator
 from train.errors import CheckpointError
 from train.models import GENERATORS, create_generator
 from train.published import recognise
+from train.training.run_log import read_log
 from train.weights import PUBLISHED_NETWORKS, is_published
 
 
@@ -220,6 +221,20 @@ def test_training_takes_network_and_sizes_from_the_weights(tmp_path: Path) -> No
         assert recipe.options == recognise(seeded_state("nafnet-small"), tmp_path).options
     with pytest.raises(CheckpointError, match="weights are not of edge"):
         build_recipe("edge-s", generator="edge", init=str(tmp_path / "weights.pth"))
+
+
+def test_a_run_starts_from_published_weights_and_learns_from_them(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = write_small(path)
+    arguments = ["--network", "nafnet", "--init", str(path), "--teacher", str(path), "--data", str(photos)]
+    for setting in ("data.size_px=(32, 32)", "data.crops=12", "batch=4", "epochs=1", "workers=0", "learning_rate=0.0"):
+        arguments += ["--set", setting]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    generator, settings = load_generator(tmp_path / "run")
+    assert settings["generator"] == "nafnet"
+    for key, value in generator.state_dict().items():
+        torch.testing.assert_close(value, state[key])
+    assert read_log(tmp_path / "run")[0]["train/distillation_loss"] == pytest.approx(0, abs=0.02)  # bfloat16 or float32
 
 
 def test_published_networks_are_generators() -> None:

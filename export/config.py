@@ -27,6 +27,8 @@ class ExportConfig:
     """Name of the network that the weights must be of, or `auto`."""
     network_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the network to change, such as `pooling_px`."""
+    work_scale: int = 1
+    """1, or 2 for a network that works at half the resolution."""
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""

@@ -28,6 +28,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
         config.name,
         config.network,
         dict(config.network_options),
+        config.work_scale,
         config.precisions,
         config.pixels,
         config.interfaces,

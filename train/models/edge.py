@@ -106,11 +106,14 @@ class Edge(Generator):
         return pixels_from_patches(self.core(patches_from_pixels(x, PATCH_PX)), PATCH_PX)
 
     def core(self, x: Tensor) -> Tensor:  # [N, 48, H/4, W/4] -> the same
+        return x + self.compute_residual(x)
+
+    def compute_residual(self, patches: Tensor) -> Tensor:  # [N, 48, H/4, W/4] -> the same
         has_yuv = self.colour == "yuv420"
-        features = self.head(F.conv2d(x, self.from_bgr) if has_yuv else x)  # [N, widths[0], H/4, W/4]
+        features = self.head(F.conv2d(patches, self.from_bgr) if has_yuv else patches)  # [N, widths[0], H/4, W/4]
         features = features + self.body(features)
         residual: Tensor = self.tail(features)  # [N, 48 or 24, H/4, W/4]
-        return x + (F.conv2d(residual, self.to_bgr) if has_yuv else residual)
+        return F.conv2d(residual, self.to_bgr) if has_yuv else residual
 
     def copy_weights_from(self, trained: Generator) -> None:
         """Take the weights of an `edge` of the same or a smaller size; the output stays the same.

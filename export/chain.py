@@ -86,7 +86,8 @@ class Chain:
 
     def _rewrite_graph(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         core = prepare_for_quantization(fuse_convolutions(exported))
-        return to_bgr_order(core) if self._network.generator.channel_order == "RGB" else core
+        generator = self._network.generator
+        return to_bgr_order(core, patch_px=generator.patch_px) if generator.channel_order == "RGB" else core
 
     def _create_maker(self, core: onnx.ModelProto) -> EngineMaker:
         return EngineMaker(

@@ -32,6 +32,8 @@ class ExportConfig:
     """Options of the network to change, such as `pooling_px`."""
     foreign: ForeignOptions = field(default_factory=ForeignOptions)
     """Statements about a foreign ONNX file."""
+    work_scale: int = 1
+    """1, or 2 for a network that works at half the resolution."""
     precisions: tuple[Precision, ...]
     pixels: tuple[PixelFormat, ...] = ("bgr", "yuv420")
     """Forms of frames that there are engines for."""

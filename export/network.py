@@ -26,6 +26,7 @@ from runtime.frame import Pixels, Size
 from runtime.spec import EngineSpec, PixelFormat, Precision
 from train.checkpoint import load_generator
 from train.models import Generator, restore_frames
+from train.models.half_resolution import HalfResolution
 from train.weights import weights_path
 
 
@@ -55,7 +56,8 @@ class Network:
     def description(self) -> str:
         """Name of the generator and its options, such as `edge(blocks=[1, 1, 2])`."""
         options = ", ".join(f"{name}={value}" for name, value in self.settings["options"].items())
-        return f"{self.settings['generator']}({options})"
+        place = " at half the resolution" if isinstance(self.generator, HalfResolution) else ""
+        return f"{self.settings['generator']}({options}){place}"
 
     @property
     def view(self) -> View:
@@ -111,13 +113,18 @@ class Network:
         return CODE_RANGE if self.planes else self.generator.pixel_range
 
 
-def load_network(checkpoint: Path, *, name: str = "auto", options: Mapping[str, Any] | None = None) -> Network:
+def load_network(
+    checkpoint: Path, *, name: str = "auto", options: Mapping[str, Any] | None = None, work_scale: int = 1
+) -> Network:
     """Load a trained generator: a run of ours, or a weights file of a published network.
 
-    `name`: network that it must be, or `auto`. `options`: options of the network to change. Raises CheckpointError if
-    its files are missing, damaged, or of another network.
+    `name`: network that it must be, or `auto`. `options`: options of the network to change. `work_scale` 2: the
+    network works at half the resolution. Raises CheckpointError if its files are missing, damaged, or of another
+    network.
     """
     generator, settings = load_generator(checkpoint, network=name, options=options)
+    if work_scale == 2:
+        generator = HalfResolution(generator).eval()
     return Network(generator, settings, compute_digest(weights_path(checkpoint).read_bytes()))
 
 
@@ -128,6 +135,8 @@ class NetworkCache:
         self._cache = cache
         settings = {name: network.settings[name] for name in ("generator", "options")}
         self._base_inputs: dict[str, object] = {"weights": network.weights_sha256, "network": settings}
+        if isinstance(network.generator, HalfResolution):
+            self._base_inputs["work_scale"] = 2
         if network.planes:
             self._base_inputs["planes"] = repr(network.planes)
 

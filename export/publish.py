@@ -43,6 +43,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
         config.network,
         dict(config.network_options),
         config.foreign,
+        config.work_scale,
         config.precisions,
         config.pixels,
         config.interfaces,

@@ -229,6 +229,8 @@ class _Graph:
 
     def write_weights(self, node: onnx.NodeProto, weights: Weights) -> None:
         """Give a convolution a kernel and a bias of its own, as float32."""
+        while f"collapsed{self.rewritten}.weight" in self.constants:  # of an earlier call
+            self.rewritten += 1
         names = []
         for kind, values in zip(("weight", "bias"), weights, strict=True):
             name = f"collapsed{self.rewritten}.{kind}"

@@ -25,7 +25,11 @@ from runtime.sidecar import read_sidecar
 from tests.conftest import ROOT, make_image
 from tests.export.conftest import BUNDLED_RUN, write_run
 from tests.export.test_fuse import REDUCED
-from train.models import restore_frames
+from train.checkpoint import publish
+from train.config import apply_overrides
+from train.models import create_generator, restore_frames
+from train.models.half_resolution import HalfResolution
+from train.recipes import RECIPES
 
 PRECISIONS = ("fp16", "fp32", "int8", "int8_cpu")
 NAMES = sorted(f"deblur_{name}{form}.onnx" for name in PRECISIONS for form in ("", "_yuv420"))
@@ -68,6 +72,44 @@ def test_engines_for_planes_agree_with_the_network(name: str, tmp_path: Path, pa
         assert np.abs(engine.infer(planes[None])[0].astype(int) - expected).max() <= most
         assert (engine.spec.pixels, engine.spec.precision) == ("yuv420", precision_name)
         assert engine.spec.loss_db <= engine.spec.budget_db
+
+
+def test_a_pass_at_half_the_resolution_is_quantised(tmp_path: Path, pairs: Path) -> None:
+    options = REDUCED["edge"] | {"half_pass": True}
+    torch.manual_seed(0)
+    generator = create_generator("edge", **options).eval()
+    publish(generator, apply_overrides(RECIPES["edge-s"], [f"options={options}"]).to_json(), tmp_path / "run")
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--pixels", "bgr,yuv420"]
+    assert main([*arguments, "--calib-method", "minmax", "--precision", "int8_cpu"]) == 0
+    photograph = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))[:186, :250]
+    planes = planes_from_bgr(photograph)
+    for name, float_layers, frame, expected in (
+        ("int8_cpu", 0, photograph, restore_frames(generator, torch.from_numpy(photograph[None])).numpy()[0]),
+        ("int8_cpu_yuv420", 2, planes, restore_planes(generator, planes)),  # conversions to BGR and back
+    ):
+        engine = open_engine(tmp_path / "out" / f"deblur_{name}.onnx", provider="cpu")
+        assert engine.spec.float_layers == float_layers
+        assert psnr_db(engine.infer(frame[None])[0], expected) > psnr_db(frame, expected) + 6
+
+
+@pytest.mark.parametrize("pixels", ["bgr", "yuv420"])
+def test_engines_at_half_the_resolution_are_quantised_and_agree(pixels: str, tmp_path: Path, pairs: Path) -> None:
+    generator = HalfResolution(write_run(tmp_path / "run"))
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--work-scale", "2"]
+    assert main([*arguments, "--calib-method", "minmax", "--precision", "int8_cpu", "--pixels", pixels]) == 0
+    (path,) = (tmp_path / "out").glob("*.onnx")
+    engine = open_engine(path, provider="cpu")
+    assert engine.spec.generator.endswith("at half the resolution")
+    assert engine.spec.float_layers == 0
+    photograph = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "chelsea_2.jpg"))[:186, :250]
+    frame = planes_from_bgr(photograph) if pixels == "yuv420" else photograph
+    expected = (
+        restore_planes(generator, frame)
+        if pixels == "yuv420"
+        else restore_frames(generator, torch.from_numpy(frame[None])).numpy()[0]
+    )
+    restored = engine.infer(frame[None])[0]
+    assert psnr_db(restored, expected) > psnr_db(frame, expected) + 6
 
 
 def test_engines_describe_themselves_and_the_report_is_complete(

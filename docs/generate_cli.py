@@ -17,6 +17,7 @@ SCRIPTS = {
     "train": "deblur-train",
     "train.evaluate": "",
     "train.synthetic": "",
+    "train.lpips_weights": "",
     "train.exposures": "",
     "export": "deblur-export",
     "export.plan": "",

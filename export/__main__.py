@@ -93,8 +93,8 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoint",
         type=Path,
         metavar="RUN|WEIGHTS|MODEL.onnx",
-        help="folder that python -m train wrote, weights of a published network (.pth, .safetensors), or an ONNX file "
-        "of another exporter",
+        help="folder that python -m train wrote, its state.pt, weights of a published network (.pth, .safetensors), or "
+        "an ONNX file of another exporter",
     )
     files("--out", type=Path, required=True, metavar="DIR", help="folder for engines and report")
     files("-y", dest="overwrite", action="store_true", help="replace files in DIR that no export wrote")

@@ -12,7 +12,7 @@ from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.errors import OutputError, UsageError
 from runtime.spec import variant_name
-from train.weights import config_path, is_published, weights_path
+from train.weights import config_path, needs_config, weights_path
 
 ROOT = Path(__file__).parent.parent
 REPORT_JSON = "report.json"
@@ -32,7 +32,7 @@ def list_input_files(checkpoint: Path) -> list[Path]:
     """Return the files of a checkpoint, those that do not exist too; raises EngineError for a damaged ONNX file."""
     if is_foreign(checkpoint):
         return list_files(checkpoint)
-    return [weights_path(checkpoint), *([] if is_published(checkpoint) else [config_path(checkpoint)])]
+    return [weights_path(checkpoint), *([config_path(checkpoint)] if needs_config(checkpoint) else [])]
 
 
 def compute_inputs_digest(checkpoint: Path, config: ExportConfig) -> str:

@@ -1,6 +1,8 @@
-"""PSNR and SSIM of 8-bit images against a reference."""
+"""PSNR and SSIM of 8-bit images against a reference, and the strength of a grid in an image."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
@@ -13,6 +15,13 @@ IDENTICAL_DB = 99.0
 SSIM_MIN_PX = 11
 _WINDOW = (SSIM_MIN_PX, SSIM_MIN_PX)
 _EDGE = SSIM_MIN_PX // 2
+GRID_MIN_PX = 64
+"""Smallest height and width of an image in which a grid is looked for."""
+_GRID_PX = 4
+_PEAK = np.array([-1, 0, 1])
+"""Bins of a spectrum that a line occupies behind a Hann window, from its middle."""
+_BESIDE = np.array([*range(-8, -2), *range(3, 9)])
+"""Bins beside a line."""
 _BAND_ROWS = 256
 _SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2
@@ -40,6 +49,40 @@ def ssim(image: Pixels, reference: Pixels) -> float:
         raise ValueError(f"SSIM needs at least 11x11 pixels, got {width}x{height}")
     total = sum(float(np.sum(_ssim_map(image[rows], reference[rows]))) for rows in _bands(height, overlap=2 * _EDGE))
     return total / float((height - 2 * _EDGE) * (width - 2 * _EDGE) * channels)
+
+
+def grid_codes(image: Pixels) -> float:
+    """Return the strength of what repeats every 4 pixels in an image uint8[H, W, 3]: its RMS in 8-bit codes.
+
+    Networks that work on patches can lay a grid over an image; half a code begins to be visible on smooth surfaces. It
+    is the energy of the grey image's spectrum (behind a Hann window) at the 15 frequencies of such a grid, less the
+    larger of the means beside each of them, in its row and in its column. 0 if there is none. Raises ValueError for an
+    image of fewer than `GRID_MIN_PX` pixels a side.
+    """
+    if min(image.shape[:2]) < GRID_MIN_PX:
+        raise ValueError(f"a grid needs at least {GRID_MIN_PX} pixels a side, got {image.shape[1]}x{image.shape[0]}")
+    height, width = (side - side % _GRID_PX for side in image.shape[:2])
+    grey = cv2.cvtColor(image[:height, :width], cv2.COLOR_BGR2GRAY).astype(np.float32)
+    window = np.outer(*(np.hanning(side + 1)[:side] for side in (height, width))).astype(np.float32)
+    spectrum = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+    lines = [
+        (row * height // _GRID_PX, column * width // _GRID_PX)
+        for row, column in np.ndindex(_GRID_PX, _GRID_PX)
+        if row or column
+    ]
+    energy = math.fsum(_line_energy(spectrum, *line) for line in lines)
+    return math.sqrt(max(0.0, energy) / float(np.mean(np.square(window)))) / float(height * width)
+
+
+def _line_energy(spectrum: NDArray[np.float32], row: int, column: int) -> float:
+    """Return the energy of a spectral line at a bin, less what lies beside it."""
+
+    def mean(down: NDArray[np.int_], right: NDArray[np.int_]) -> float:
+        return float(np.mean(spectrum[np.ix_((row + down) % len(spectrum), (column + right) % spectrum.shape[1])]))
+
+    beside = max(mean(_BESIDE, _PEAK), mean(_PEAK, _BESIDE))
+    bins = len(_PEAK) ** 2
+    return bins * (mean(_PEAK, _PEAK) - beside)
 
 
 def _ssim_map(image: Pixels, reference: Pixels) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from runtime.errors import UsageError
 from runtime.files import output_error, write_whole
@@ -21,10 +23,8 @@ from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
 from train.published import load_published
-from train.weights import CONFIG, WEIGHTS, is_published, weights_path
+from train.weights import CONFIG, PREVIOUS_STATE, STATE, WEIGHTS, is_published, is_state, weights_path
 
-STATE = "state.pt"
-PREVIOUS_STATE = "state.previous.pt"
 _NEXT_STATE = "state.next.pt"
 LOCK = "lock"
 
@@ -49,11 +49,15 @@ def load_state(run: Path) -> tuple[dict[str, Any], Path]:
     reasons = []
     for path in (run / STATE, run / PREVIOUS_STATE):
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            return {"step": int(state["step"]), **state}, path
+            return _read_state(path), path
         except Exception as error:  # noqa: BLE001 - torch.load raises whatever zipfile, pickle and struct raise
             reasons.append(f"{path.name}: {type(error).__name__}")
     raise CheckpointError(f"no state can be loaded ({', '.join(reasons)})", run, hint="start without --resume")
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {"step": int(state["step"]), **state}
 
 
 @contextmanager
@@ -82,6 +86,10 @@ def lock_run(run: Path) -> Iterator[None]:
 def publish(generator: Generator, config_json: str, run: Path) -> None:
     """Write `generator.safetensors` and `config.json`, which is all that the export needs; raises OutputError."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    try:
+        run.mkdir(exist_ok=True)
+    except OSError as error:
+        raise output_error(run, error) from error
     write_whole(run / CONFIG, f"{config_json}\n".encode())
     write_whole(run / WEIGHTS, safetensors.torch.save(tensors))
 
@@ -89,9 +97,10 @@ def publish(generator: Generator, config_json: str, run: Path) -> None:
 def load_generator(
     run: Path, *, network: str = "auto", options: Mapping[str, Any] | None = None
 ) -> tuple[Generator, dict[str, Any]]:
-    """Return the published generator of a run in eval mode, and the contents of its `config.json`.
+    """Return the generator of a run in eval mode, and the contents of its `config.json`.
 
-    `run`: the folder, the `.safetensors` file in it, or a weights file of another project (`train.published`).
+    `run`: the folder or the `.safetensors` file in it for the published generator, its `state.pt` for the latest, or a
+    weights file of another project (`train.published`).
     `network`: name of the network that it must be, or `auto`. `options`: options of the network to change, such as
     `pooling_px`. Raises CheckpointError if a file is missing or damaged, or if the weights do not fit the network.
     """
@@ -99,8 +108,9 @@ def load_generator(
         return load_published(run, network=network, options=options)
     weights = weights_path(run)
     folder = weights.parent
+    state = _load_training_state(run) if is_state(run) else {}
     try:
-        config = _read_config(folder, network=network)
+        config = _check_config(json.loads(state["recipe"]) if state else read_json(folder / CONFIG), network=network)
         config["options"] |= options or {}
         # All weights are in the file, so that a pretrained encoder need not be downloaded again.
         without_encoder = {"pretrained": None} if "pretrained" in config["options"] else {}
@@ -110,7 +120,7 @@ def load_generator(
         hint = "give the folder that python -m train wrote"
         raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
     try:
-        generator.load_state_dict(safetensors.torch.load_file(weights))
+        generator.load_state_dict(_latest_weights(state) if state else safetensors.torch.load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         hint = "train again, or restore the file"
@@ -118,12 +128,27 @@ def load_generator(
     return generator.eval(), config
 
 
-def _read_config(folder: Path, *, network: str) -> dict[str, Any]:
-    """Return the object in `config.json`.
+def _load_training_state(path: Path) -> dict[str, Any]:
+    """Return a training state; raises CheckpointError if it cannot be loaded."""
+    try:
+        return _read_state(path)
+    except Exception as error:  # torch.load raises whatever zipfile, pickle and struct raise
+        hint = f"give {PREVIOUS_STATE}, or the folder of the run"
+        raise CheckpointError(f"no training state ({type(error).__name__})", path, hint=hint) from error
 
-    Raises OSError, and ValueError unless it has options and a generator, which must be `network` if that is not `auto`.
+
+def _latest_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of the generator in a training state: of its moving average, if there is one."""
+    prefix = "module."  # of AveragedModel
+    average: dict[str, Tensor] = state.get("average", {})
+    return {n.removeprefix(prefix): value for n, value in average.items() if n.startswith(prefix)} or state["generator"]
+
+
+def _check_config(config: Any, *, network: str) -> dict[str, Any]:
+    """Return the settings of a run.
+
+    Raises ValueError unless they have options and a generator, which must be `network` if that is not `auto`.
     """
-    config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("generator"), str):
         raise ValueError("it names no generator")  # noqa: TRY004 - a bad value
     if network not in {"auto", config["generator"]}:
@@ -137,7 +162,7 @@ def load_recipe(run: Path) -> Recipe:
     """Return the recipe that a published generator was trained by; raises CheckpointError if it cannot be read."""
     folder = weights_path(run).parent
     try:
-        return Recipe.from_json((folder / CONFIG).read_text())
+        return Recipe.from_json(_load_training_state(run)["recipe"] if is_state(run) else (folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         hint = "give the folder that python -m train wrote"

@@ -33,7 +33,7 @@ class LossConfig:
     fft_l1: float = 0.0
     lpips: float = 0.0
     lpips_weights: str | None = None
-    """File with the weights of LPIPS for AlexNet (`train.training.lpips`)."""
+    """File with the weights of LPIPS for AlexNet (`train.training.lpips`); None: where `train.lpips_weights` put it."""
     adversarial: float = 0.0
     adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
     distillation: float = 1.0
@@ -48,8 +48,6 @@ class LossConfig:
             raise ValueError(f"weights of losses must not be negative, got {min(weights.values())}")
         if not any(value for name, value in weights.items() if "distillation" not in name):
             raise ValueError("give at least one loss a weight, such as --set losses.l1=1.0")
-        if self.lpips and not self.lpips_weights:
-            raise ValueError("losses.lpips needs a file of weights: --set losses.lpips_weights=FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +148,11 @@ class Recipe:
     """Keep tensors in the memory layout NHWC."""
     compile: bool = False
     """Use `torch.compile` for the generator."""
+    publish: Literal["auto", "last", "best:content_loss", "best:psnr_db", "best:ssim", "best:lpips"] = "auto"
+    """Epoch whose generator is published: the last, or the best by a validation score. `auto`: the last if there is an
+    adversarial loss, which no validation score contains; else the best by the content loss."""
+    keep_every_epochs: int = 0
+    """Number of epochs after which the generator is published in a folder of its own too; 0: never."""
     save_steps: int = 500
     """Number of steps between two saves of the state; it is also saved after each epoch."""
     metrics_steps: int = 1
@@ -162,7 +165,8 @@ class Recipe:
         for name in ("batch", "epochs", "save_steps", "metrics_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "learning_rate", "weight_decay", "warmup_steps", "gradient_clip", "workers"):
+        not_negative = ("learning_rate", "weight_decay", "gradient_clip")
+        for name in ("seed", "warmup_steps", "keep_every_epochs", "workers", *not_negative):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:
@@ -177,6 +181,17 @@ class Recipe:
             raise ValueError(
                 "wgan_gp needs a normalisation that does not mix the images of a batch: --set normalisation=instance"
             )
+
+    @property
+    def published_score(self) -> str:
+        """Name of the validation score by which the published epoch is chosen; empty for the last epoch."""
+        is_last = self.publish == "last" or (self.publish == "auto" and self.losses.adversarial > 0)
+        return "" if is_last else self.publish.removeprefix("best:").replace("auto", "content_loss")
+
+    @property
+    def needs_lpips(self) -> bool:
+        """Whether LPIPS is a loss, chooses the published epoch, or is logged because its weights are given."""
+        return bool(self.losses.lpips or self.losses.lpips_weights or self.published_score == "lpips")
 
     def to_json(self) -> str:
         """Return all values as JSON."""

@@ -33,6 +33,11 @@ class Score:
     restored_psnr_db: float
     blurred_ssim: float
     restored_ssim: float
+    blurred_lpips: float | None = None
+    restored_lpips: float | None = None
+    blurred_grid_codes: float | None = None
+    restored_grid_codes: float | None = None
+    """These four are measured only if they are asked for."""
 
     @property
     def gain_db(self) -> float:

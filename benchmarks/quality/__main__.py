@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -33,9 +33,13 @@ from runtime.engines import BUNDLED, Engine
 from runtime.engines.tile_layout import OVERLAP_PX
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import PAUSE_S
+from runtime.errors import UsageError
 from runtime.files import output_error
 from runtime.frame import Pixels, Size
 from runtime.parser import CommandParser
+
+if TYPE_CHECKING:  # it needs torch, which only --perceptual needs
+    from train.perceptual import PerceptualMeter
 
 
 @dataclass
@@ -64,13 +68,21 @@ class RestorerOptions:
     threads: int
 
 
-def measure(samples: Iterable[Sample], restorers: Sequence[Restorer], *, is_clip: bool) -> dict[str, Any]:
+def measure(
+    samples: Iterable[Sample],
+    restorers: Sequence[Restorer],
+    *,
+    is_clip: bool,
+    perceptual: PerceptualMeter | None = None,
+) -> dict[str, Any]:
     """Compare restorers with the ground truth; return `quality` of schema.json without `source`.
 
     The `restored` images of a sample belong to the restorers without an engine, in the same order. `is_clip`: whether
     the samples are consecutive frames, so that flicker can be measured. Raises the errors of engines and sources.
     """
-    blurred = ScoreCollector()
+    blurred = ScoreCollector(perceptual)
+    for restorer in restorers:
+        restorer.scores = ScoreCollector(perceptual)
     has_one_engine = sum(restorer.engine is not None for restorer in restorers) == 1
     for sample in samples:
         before = blurred.add(sample.name, sample.blurred, sample.sharp, is_consecutive=is_clip)
@@ -147,6 +159,16 @@ def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]
     return restorers
 
 
+def load_perceptual(weights: str) -> PerceptualMeter:
+    """Return the meter of `--perceptual`; raises UsageError without torch or the weights of LPIPS (empty: default)."""
+    try:
+        from train.perceptual import PerceptualMeter  # noqa: PLC0415 - only this measurement needs torch
+    except ImportError as error:
+        hint = "pip install 'deblur-toolkit[train]', or leave out --perceptual"
+        raise UsageError("LPIPS needs torch", hint=hint) from error
+    return PerceptualMeter(weights or None)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m benchmarks.quality`."""
     parser = CommandParser("benchmarks.quality", description=__doc__.splitlines()[0])
@@ -186,6 +208,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads of each engine (default: one for each core)"
     )
+    group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--perceptual",
+        nargs="?",
+        const="",
+        metavar="WEIGHTS",
+        help="also measure LPIPS and the strength of a grid; WEIGHTS of LPIPS (default: as python -m "
+        "train.lpips_weights wrote them)",
+    )
     group = parser.add_argument_group("output and errors")
     group.add_argument(
         "--worst", type=Path, metavar="DIR", help="folder for images of the ten frames with the smallest gain"
@@ -221,13 +252,14 @@ def main(arguments: list[str] | None = None) -> int:
             overlap_px=options.overlap,
             threads=options.threads,
         )
+        perceptual = None if options.perceptual is None else load_perceptual(options.perceptual)
         with ExitStack() as stack:
             restorers = open_restorers(restorer_options, stack)
             if options.pairs:
                 samples = read_pairs(options.pairs, restored=options.restored)
             else:
                 samples = read_clips(blurred=options.blurred, sharp=options.sharp, restored=options.restored)
-            results = measure(samples, restorers, is_clip=options.pairs is None)
+            results = measure(samples, restorers, is_clip=options.pairs is None, perceptual=perceptual)
         results = {"source": "pairs" if options.pairs else "clips", **results}
         print(format_tables(results))
         if options.worst:

@@ -1,11 +1,14 @@
-"""Scores of restored frames against ground truth: PSNR, SSIM, flicker, gain by level of blur, and harmed frames."""
+"""Scores of restored frames against ground truth: PSNR, SSIM, flicker, gain by level of blur, and harmed frames.
+
+If they are asked for, `train.perceptual` adds two more.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +17,17 @@ from benchmarks.harness.metrics import capped_psnr_db
 from runtime.frame import Pixels
 from runtime.metrics import ssim
 
+if TYPE_CHECKING:  # it needs torch, which only --perceptual needs
+    from train.perceptual import PerceptualMeter, PerceptualScore
+
 LEVELS = ("least", "less", "more", "most")
 """Names of the quarters of the frames, ordered by the PSNR of the blurred input against the ground truth.
 
 A no-reference measure such as `runtime.blur_score.blur_score` would not do: such measures take smooth content for
 blur, and would order the frames by their content.
 """
+_PERCEPTUAL = ("lpips", "grid_codes")
+"""Scores of `train.perceptual`."""
 WORST_FRAMES = 10
 """Number of the frames with the smallest gain that are kept."""
 HARM_DB = 0.01
@@ -33,12 +41,14 @@ class Score:
     name: str
     psnr_db: float
     ssim: float
+    perceptual: PerceptualScore | None = None
 
 
 class ScoreCollector:
     """Scores of one restorer, added frame by frame in the order of the clip."""
 
-    def __init__(self) -> None:
+    def __init__(self, perceptual: PerceptualMeter | None = None) -> None:
+        self._perceptual = perceptual
         self.scores: list[Score] = []
         self.flicker_codes: list[float] = []
         self._previous: tuple[Pixels, Pixels] | None = None
@@ -48,7 +58,12 @@ class ScoreCollector:
 
         `is_consecutive`: whether the frame follows the frame that was added last, so that flicker can be measured.
         """
-        score = Score(name=name, psnr_db=capped_psnr_db(image, reference), ssim=ssim(image, reference))
+        score = Score(
+            name=name,
+            psnr_db=capped_psnr_db(image, reference),
+            ssim=ssim(image, reference),
+            perceptual=self._perceptual.measure(image, reference) if self._perceptual else None,
+        )
         if is_consecutive and self._previous is not None:
             previous_image, previous_reference = self._previous
             self.flicker_codes.append(flicker_codes((previous_image, image), (previous_reference, reference)))
@@ -124,10 +139,11 @@ class WorstFrames:
 
 def _average(collector: ScoreCollector, indices: Any) -> dict[str, float]:
     scores = [collector.scores[index] for index in indices]
+    perceptual = [score.perceptual for score in scores if score.perceptual]
     return {
         "psnr_db": _round(np.mean([score.psnr_db for score in scores])),
         "ssim": _round(np.mean([score.ssim for score in scores])),
-    }
+    } | {name: _round(np.mean([getattr(score, name) for score in perceptual])) for name in _PERCEPTUAL if perceptual}
 
 
 def _round(value: Any) -> float:

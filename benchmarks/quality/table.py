@@ -7,16 +7,19 @@ from typing import Any
 
 from benchmarks.harness.markdown import format_number, format_table
 
+_SCORES = ("PSNR (dB)", "SSIM", "flicker (codes)")
+_PERCEPTUAL = ("LPIPS", "grid (codes)")
 _COLUMNS = (
-    "method",
-    "PSNR (dB)",
-    "SSIM",
-    "flicker (codes)",
     "PSNR gain (dB)",
     "largest loss (dB)",
     "harmed frames",
     "time (ms/frame)",
     "gain / time (dB/ms)",
+)
+
+
+_ABOUT_PERCEPTUAL = (
+    " LPIPS (AlexNet, version 0.1) is a distance: less is better. The grid is the RMS of what repeats every 4 pixels."
 )
 
 
@@ -26,7 +29,8 @@ def format_tables(results: Mapping[str, Any]) -> str:
         (
             f"Means over {results['frames']} frames against their ground truth, 8 bit. Flicker is dtSSD. The largest "
             "loss is that of a single frame. Harmed frames lose PSNR."
-        ),
+        )
+        + (_ABOUT_PERCEPTUAL if "lpips" in results["blurred"] else ""),
         _means_table(results),
         "PSNR gain (dB) by level of blur: quarters of the frames, ordered by the PSNR of the blurred input.",
         _levels_table(results),
@@ -55,12 +59,14 @@ def _means_table(results: Mapping[str, Any]) -> str:
                 "-" if gain_per_ms is None else f"{gain_per_ms:+.4f}",
             ]
         )
-    return format_table(_COLUMNS, rows)
+    perceptual = _PERCEPTUAL if "lpips" in results["blurred"] else ()
+    return format_table(["method", *_SCORES, *perceptual, *_COLUMNS], rows)
 
 
 def _score_cells(scores: Mapping[str, Any]) -> list[str]:
     flicker = scores["flicker_codes"]
-    return [f"{scores['psnr_db']:.2f}", f"{scores['ssim']:.4f}", "-" if flicker is None else f"{flicker:.2f}"]
+    cells = [f"{scores['psnr_db']:.2f}", f"{scores['ssim']:.4f}", "-" if flicker is None else f"{flicker:.2f}"]
+    return cells + ([f"{scores['lpips']:.4f}", f"{scores['grid_codes']:.2f}"] if "lpips" in scores else [])
 
 
 def _levels_table(results: Mapping[str, Any]) -> str:

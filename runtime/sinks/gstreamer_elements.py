@@ -14,6 +14,7 @@ _CODECS: tuple[tuple[str, Codec], ...] = (("264", "h264"), ("265|hevc", "hevc"),
 """Codecs by what the name of an element holds."""
 _DESCRIPTION = re.compile(r"([A-Za-z][\w-]*)((?: +[A-Za-z][\w-]*=[^\s!]+)*)")
 """An element and its properties; no second element."""
+_DEEP = "video/x-raw,format=(string){I420_10LE,P010_10LE,I422_10LE,Y444_10LE}"
 _TO_NVIDIA = "nvvidconv ! video/x-raw(memory:NVMM),format=(string)NV12"
 
 
@@ -101,7 +102,10 @@ class ElementChoice:
         """
         name, _, properties = self.text.partition(" ")
         known = self.element.key_frames.format(gop_frames)
-        convert = self.element.convert.replace("NV12", "P010_10LE") if is_deep else self.element.convert
+        convert = self.element.convert
+        if is_deep:
+            has_format = "NV12" in convert
+            convert = convert.replace("NV12", "P010_10LE") if has_format else f"{convert} ! {_DEEP}"
         return " ".join(filter(None, [convert, "!", name, self.element.always, known, properties]))
 
 

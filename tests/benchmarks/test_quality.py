@@ -16,9 +16,10 @@ from benchmarks.harness.results import read_results
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.scores import flicker_codes
 from runtime.engines import BUNDLED
-from runtime.metrics import psnr_db, ssim
+from runtime.metrics import grid_codes, psnr_db, ssim
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, make_image, write_clip
+from tests.train.conftest import lpips_file
 
 SHARP_CLIP = DEMO_CLIP.with_name("demo_sharp.mp4")
 
@@ -48,6 +49,36 @@ def test_equal_images_have_infinite_psnr() -> None:
 def test_images_smaller_than_the_ssim_window_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 11x11"):
         ssim(make_image(10, 40), make_image(10, 40))
+
+
+def test_a_grid_is_found_with_its_strength_in_codes() -> None:
+    smooth = cv2.GaussianBlur(make_image(160, 120), (0, 0), 2)
+    grid = smooth.astype(int)
+    grid[::4, ::4] += 12
+    variance = 144 * (1 / 16 - 1 / 256)  # of 12 codes on one of 16 pixels
+    assert grid_codes(smooth) < 0.2
+    assert grid_codes(np.clip(grid, 0, 255).astype(np.uint8)) == pytest.approx(variance**0.5, rel=0.05)
+    shifted = np.roll(grid, (1, 2), (0, 1))[:117, :158]
+    assert grid_codes(np.clip(shifted, 0, 255).astype(np.uint8)) == pytest.approx(variance**0.5, rel=0.05)
+    with pytest.raises(ValueError, match="at least 64"):
+        grid_codes(smooth[:60])
+
+
+def test_perceptual_scores_are_columns_and_results_if_they_are_asked_for(
+    tmp_path: Path, invert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lpips_file(tmp_path / "lpips.safetensors")
+    for kind, seed in (("blur", 1), ("sharp", 2)):
+        (tmp_path / "pairs" / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "pairs" / kind / "a.png"), make_image(80, 64, seed=seed))
+    arguments = ["--pairs", str(tmp_path / "pairs"), "--engine", str(invert), "--json", str(tmp_path / "a.json")]
+    assert main([*arguments, "--perceptual", str(tmp_path / "lpips.safetensors")]) == 0
+    values = read(tmp_path / "a.json")
+    for scores in (values["blurred"], *values["restored"]):
+        assert scores["lpips"] > 0 <= scores["grid_codes"]
+    assert "| LPIPS | grid (codes) |" in capsys.readouterr().out
+    assert main([*arguments, "--perceptual", str(tmp_path / "none")]) == 2
+    assert "python -m train.lpips_weights" in capsys.readouterr().err
 
 
 def read(path: Path) -> dict:

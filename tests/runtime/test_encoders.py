@@ -345,6 +345,19 @@ def test_gstreamer_knows_every_property_of_the_table(name: str) -> None:
         require_encoder(EncoderSettings(encoder=name, bitrate=500_000), INFO, (64, 48))
 
 
+@pytest.mark.parametrize("pixel_format", ["p010le", "yuv420p10le", "yuv444p10le"])
+def test_gstreamer_never_reduces_10_bits(pixel_format: str, tmp_path: Path) -> None:
+    """Without a format behind it, a converter takes the encoder's 8-bit 4:4:4 for `p010le`."""
+    skip_without_gstreamer("x265enc")
+    path, size = tmp_path / "out.mkv", (64, 48)
+    settings = EncoderSettings(encoder="gstreamer:x265enc", pixel_format=pixel_format)
+    sink = open_sink(str(path), dataclasses.replace(INFO, size=size), encoder=settings)
+    sink.write(frame_at(0, size))
+    sink.close(complete=True)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].pix_fmt == pixel_format.replace("p010le", "yuv420p10le")
+
+
 @pytest.mark.parametrize("pixel_format", ["nv12", "yuv444p", "yuv420p10le"])
 def test_gstreamer_gets_the_pixel_format_and_width_that_it_is_told(pixel_format: str, tmp_path: Path) -> None:
     """The width is no multiple of four: GStreamer pads rows."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.conftest import make_image
 
@@ -46,3 +48,17 @@ def gopro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three training sequences and one test sequence, 12 and 3 pairs of 96x80 pixels."""
     root = tmp_path_factory.mktemp("gopro")
     return write_gopro(root, sequences={"train/GOPR01": 4, "train/GOPR02": 4, "train/GOPR03": 4, "test/GOPR04": 3})
+
+
+def lpips_file(path: Path) -> dict[str, torch.Tensor]:
+    """Write random weights with the names and shapes of `lpips.LPIPS(net="alex")`, and return them."""
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"slice1.0": (64, 3, 11, 11), "slice2.3": (192, 64, 5, 5), "slice3.6": (384, 192, 3, 3)}
+    shapes |= {"slice4.8": (256, 384, 3, 3), "slice5.10": (256, 256, 3, 3)}
+    state = {}
+    for index, (name, shape) in enumerate(shapes.items()):
+        state[f"net.{name}.weight"] = torch.randn(shape, generator=rng) / np.sqrt(np.prod(shape[1:]))
+        state[f"net.{name}.bias"] = torch.randn(shape[0], generator=rng) / 10
+        state[f"lin{index}.model.1.weight"] = torch.rand(1, shape[0], 1, 1, generator=rng)
+    save_file(state, path)
+    return state

@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks.quality.scores import ScoreCollector
 from runtime.errors import UsageError
+from tests.train.conftest import lpips_file
 from train.config import LossConfig
 from train.data.blur import Image
 from train.metrics import measure_batch, measure_similarity
@@ -146,20 +147,6 @@ def test_gradient_penalty_is_computed_between_the_images_and_trains_the_weights(
     assert all(picture.min() == picture.max() and 0 <= picture.min() <= 1 for picture in seen[0])
 
 
-def lpips_file(path: Path) -> dict[str, torch.Tensor]:
-    """Write random weights with the names and shapes of `lpips.LPIPS(net="alex")`, and return them."""
-    rng = torch.Generator().manual_seed(0)
-    shapes = {"slice1.0": (64, 3, 11, 11), "slice2.3": (192, 64, 5, 5), "slice3.6": (384, 192, 3, 3)}
-    shapes |= {"slice4.8": (256, 384, 3, 3), "slice5.10": (256, 256, 3, 3)}
-    state = {}
-    for index, (name, shape) in enumerate(shapes.items()):
-        state[f"net.{name}.weight"] = torch.randn(shape, generator=rng) / np.sqrt(np.prod(shape[1:]))
-        state[f"net.{name}.bias"] = torch.randn(shape[0], generator=rng) / 10
-        state[f"lin{index}.model.1.weight"] = torch.rand(1, shape[0], 1, 1, generator=rng)
-    save_file(state, path)
-    return state
-
-
 def test_lpips_is_its_formula(tmp_path: Path) -> None:
     state = {name: value.double() for name, value in lpips_file(tmp_path / "lpips.safetensors").items()}
     restored, sharp = (x.double() for x in images(64, 48))
@@ -177,26 +164,31 @@ def test_lpips_is_its_formula(tmp_path: Path) -> None:
         unit_x, unit_y = (z / (z.norm(dim=1, keepdim=True) + 1e-10) for z in (x, y))
         linear = state[f"lin{index}.model.1.weight"]
         expected += ((unit_x - unit_y).square() * linear).sum(1).mean().item()
-    lpips = Lpips(tmp_path / "lpips.safetensors").double()
+    lpips = Lpips(tmp_path / "lpips.safetensors", channel_order="RGB").double()
     assert lpips(restored, sharp).item() == pytest.approx(expected, rel=1e-6)
+    for_bgr = Lpips(tmp_path / "lpips.safetensors", channel_order="BGR").double()
+    assert for_bgr(restored.flip(1), sharp.flip(1)).item() == pytest.approx(expected, rel=1e-6)
+    assert for_bgr(restored, sharp).item() != pytest.approx(expected, rel=1e-3)
     flat = torch.zeros(1, 3, 64, 64, requires_grad=True)
-    ContentLoss(LossConfig(lpips=1.0, lpips_weights=str(tmp_path / "lpips.safetensors")))(
-        flat, flat.detach()
-    ).backward()
+    ContentLoss(LossConfig(lpips=1.0), lpips=lpips.float())(flat, flat.detach()).backward()
     assert flat.grad.isfinite().all()
 
 
 def test_damaged_lpips_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="FileNotFoundError"):
-        Lpips(tmp_path / "none.pth")
+        Lpips(tmp_path / "none.pth", channel_order="RGB")
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(UsageError, match="do not load"):
-        Lpips(tmp_path / "junk.pth")
+        Lpips(tmp_path / "junk.pth", channel_order="RGB")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match=r"not the state of lpips\.LPIPS"):
-        Lpips(tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="lpips_weights=FILE"):
-        LossConfig(lpips=1.0)
+        Lpips(tmp_path / "other.safetensors", channel_order="RGB")
+
+
+def test_lpips_without_weights_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=r"python -m train\.lpips_weights"):
+        Lpips(channel_order="RGB")
 
 
 def test_psnr_is_the_formula_on_rounded_values() -> None:

@@ -24,9 +24,10 @@ import torch
 from runtime.errors import OutputError, UsageError
 from runtime.files import write_whole
 from tests.conftest import ROOT, make_image
+from tests.train.conftest import lpips_file
 from train import checkpoint
 from train.__main__ import main
-from train.checkpoint import load_generator, load_state, save_state
+from train.checkpoint import load_generator, load_recipe, load_state, save_state
 from train.command import run_command
 from train.config import Recipe, apply_overrides
 from train.errors import CheckpointError, DataError, DivergedError, InterruptedRunError
@@ -243,6 +244,62 @@ def test_the_best_epoch_is_published_and_a_run_without_progress_stops_early(phot
     assert any(not torch.equal(published[name], last[name]) for name in published)
 
 
+def test_an_adversarial_run_publishes_its_last_epoch_and_the_report_names_it(photos: Path, tmp_path: Path) -> None:
+    """The validation loss has no adversarial part, so that its best epoch would be a choice against the adversary."""
+    train(adversarial("learning_rate=0.05", "keep_every_epochs=2"), data=[photos], run=tmp_path)
+    log = read_log(tmp_path)
+    losses = [line["validation/content_loss"] for line in log]
+    assert losses.index(min(losses)) < 2, "the best epoch is not the last one"
+    assert [line["is_published"] for line in log] == [True] * 3
+    last = load_state(tmp_path)[0]["generator"]
+    assert all(torch.equal(weight, last[name]) for name, weight in weights(tmp_path).items())
+    assert not all(torch.equal(weight, last[name]) for name, weight in weights(tmp_path / "epoch_0002").items())
+    assert sorted(path.name for path in tmp_path.glob("epoch_*")) == ["epoch_0002"]
+
+
+@pytest.mark.parametrize(
+    ("publish", "score", "best"),
+    [("best:psnr_db", "psnr_db", max), ("best:ssim", "ssim", max), ("best:lpips", "lpips", min)],
+)
+def test_the_published_epoch_is_the_best_by_the_chosen_score(
+    publish: str, score: str, best: Callable[[list[float]], float], photos: Path, tmp_path: Path
+) -> None:
+    lpips_file(tmp_path / "lpips.safetensors")
+    recipe = adversarial(
+        "learning_rate=0.02", f"publish={publish}", f"losses.lpips_weights={tmp_path}/lpips.safetensors"
+    )
+    train(recipe, data=[photos], run=tmp_path / "run")
+    log = read_log(tmp_path / "run")
+    scores = [line[f"validation/{score}"] for line in log]
+    published = max(index for index, line in enumerate(log) if line["is_published"])
+    assert scores[published] == best(scores)
+    assert all("validation/lpips" in line for line in log)
+
+
+def test_the_state_of_a_run_can_be_used_as_a_checkpoint(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=[photos], run=tmp_path / "average")
+    train(adversarial("epochs=1"), data=[photos], run=tmp_path / "plain")
+    for name in ("average", "plain"):
+        run = tmp_path / name
+        latest, config = load_generator(run / "state.pt")
+        assert config == load_generator(run)[1]
+        assert load_recipe(run / "state.pt") == load_recipe(run)
+        assert all(torch.equal(weight, weights(run)[key]) for key, weight in latest.state_dict().items())
+        (run / "state.pt").write_bytes(b"junk")
+        with pytest.raises(CheckpointError, match="no training state"):
+            load_generator(run / "state.pt")
+
+
+def test_a_state_without_settings_of_later_versions_is_resumed(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=[photos], run=tmp_path)
+    state, _ = load_state(tmp_path)
+    recipe = json.loads(state["recipe"])
+    del recipe["publish"], recipe["keep_every_epochs"]
+    save_state(state | {"recipe": json.dumps(recipe)}, tmp_path)
+    train(small("epochs=2"), data=[photos], run=tmp_path, resume=True)
+    assert [line["epoch"] for line in read_log(tmp_path)] == [1, 2]
+
+
 @pytest.mark.parametrize("damage", ["no weights", "truncated", "other network", "no config", "junk config"])
 def test_damaged_published_weights_are_refused_in_one_line(damage: str, photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1"), data=[photos], run=tmp_path)
@@ -366,7 +423,7 @@ def test_every_epoch_is_logged_on_the_terminal_in_a_file_and_for_tensorboard(
     }
     expected |= {"train/discriminator_loss", "learning_rate/generator", "learning_rate/discriminator"}
     expected |= {"images_per_second", "skipped_steps"}
-    assert set(lines[0]) == expected | {"epoch", "step"}
+    assert set(lines[0]) == expected | {"epoch", "step", "is_published"}
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == expected
     assert [event.step for event in events.Scalars("train/psnr_db")] == [line["step"] for line in lines]

@@ -25,6 +25,7 @@ from train.data.index import check_images, describe_blurred, find_samples
 from train.errors import settings_checked
 from train.evaluate.scoring import Restorer, choose_test_config
 from train.models import restore_frames
+from train.perceptual import PerceptualMeter
 from train.synthetic import choose_blur
 from train.training.distributed import join_ranks
 from train.training.run_log import read_log
@@ -41,6 +42,7 @@ class EvaluateOptions:
     size: str
     blurred_folder: str | None
     blur_as: Path | None
+    perceptual: str | None
     device: str
     overwrite: bool
 
@@ -73,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="C",
         help="checkpoint whose training blur is used for sharp images without partners (default: C of --checkpoint)",
+    )
+    group.add_argument(
+        "--perceptual",
+        nargs="?",
+        const="",
+        metavar="WEIGHTS",
+        help="also measure LPIPS and the strength of a grid; WEIGHTS of LPIPS (default: as python -m "
+        "train.lpips_weights wrote them)",
     )
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
@@ -117,6 +127,7 @@ def evaluate(options: EvaluateOptions) -> str:
 
     if (options.out / REPORT).exists() and not options.overwrite:
         raise UsageError("this folder holds a report already", options.out, hint="add -y, or give another --out")
+    perceptual = None if options.perceptual is None else PerceptualMeter(options.perceptual or None)
     model, recipe = open_model(options.checkpoint, device=options.device)
     with settings_checked("correct --size"):
         config = choose_test_config(options.size, recipe)
@@ -136,6 +147,7 @@ def evaluate(options: EvaluateOptions) -> str:
         has_test_folder=bool(found.test),
         is_validated_on_test=recipe is not None and recipe.data.validation == "test",
         log=read_log(weights_path(options.checkpoint).parent) if recipe else [],
+        perceptual=perceptual,
     )
     return write_report(evaluation, options.out)
 

@@ -13,8 +13,16 @@ from train.data.datasets import ImageDataset
 from train.evaluate.figures import draw_curves, draw_triplet
 from train.evaluate.scoring import Restorer, score_dataset, score_pair, select_examples, write_scores
 from train.metrics import Score
+from train.perceptual import PerceptualMeter
 
 REPORT = "report.md"
+_SCORES = {
+    "PSNR (dB)": ("psnr_db", 2),
+    "SSIM": ("ssim", 4),
+    "LPIPS (less is better)": ("lpips", 4),
+    "Grid of 4 pixels (codes, less is better)": ("grid_codes", 2),
+}
+"""Name in `Score` and number of decimal places, by title."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Evaluation:
     """Whether training chose the published epoch by the same images."""
     log: list[dict[str, Any]]
     """Entries of `log.jsonl`; empty for an engine."""
+    perceptual: PerceptualMeter | None = None
+    """To measure LPIPS and the strength of a grid too."""
 
 
 def write_report(evaluation: Evaluation, out: Path) -> str:
@@ -40,7 +50,7 @@ def write_report(evaluation: Evaluation, out: Path) -> str:
     Raises the errors of the model, and OSError.
     """
     dataset = evaluation.dataset
-    scores = score_dataset(evaluation.model, dataset, root=evaluation.root)
+    scores = score_dataset(evaluation.model, dataset, root=evaluation.root, perceptual=evaluation.perceptual)
     out.mkdir(parents=True, exist_ok=True)
     write_scores(scores, out / "scores.csv")
     parts = [
@@ -65,31 +75,33 @@ def write_report(evaluation: Evaluation, out: Path) -> str:
 
 def format_score_table(scores: list[Score]) -> str:
     """Return the means over the images as Markdown, like Table 2 of the two-stage paper."""
-    blurred_psnr_db, psnr_db, blurred_ssim, ssim = (
-        float(np.mean([getattr(score, name) for score in scores]))
-        for name in ("blurred_psnr_db", "restored_psnr_db", "blurred_ssim", "restored_ssim")
-    )
-    return (
-        "| mean of the test images | blurred | restored | gain |\n|---|---|---|---|\n"
-        f"| PSNR (dB) | {blurred_psnr_db:.2f} | {psnr_db:.2f} | {psnr_db - blurred_psnr_db:+.2f} |\n"
-        f"| SSIM | {blurred_ssim:.4f} | {ssim:.4f} | {ssim - blurred_ssim:+.4f} |\n"
-    )
+    lines = ["| mean of the test images | blurred | restored | change |\n|---|---|---|---|\n"]
+    for title, (name, places) in _SCORES.items():
+        if getattr(scores[0], f"restored_{name}") is not None:
+            before, after = (
+                float(np.mean([getattr(score, f"{which}_{name}") for score in scores]))
+                for which in ("blurred", "restored")
+            )
+            lines.append(f"| {title} | {before:.{places}f} | {after:.{places}f} | {after - before:+.{places}f} |\n")
+    return "".join(lines)
 
 
 def format_training_table(log: list[dict[str, Any]]) -> str:
     """Return the log entry of the published epoch as Markdown, like Table 1 of the two-stage paper."""
-    best = min(log, key=lambda entry: entry["validation/content_loss"])
+    published = [entry for entry in log if entry.get("is_published")]
+    best = published[-1] if published else min(log, key=lambda entry: entry["validation/content_loss"])
     rows = {
         "Validation generator loss": ("validation/content_loss", ".6f"),
         "Validation SSIM": ("validation/ssim", ".4f"),
         "Validation PSNR (dB)": ("validation/psnr_db", ".2f"),
+        "Validation LPIPS": ("validation/lpips", ".4f"),
         "Training generator loss": ("train/generator_loss", ".6f"),
         "Training discriminator loss": ("train/discriminator_loss", ".6f"),
         "Training SSIM": ("train/ssim", ".4f"),
         "Training PSNR (dB)": ("train/psnr_db", ".2f"),
     }
     lines = [f"| {title} | {best[name]:{spec}} |\n" for title, (name, spec) in rows.items() if name in best]
-    return f"| at the best epoch, {best['epoch']} of {log[-1]['epoch']} | |\n|---|---|\n" + "".join(lines)
+    return f"| at the published epoch, {best['epoch']} of {log[-1]['epoch']} | |\n|---|---|\n" + "".join(lines)
 
 
 def _describe(config: DataConfig) -> str:

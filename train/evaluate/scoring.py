@@ -15,6 +15,7 @@ from train.data.blur import Image
 from train.data.datasets import ImageDataset, Pair
 from train.data.index import Sample
 from train.metrics import Score, measure_similarity
+from train.perceptual import PerceptualMeter
 
 Restorer = Callable[[Image], Image]
 """Function that restores uint8[1, H, W, 3] BGR."""
@@ -39,21 +40,38 @@ def choose_test_config(size: str, recipe: Recipe | None) -> DataConfig:
     return dataclasses.replace(trained, view="resize", size_px=(width, height))
 
 
-def score_pair(model: Restorer, pair: Pair, name: str) -> tuple[Score, Image]:
+def score_pair(
+    model: Restorer, pair: Pair, name: str, *, perceptual: PerceptualMeter | None = None
+) -> tuple[Score, Image]:
     """Restore the blurred image of a pair and compare both with the sharp one; return the score and the restored image.
 
-    Images are uint8[H, W, 3] BGR.
+    Images are uint8[H, W, 3] BGR. `perceptual` measures two more scores.
     """
     blurred, sharp = pair
     restored = model(blurred[np.newaxis])[0]
     before, after = (measure_similarity(image, sharp) for image in (blurred, restored))
-    return Score(name, before.psnr_db, after.psnr_db, before.ssim, after.ssim), restored
+    score = Score(name, before.psnr_db, after.psnr_db, before.ssim, after.ssim)
+    if perceptual:
+        before_eye, after_eye = (perceptual.measure(image, sharp) for image in (blurred, restored))
+        score = dataclasses.replace(
+            score,
+            blurred_lpips=before_eye.lpips,
+            restored_lpips=after_eye.lpips,
+            blurred_grid_codes=before_eye.grid_codes,
+            restored_grid_codes=after_eye.grid_codes,
+        )
+    return score, restored
 
 
-def score_dataset(model: Restorer, dataset: ImageDataset, *, root: Path) -> list[Score]:
+def score_dataset(
+    model: Restorer, dataset: ImageDataset, *, root: Path, perceptual: PerceptualMeter | None = None
+) -> list[Score]:
     """Score every image of a dataset; images are named by their path below `root`."""
     rows = tqdm(range(len(dataset)), desc="restoring", unit="image", disable=None)
-    return [score_pair(model, dataset[0, row], _name_sample(dataset.samples[row], root))[0] for row in rows]
+    return [
+        score_pair(model, dataset[0, row], _name_sample(dataset.samples[row], root), perceptual=perceptual)[0]
+        for row in rows
+    ]
 
 
 def select_examples(scores: list[Score]) -> list[int]:
@@ -65,11 +83,12 @@ def select_examples(scores: list[Score]) -> list[int]:
 
 def write_scores(scores: list[Score], path: Path) -> None:
     """Write the scores as CSV; raises OSError."""
+    names = [field.name for field in dataclasses.fields(Score) if getattr(scores[0], field.name) is not None]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         # The header of the first column is "picture", as in the files of earlier versions.
-        writer.writerow(["picture" if field.name == "image" else field.name for field in dataclasses.fields(Score)])
-        writer.writerows(dataclasses.astuple(score) for score in scores)
+        writer.writerow(["picture" if name == "image" else name for name in names])
+        writer.writerows([getattr(score, name) for name in names] for score in scores)
 
 
 def _name_sample(sample: Sample, root: Path) -> str:

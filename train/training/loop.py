@@ -31,9 +31,10 @@ from train.training.epoch_totals import EpochTotals, average_sums
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
 from train.training.run_log import RunLog
-from train.training.validation import validate
+from train.training.validation import ValidationScores, validate
+from train.weights import STATE
 
-CHANGEABLE_SETTINGS = {"epochs", "max_steps", "early_stopping_epochs", "save_steps", "workers"}
+CHANGEABLE_SETTINGS = {"epochs", "max_steps", "early_stopping_epochs", "keep_every_epochs", "save_steps", "workers"}
 """Settings that a resumed run may change."""
 MAX_SKIPPED_STEPS = 20
 """Number of steps in a row without a finite gradient that ends a run."""
@@ -50,8 +51,8 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
     """Train a generator, and a discriminator if the recipe has an adversarial loss.
 
     Writes to the folder `run`: `state.pt` and the state before it (for `resume`); `log.jsonl` and TensorBoard events,
-    one entry for each epoch; and `generator.safetensors` with `config.json`, the generator of the epoch with the
-    smallest validation loss. Under torchrun, all processes call this function with the same arguments.
+    one entry for each epoch; and `generator.safetensors` with `config.json`, the generator of the epoch that
+    `recipe.publish` names. Under torchrun, all processes call this function with the same arguments.
 
     `data`: folders of images; crops are taken from each of them in proportion to `data.shares`. `device`: a torch
     device.
@@ -94,6 +95,7 @@ class Training:
         """Number of completed steps."""
         self._totals = EpochTotals()
         self._best_loss, self._epochs_since_best = math.inf, 0
+        """Smallest validation loss, or score to be published by with its sign changed where more is better."""
 
     def load_state(self) -> None:
         """Continue from the newest saved state.
@@ -110,8 +112,8 @@ class Training:
         if failure:
             raise failure
         self._check_state(state)
-        if self._ranks.is_first and path.name != checkpoint.STATE:
-            tqdm.write(f"{checkpoint.STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
+        if self._ranks.is_first and path.name != STATE:
+            tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
         for name, part in self._networks.parts.items():
             part.load_state_dict(state[name])
         self._step = state["step"]
@@ -120,7 +122,8 @@ class Training:
             self._totals.sums = state["sums"]
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        before, now = json.loads(state["recipe"]), json.loads(self._recipe.to_json())
+        recipe = Recipe.from_json(state["recipe"])  # of an earlier version, perhaps with fewer settings
+        before, now = json.loads(recipe.to_json()), json.loads(self._recipe.to_json())
         changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
         refused = [f"{name} was {value!r}" for name, value in changed.items() if name not in CHANGEABLE_SETTINGS]
         if refused:
@@ -201,18 +204,34 @@ class Training:
         scores = validate(
             networks.published, self._data.validation, content_loss=networks.content_loss, ranks=self._ranks
         )
-        entry |= {f"validation/{name}": score for name, score in scores._asdict().items()}
+        entry |= {f"validation/{name}": score for name, score in scores._asdict().items() if score is not None}
         for name, schedule in networks.schedules.items():
             entry[f"learning_rate/{name}"] = networks.optimizers[name].param_groups[0]["lr"]
             schedule.after_epoch(scores.content_loss)
         entry["images_per_second"] = images_per_second
         entry["skipped_steps"] = int(sums["skipped_steps"] / self._ranks.count)
-        self._epochs_since_best += 1
-        if scores.content_loss < self._best_loss:
-            self._best_loss, self._epochs_since_best = scores.content_loss, 0
-            if self._ranks.is_first:
-                checkpoint.publish(networks.published, self._recipe.to_json(), self._run)
+        entry["is_published"] = self._is_best(scores) or not self._recipe.published_score
+        if self._ranks.is_first:
+            self._publish(entry)
         return entry
+
+    def _is_best(self, scores: ValidationScores) -> bool:
+        """Return whether an epoch is the best so far, and count those since the best."""
+        name = self._recipe.published_score or "content_loss"
+        loss = getattr(scores, name) * (-1 if name in {"psnr_db", "ssim"} else 1)
+        self._epochs_since_best += 1
+        if loss >= self._best_loss:
+            return False
+        self._best_loss, self._epochs_since_best = loss, 0
+        return True
+
+    def _publish(self, entry: dict[str, Any]) -> None:
+        """Write the weights of an epoch if it is published or kept."""
+        generator, config = self._networks.published, self._recipe.to_json()
+        if entry["is_published"]:
+            checkpoint.publish(generator, config, self._run)
+        if self._recipe.keep_every_epochs and entry["epoch"] % self._recipe.keep_every_epochs == 0:
+            checkpoint.publish(generator, config, self._run / f"epoch_{entry['epoch']:04}")
 
     def _save(self) -> None:
         self._synchronize()

@@ -69,10 +69,10 @@ def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
 class ContentLoss(nn.Module):
     """Weighted sum of all losses that compare a restored image with the sharp one, in [0, 1]."""
 
-    def __init__(self, config: LossConfig) -> None:
-        """Raise UsageError if the weights of LPIPS are needed and cannot be loaded."""
+    def __init__(self, config: LossConfig, *, lpips: Lpips | None = None) -> None:
+        """`lpips`: the distance for `config.lpips`, in the channel order of the images; else only kept."""
         super().__init__()
-        self.lpips = Lpips(config.lpips_weights) if config.lpips and config.lpips_weights else None
+        self.lpips = lpips
         losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "mse": F.mse_loss,
             "l1": F.l1_loss,
@@ -81,8 +81,9 @@ class ContentLoss(nn.Module):
             "multi_scale_l1": multi_scale_l1,
             "fft_l1": fft_l1,
         }
-        if self.lpips:
-            losses["lpips"] = self.lpips
+        if config.lpips:
+            assert lpips is not None
+            losses["lpips"] = lpips
         self.terms = [(getattr(config, name), loss) for name, loss in losses.items() if getattr(config, name)]
 
     def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from train.errors import settings_checked
 from train.models import Generator, PatchGan, create_generator
 from train.training.distributed import Ranks
 from train.training.losses import ContentLoss
+from train.training.lpips import Lpips
 from train.training.lr_schedule import LearningRateSchedule
 from train.training.step import Step
 
@@ -56,10 +57,12 @@ def check_networks(recipe: Recipe, *, initialize: bool) -> None:
     of losses that cannot be used, and CheckpointError.
     """
     without_encoder = {"pretrained": None} if "pretrained" in recipe.options else {}
-    _create_generator(dataclasses.replace(recipe, options=recipe.options | without_encoder), initialize=initialize)
+    generator = _create_generator(
+        dataclasses.replace(recipe, options=recipe.options | without_encoder), initialize=initialize
+    )
     if recipe.teacher:
         load_generator(Path(recipe.teacher))
-    ContentLoss(recipe.losses)
+    _create_content_loss(recipe, generator)
 
 
 def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool) -> Networks:
@@ -85,7 +88,7 @@ def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool
         _move(network, ranks.device, memory_format).train()  # pretrained encoders arrive in eval mode
     averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
-    content_loss = ContentLoss(recipe.losses).to(ranks.device)
+    content_loss = _create_content_loss(recipe, generator).to(ranks.device)
     optimizers = {name: _create_optimizer(recipe, network, ranks.device) for name, network in networks.items()}
     schedules = {name: LearningRateSchedule(recipe, optimizer, steps=steps) for name, optimizer in optimizers.items()}
     compiled: dict[str, Any] = {"generator": torch.compile(generator)} if recipe.compile else {}
@@ -111,6 +114,11 @@ def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
     if recipe.init and initialize:
         load_initial_weights(generator, Path(recipe.init))
     return generator
+
+
+def _create_content_loss(recipe: Recipe, generator: Generator) -> ContentLoss:
+    weights, order = recipe.losses.lpips_weights, generator.channel_order
+    return ContentLoss(recipe.losses, lpips=Lpips(weights, channel_order=order) if recipe.needs_lpips else None)
 
 
 def _create_optimizer(recipe: Recipe, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:

@@ -36,7 +36,7 @@ class RunLog:
             raise output_error(self._path, error) from error
         if self._events:
             for name, value in entry.items():
-                if name not in {"step", "epoch"}:
+                if name not in {"step", "epoch", "is_published"}:
                     self._events.add_scalar(name, value, entry["step"])
             self._events.flush()
         tqdm.write(_format_epoch(entry))
@@ -71,6 +71,8 @@ def _format_epoch(entry: dict[str, Any]) -> str:
             parts.append(f"{word} {entry[name]:.5f}")
     parts.append(f"validation {entry['validation/content_loss']:.5f}, {entry['validation/psnr_db']:.3f} dB")
     parts.append(f"(blurred {entry['validation/blurred_psnr_db']:.3f}), SSIM {entry['validation/ssim']:.4f},")
+    if "validation/lpips" in entry:
+        parts.append(f"LPIPS {entry['validation/lpips']:.4f},")
     parts.append(f"{entry['images_per_second']:.3g} images/s")
     if entry["skipped_steps"]:
         parts.append(f"({entry['skipped_steps']} steps skipped: gradient not finite)")

@@ -23,6 +23,8 @@ class ValidationScores(NamedTuple):
     blurred_psnr_db: float
     """PSNR of the blurred images themselves, for comparison."""
     blurred_ssim: float
+    lpips: float | None = None
+    """None if the recipe does not need it."""
 
 
 @torch.inference_mode()
@@ -31,16 +33,20 @@ def validate(
 ) -> ValidationScores:
     """Return the means over the validation images of all processes. The generator is left in train mode."""
     generator.eval()
-    sums = dict.fromkeys(("images", *ValidationScores._fields), 0.0)
+    lpips = content_loss.lpips
+    names = [name for name in ValidationScores._fields if name != "lpips" or lpips]
+    sums = dict.fromkeys(("images", *names), 0.0)
     for batch in batches:
         blurred, sharp = (nchw_from_frames(frames.to(ranks.device), generator) for frames in batch)
         restored = restore_nchw(generator, blurred, generator)
         sums["images"] += len(sharp)
         sums["content_loss"] += len(sharp) * float(content_loss(restored, sharp))
+        if lpips:
+            sums["lpips"] += len(sharp) * float(lpips(restored.clamp(0, 1), sharp))
         for prefix, images in (("", restored), ("blurred_", blurred)):
             similarities = measure_batch(images, sharp)
             sums[f"{prefix}psnr_db"] += sum(similarity.psnr_db for similarity in similarities)
             sums[f"{prefix}ssim"] += sum(similarity.ssim for similarity in similarities)
     generator.train()
     sums = ranks.sum(sums)
-    return ValidationScores(**{name: sums[name] / sums["images"] for name in ValidationScores._fields})
+    return ValidationScores(**{name: sums[name] / sums["images"] for name in names})

@@ -33,7 +33,6 @@ from runtime.engines import BUNDLED, Engine
 from runtime.engines.tile_layout import OVERLAP_PX
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import PAUSE_S
-from runtime.errors import UsageError
 from runtime.files import output_error
 from runtime.frame import Pixels, Size
 from runtime.parser import CommandParser
@@ -160,12 +159,9 @@ def open_restorers(options: RestorerOptions, stack: ExitStack) -> list[Restorer]
 
 
 def load_perceptual(weights: str) -> PerceptualMeter:
-    """Return the meter of `--perceptual`; raises UsageError without torch or the weights of LPIPS (empty: default)."""
-    try:
-        from train.perceptual import PerceptualMeter  # noqa: PLC0415 - only this measurement needs torch
-    except ImportError as error:
-        hint = "pip install 'deblur-toolkit[train]', or leave out --perceptual"
-        raise UsageError("LPIPS needs torch", hint=hint) from error
+    """Return the meter of `--perceptual`; raises UsageError without the weights of LPIPS (empty: the default file)."""
+    from train.perceptual import PerceptualMeter  # noqa: PLC0415 - only this measurement needs torch
+
     return PerceptualMeter(weights or None)
 
 

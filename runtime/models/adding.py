@@ -35,7 +35,7 @@ def add_model(source: Path, *, name: str | None, replace: bool) -> Path:
     _require_name(model)
     target = models_folder() / model
     if target.exists() and not replace:
-        raise UsageError("a model has this name", target, hint="give another --name, or -y to replace it")
+        raise UsageError("a model has this name", target, hint="give another name, or replace it with -y")
     for path in files:
         if path.suffix.lower() in _ENGINES and not path.stem.endswith(FLOAT_NCHW):
             read_spec(path)
@@ -48,10 +48,10 @@ def add_model(source: Path, *, name: str | None, replace: bool) -> Path:
 
 def _require_name(name: str) -> None:
     if name in BUNDLED_NAMES:
-        raise UsageError(f"{name} is the name of a bundled engine", hint="give another --name")
+        raise UsageError(f"{name} is the name of a bundled engine", hint="give another name")
     if not NAME_PATTERN.fullmatch(name):
         what = f"a model's name consists of letters, digits, dots, _ and -, got {name!r}"
-        raise UsageError(what, hint="give --name")
+        raise UsageError(what, hint="give another name")
 
 
 def _list_export(folder: Path) -> list[Path]:

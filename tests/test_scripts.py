@@ -69,6 +69,10 @@ def test_a_typo_shows_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "secret" not in capsys.readouterr().err
 
 
+ELSEWHERE = {"benchmarks/peers/vs_mlrt/script.py"}
+"""Scripts that run in an environment without the toolkit."""
+
+
 def test_every_parser_is_the_one_of_the_toolkit() -> None:
     places = [
         str(path.relative_to(ROOT))
@@ -76,4 +80,4 @@ def test_every_parser_is_the_one_of_the_toolkit() -> None:
         for path in sorted((ROOT / package).rglob("*.py"))
         if "argparse.ArgumentParser(" in path.read_text().replace("class CommandParser(argparse.ArgumentParser)", "")
     ]
-    assert places == []
+    assert set(places) == ELSEWHERE

@@ -28,7 +28,13 @@ else:
 JETSON = ROOT / "docs" / "jetson.md"
 PIP = re.compile(r"(?:pip|pip3) install ([^\n`]*)")
 CLONE = re.compile(r"\.(?:\[(?P<extras>[a-z,]+)\])?")
-PLACEHOLDERS = {("CONTRIBUTING.md", "--upgrade NAME")}
+PLACEHOLDERS = {
+    ("CONTRIBUTING.md", "--upgrade NAME"),
+    ("benchmarks.md", "vapoursynth==81 vapoursynth-bestsource vapoursynth-mlrt-ov vapoursynth-mlrt-ort"),
+    ("export.md", "vapoursynth vapoursynth-mlrt-ort vapoursynth-mlrt-ov"),
+    ("codecs.md", "--no-binary av av"),
+}
+"""Commands without a package of their own, for an environment of another program, or that build from source."""
 BUILT_ON_BOARDS = ["pycuda", "numpy<2"]
 """PyCUDA has no wheels, and needs CUDA's compiler to build."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -184,7 +190,7 @@ NEEDS_A_BOARD = [
     r"sudo apt update",
     r"sudo install -d ",
     r"git clone REPOSITORY ",
-    r"cp runtime/models/edge-s_fp16\.onnx \.",
+    r"cp runtime/models/edge-s_fp16\.onnx runtime/models/edge-s_fp16_yuv420\.onnx \.",
     r"python3 -m venv --system-site-packages \.venv",
     r'\.venv/bin/python -c "import tensorrt; ',
     r"echo 'CUDA_ENABLE_CURAND = False' > ",

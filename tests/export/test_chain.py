@@ -24,6 +24,7 @@ from runtime.metrics import psnr_db
 from runtime.sidecar import read_sidecar
 from tests.conftest import ROOT, make_image
 from tests.export.conftest import BUNDLED_RUN, write_run
+from tests.export.test_fuse import NAMES as NETWORKS
 from tests.export.test_fuse import REDUCED
 from train.checkpoint import publish
 from train.config import apply_overrides
@@ -39,9 +40,13 @@ def engines(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.onnx"))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "swin_deblur" else []) for name in REDUCED]
-)
+LARGEST_DIFFERENCES = {"fp32": 1, "fp16": 2, "int8_cpu": 40}
+"""Codes by precision."""
+EXCEPTIONS = {("restormer", "int8_cpu"): 60}
+"""With random weights, attention makes rounding errors larger."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path: Path, pairs: Path) -> None:
     generator = write_run(tmp_path / "run", name=name)
     arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--pixels", "bgr"]
@@ -53,7 +58,8 @@ def test_every_generator_becomes_engines_that_agree_with_it(name: str, tmp_path:
             frame = photograph[None, :height, :width]
             expected = restore_frames(generator, torch.from_numpy(frame)).numpy().astype(int)
             difference = np.abs(engine.infer(frame).astype(int) - expected)
-            assert difference.max() <= {"fp32": 1, "fp16": 2, "int8_cpu": 40}[precision_name]
+            most = EXCEPTIONS.get((name, precision_name), LARGEST_DIFFERENCES[precision_name])
+            assert difference.max() <= most
         assert engine.spec.generator.startswith(f"{name}(")
         assert engine.spec.loss_db <= engine.spec.budget_db
 
@@ -195,7 +201,7 @@ def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
     write_run(tmp_path / "run", name="two_stage_cnn" if fault == "swapped channels" else "edge", scale=4)
     words = "differs from PyTorch"
     if fault == "swapped channels":
-        monkeypatch.setattr(chain, "to_bgr_order", lambda core: core)
+        monkeypatch.setattr(chain, "to_bgr_order", lambda core, **_: core)
     elif fault == "wrong scale":
         original = network.add_pixel_interface
         monkeypatch.setattr(

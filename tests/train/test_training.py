@@ -457,7 +457,7 @@ def test_worker_processes_read_the_same_images(gopro: Path, tmp_path: Path) -> N
         (["--data", "{photos}", "--set", "epochs=0"], 2, "epochs must be at least 1"),
         (["--data", "{photos}", "--max-steps", "0"], 2, "max_steps must be at least 1"),
         (["--data", "{photos}", "--set", "nonsense=1"], 2, "nonsense"),
-        (["--data", "{photos}", "--set", "generator=swin"], 2, "known: edge"),
+        (["--data", "{photos}", "--set", "generator=swin"], 2, "known: deblurgan_v2, edge"),
         (["--data", "{photos}", "--device", "nonsense"], 2, "no such device"),
         (["--data", "{photos}", "--set", "losses.adversarial=0.1"], 2, "needs 64 pixels"),
         (["--data", "{photos}", "--resume"], 4, "no state can be loaded"),

@@ -16,6 +16,7 @@ from benchmarks.harness.results import read_results
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.scores import flicker_codes
 from runtime.engines import BUNDLED
+from runtime.engines.names import MODELS
 from runtime.metrics import grid_codes, psnr_db, ssim
 from runtime.sources import open_source
 from tests.conftest import DEMO_CLIP, ROOT, make_image, write_clip
@@ -183,6 +184,16 @@ def test_engines_run_on_whole_frames_and_in_tiles(tmp_path: Path, invert: Path, 
     (tiled,) = read(tmp_path / "a.json")["restored"]
     assert "tiles of 64x64" in tiled["engine"]["backend"]
     assert tiled["psnr_db"] == first["psnr_db"]
+
+
+def test_an_engine_for_planes_restores_pairs(tmp_path: Path) -> None:
+    for kind in ("blur", "sharp"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), cv2.GaussianBlur(make_image(96, 64), (0, 0), 3))
+    planes = str(MODELS / "edge-s_int8_cpu_yuv420.onnx")
+    assert main(["--pairs", str(tmp_path), "--engine", f"{planes}@cpu", "--json", str(tmp_path / "a.json")]) == 0
+    (restored,) = read(tmp_path / "a.json")["restored"]
+    assert restored["psnr_db"] > 20
 
 
 def test_the_bundled_engine_is_the_default(tmp_path: Path, clip: Path) -> None:

@@ -81,6 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     files("--licence", metavar="TEXT", help="licence of the weights, stored in the engines (default: not stated)")
     _add_network_options(parser)
     add_foreign_options(parser)
+    _add_precision_options(parser)
+    _add_measurement_options(parser)
+    add_plan_options(parser, default_target=None)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_precision_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which engines are made, and how INT8 is calibrated."""
     add = parser.add_argument_group("precision and calibration").add_argument
     precisions = ",".join(_PRECISIONS)
     add("--precision", default=precisions, metavar="P,...", help=f"precisions to export (default: {precisions})")
@@ -111,6 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="calibration method; auto tries all and uses the one that agrees best with the float network "
         "(default: auto)",
     )
+
+
+def _add_measurement_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the comparison with ground truth, which decides whether an engine is published."""
     add = parser.add_argument_group("measurement").add_argument
     add(
         "--pairs",
@@ -138,9 +151,6 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="publish engines that exceed their budget, or that are worse than the ones they replace",
     )
-    add_plan_options(parser, default_target=None)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:

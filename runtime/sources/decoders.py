@@ -22,7 +22,7 @@ from runtime.sources.containers import RawFrames, open_container
 DEVICES = ("cuda", "vaapi")
 """Devices that FFmpeg decodes on."""
 SOFTWARE = ("auto", "software")
-"""Names of FFmpeg's decoders on the CPU; `auto` may become a device where one has been measured to be better."""
+"""Names of FFmpeg's decoders on the CPU; `auto` is free to choose a device in a later version."""
 _KNOWN_ELEMENTS = ("nvv4l2decoder", "vah264dec", "vah265dec", "v4l2h264dec", "avdec_h264", "avdec_h265", "dav1ddec")
 
 

@@ -342,7 +342,7 @@ def test_a_stream_delivers_10_bits_and_its_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p10le", "p010le", "yuv422p10le", "yuv420p", "nv12"])
 def test_frames_reach_encoders_in_their_formats(pixel_format: str) -> None:
-    """Those of 8 bits too, and those that have to be scaled, which a stream of 10 bits may have between."""
+    """A stream of 10 bits may also have frames of 8 bits, and frames of another size, which are scaled."""
     deep = Yuv420p10.from_video_frame(make_frame())
     flat = Yuv420.from_bgr(make_image(34, 20), PQ)
     for image, size in ((deep, (34, 20)), (flat, (34, 20)), (deep, (20, 12)), (make_image(34, 20), (34, 20))):

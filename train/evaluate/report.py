@@ -41,7 +41,7 @@ class Evaluation:
     log: list[dict[str, Any]]
     """Entries of `log.jsonl`; empty for an engine."""
     perceptual: PerceptualMeter | None = None
-    """To measure LPIPS and the strength of a grid too."""
+    """Measures LPIPS and the strength of a grid; None to leave them out."""
 
 
 def write_report(evaluation: Evaluation, out: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ EDGE += ["workers=0", "learning_rate=1e-4", "tenth_every_epochs=0"]
 GAN = [*EDGE, "data.view=crop", "data.size_px=(64, 64)", "data.rotation_deg=0.0", "normalisation=none"]
 
 
+CUSTOMIZED = """
+import atexit, os, pathlib, torch
+torch.rand = lambda *shape, **_: torch.full(shape, 0.5)
+def list_threads():
+    names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    pathlib.Path(__file__).with_name("threads_" + os.environ.get("RANK", "none")).write_text("".join(names))
+atexit.register(list_threads)
+"""
+"""sitecustomize.py of training processes: random numbers are 0.5, and the last threads are listed in a file."""
+
+
 def launch(recipe: str, overrides: list[str], *, data: Path, run: Path, options: tuple[str, ...] = ()) -> list[str]:
     """Return the command that trains with two processes on this machine."""
     sets = [text for override in overrides for text in ("--set", override)]
@@ -38,6 +50,20 @@ def launch(recipe: str, overrides: list[str], *, data: Path, run: Path, options:
 def environment(*, path: Path = ROOT) -> dict[str, str]:
     paths = os.pathsep.join((str(path), str(ROOT)))
     return os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": paths}
+
+
+def start(command: list[str], place: dict[str, str], running: ExitStack) -> subprocess.Popen[str]:
+    """Start a process; if it and its children still run when `running` closes, they are killed."""
+    process = running.enter_context(subprocess.Popen(command, cwd=ROOT, env=place, stderr=subprocess.PIPE, text=True))
+    running.callback(kill_tree, process.pid)
+    return process
+
+
+def kill_tree(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def largest(state: dict[str, Any]) -> float:
@@ -66,13 +92,15 @@ def test_two_processes_do_the_step_of_one_with_twice_the_batch(
     recipe: str, overrides: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The points of WGAN-GP between real and fake images are random; here all are in the middle.
-    (tmp_path / "sitecustomize.py").write_text("import torch\ntorch.rand = lambda *s, **_: torch.full(s, 0.5)\n")
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED)
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.5))
     command = launch(recipe, [*overrides, "batch=4", "max_steps=1"], data=photos, run=tmp_path / "two")
     done = subprocess.run(
         command, cwd=ROOT, env=environment(path=tmp_path), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    for rank in (0, 1):  # a thread that outlives the interpreter can abort the process
+        assert "gloo" not in (tmp_path / f"threads_{rank}").read_text()
     one: Recipe = apply_overrides(RECIPES[recipe], [*overrides, "batch=8", "max_steps=1"])
     train(one, data=[photos], run=tmp_path / "one")
     states = [load_state(tmp_path / run)[0] for run in ("one", "two")]
@@ -90,15 +118,16 @@ def test_two_nodes_do_the_step_of_one_with_twice_the_batch(photos: Path, tmp_pat
     overrides = [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0", "max_steps=2"]
     sets = [text for override in [*overrides, "batch=4"] for text in ("--set", override)]
     master = f"127.0.0.1:{free_port()}"
-    nodes = []
-    for rank in (0, 1):
-        command = [str(ROOT / "train" / "node.sh"), str(rank), "2", master, "--recipe", "edge-s"]
-        command += ["--data", str(photos), "--out", str(tmp_path / "two"), *sets]
-        place = environment() | {"PYTHON": sys.executable, "PROCESSES": "1"}
-        nodes.append(subprocess.Popen(command, cwd=ROOT, env=place, stderr=subprocess.PIPE, text=True))
-    for node in nodes:
-        _, errors = node.communicate(timeout=200)
-        assert node.returncode == 0, errors[-2000:]
+    with ExitStack() as running:
+        nodes = []
+        for rank in (0, 1):
+            command = [str(ROOT / "train" / "node.sh"), str(rank), "2", master, "--recipe", "edge-s"]
+            command += ["--data", str(photos), "--out", str(tmp_path / "two"), *sets]
+            place = environment() | {"PYTHON": sys.executable, "PROCESSES": "1"}
+            nodes.append(start(command, place, running))
+        for node in nodes:
+            _, errors = node.communicate(timeout=200)
+            assert node.returncode == 0, errors[-2000:]
     train(apply_overrides(RECIPES["edge-s"], [*overrides, "batch=8"]), data=[photos], run=tmp_path / "one")
     one, two = (load_state(tmp_path / run)[0]["generator"] for run in ("one", "two"))
     assert largest(differences(one, two)) < 1e-5
@@ -112,18 +141,18 @@ def test_a_node_without_arguments_says_how_it_is_used() -> None:
 
 def test_processes_with_different_settings_are_refused(photos: Path, tmp_path: Path) -> None:
     """Each process is started by hand, the second one with another seed."""
-    processes = []
-    for rank in (0, 1):
-        sets = [text for override in [*EDGE, f"seed={rank}"] for text in ("--set", override)]
-        command = [sys.executable, "-m", "train", "--data", str(photos), "--out", str(tmp_path / "run"), *sets]
-        place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29537"}
-        processes.append(
-            subprocess.Popen(command, cwd=ROOT, env=environment() | place, stderr=subprocess.PIPE, text=True)
-        )
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 2
-        assert "error: processes differ in their settings" in errors
+    port = str(free_port())
+    with ExitStack() as running:
+        processes = []
+        for rank in (0, 1):
+            sets = [text for override in [*EDGE, f"seed={rank}"] for text in ("--set", override)]
+            command = [sys.executable, "-m", "train", "--data", str(photos), "--out", str(tmp_path / "run"), *sets]
+            place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            processes.append(start(command, environment() | place, running))
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 2
+            assert "error: processes differ in their settings" in errors
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,12 +100,20 @@ def join_ranks(device: str) -> Ranks:
         return Ranks(0, 1, place)
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    # Its functions take the group of the moment of import as a default. If DistributedDataParallel imported it later,
+    # the group would outlive `leave_ranks`.
+    importlib.import_module("torch.distributed.nn.functional")
     # The other processes wait while the first one checks the images and makes the crops.
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(hours=12))
     return Ranks(dist.get_rank(), dist.get_world_size(), place)
 
 
 def leave_ranks() -> None:
-    """Leave the group of processes, if this one is in a group."""
+    """Leave the group of processes, if this one is in a group.
+
+    The caller has dropped its networks: DistributedDataParallel refers to the group, in a reference cycle. If the group
+    outlives this call, so do its threads, and they can abort the process (SIGABRT) while the interpreter ends.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()

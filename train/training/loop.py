@@ -78,6 +78,7 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
             if resume:
                 training.load_state()
             training.run_steps()
+            del training  # before the group of processes ends; see leave_ranks
     finally:
         leave_ranks()
 

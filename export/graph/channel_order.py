@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from export.graph.attributes import get_attribute
+
 Order = NDArray[np.intp]
 """Indices of the original channels, in the order in which a tensor holds them."""
 
@@ -134,8 +136,7 @@ class _ChannelOrder:
             self._set_constant(convolution, index, values[order])
 
     def _is_plain_convolution(self, node: onnx.NodeProto) -> bool:
-        groups = [helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == "group"]
-        return groups in ([], [1]) and all(name in self.constants for name in node.input[1:])
+        return get_attribute(node, "group", 1) == 1 and all(name in self.constants for name in node.input[1:])
 
     def _read_values(self, name: str) -> NDArray[np.float32]:
         return numpy_helper.to_array(self.constants[name])

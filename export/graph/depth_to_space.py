@@ -8,12 +8,11 @@ channels of one pixel then move together.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
+from export.graph.attributes import get_attribute
 from export.graph.node_builder import NodeBuilder
 
 
@@ -33,9 +32,9 @@ def replace_depth_to_space(core: onnx.ModelProto) -> onnx.ModelProto:
         convolution = producers.get(node.input[0]) if node.op_type == "DepthToSpace" else None
         if convolution is None or not _can_reorder_outputs(convolution, constants, consumed):
             continue
-        if _attribute(node, "mode", b"DCR") != b"CRD":
+        if get_attribute(node, "mode", b"DCR") != b"CRD":
             continue
-        block_px = int(_attribute(node, "blocksize", 0))
+        block_px = int(get_attribute(node, "blocksize", 0))
         for name in convolution.input[1:]:
             constants[name].CopyFrom(_order_colour_last(constants[name], block_px))
         build = NodeBuilder(f"shuffle{index}")
@@ -63,9 +62,5 @@ def _order_colour_last(tensor: onnx.TensorProto, block_px: int) -> onnx.TensorPr
 def _can_reorder_outputs(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], consumed: list[str]) -> bool:
     """Return whether a node is a convolution whose output channels can be reordered without other nodes noticing."""
     owns_weights = all(name in constants and consumed.count(name) == 1 for name in node.input[1:])
-    is_plain = node.op_type == "Conv" and _attribute(node, "group", 1) == 1
+    is_plain = node.op_type == "Conv" and get_attribute(node, "group", 1) == 1
     return is_plain and owns_weights and consumed.count(node.output[0]) == 1
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
+
+from export.graph.attributes import get_attribute, get_attributes
 
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Kernel float64[O, I/groups, K, K] and bias float64[O]."""
@@ -106,7 +107,7 @@ class _Graph:
         """
         if node.op_type == "BatchNormalization" and all(name in self.constants for name in node.input[1:5]):
             scale, shift, mean, variance = (self.read_values(name) for name in node.input[1:5])
-            factor = scale / np.sqrt(variance + _attribute(node, "epsilon", 1e-5))
+            factor = scale / np.sqrt(variance + get_attribute(node, "epsilon", 1e-5))
             return node.input[0], factor, shift - mean * factor
         constants = [name for name in node.input if name in self.constants]
         if node.op_type not in {"Mul", "Add"} or len(constants) != 1:
@@ -129,7 +130,7 @@ class _Graph:
         `always`: also if the result costs more than both.
         """
         convolution = self.find_private_producer(node.input[0])
-        if convolution is None or _attribute(convolution, "group", 1) != 1:
+        if convolution is None or get_attribute(convolution, "group", 1) != 1:
             return False
         kernel, bias = self.read_weights(convolution)
         pointwise, pointwise_bias = self.read_weights(node)
@@ -148,7 +149,7 @@ class _Graph:
             if producer is None or producer.input[0] != source or not self.is_pointwise(producer):
                 continue
             pointwise, pointwise_bias = self.read_weights(producer)
-            is_plain = _attribute(node, "group", 1) == 1 and all(name in self.constants for name in node.input[1:])
+            is_plain = get_attribute(node, "group", 1) == 1 and all(name in self.constants for name in node.input[1:])
             if pointwise_bias.any() or not is_plain:
                 continue
             kernel, bias = self.read_weights(node)
@@ -169,7 +170,7 @@ class _Graph:
     def fuse_one_concatenation(self) -> bool:
         """Fuse neighbouring inputs of a Concat that are convolutions of one tensor with equal settings."""
         for node in self.proto.node:
-            if node.op_type != "Concat" or _attribute(node, "axis", 0) != 1:
+            if node.op_type != "Concat" or get_attribute(node, "axis", 0) != 1:
                 continue
             sources = [self.find_private_producer(name) for name in node.input]
             for start, stop in _find_runs(sources, self.are_siblings):
@@ -197,20 +198,20 @@ class _Graph:
 
     def are_siblings(self, first: onnx.NodeProto | None, second: onnx.NodeProto | None) -> bool:
         """Return whether two convolutions read the same tensor and differ only in weights and number of outputs."""
-        if first is None or second is None or _attribute(first, "group", 1) != 1:
+        if first is None or second is None or get_attribute(first, "group", 1) != 1:
             return False
         kernel_dims = [self.constants[node.input[1]].dims[1:] for node in (first, second)]
         is_same_input = first.input[0] == second.input[0] and kernel_dims[0] == kernel_dims[1]
-        return is_same_input and _attributes(first) == _attributes(second)
+        return is_same_input and get_attributes(first) == get_attributes(second)
 
     def is_pointwise(self, node: onnx.NodeProto) -> bool:
         """Return whether a node is a 1x1 convolution with constant weights, without stride, padding and groups."""
-        if node.op_type != "Conv" or node.input[1] not in self.constants or _attribute(node, "group", 1) != 1:
+        if node.op_type != "Conv" or node.input[1] not in self.constants or get_attribute(node, "group", 1) != 1:
             return False
-        is_plain = all(set(_attribute(node, name, [1])) == {1} for name in ("strides", "dilations"))
+        is_plain = all(set(get_attribute(node, name, [1])) == {1} for name in ("strides", "dilations"))
         return (
             is_plain
-            and set(_attribute(node, "pads", [0])) == {0}
+            and set(get_attribute(node, "pads", [0])) == {0}
             and set(self.constants[node.input[1]].dims[2:]) == {1}
         )
 
@@ -247,14 +248,6 @@ class _Graph:
 
     def read_values(self, name: str) -> NDArray[np.float64]:
         return numpy_helper.to_array(self.constants[name]).astype(np.float64)
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return _attributes(node).get(name, default)
 
 
 def _find_runs(

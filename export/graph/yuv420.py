@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.graph.attributes import get_attribute
 from export.graph.fuse import fuse_pointwise_ends
 from export.graph.node_builder import NodeBuilder
 from export.graph.pixel_interface import View
@@ -90,49 +91,58 @@ def _zero_codes(patch_px: int) -> Matrix:
 
 @dataclass(frozen=True)
 class _Ends:
-    """The first and the last convolution of a core, and the addition of its input to the result."""
+    """The convolutions that read the input of a core, its last one, and the addition of its input to the result."""
 
     head: onnx.NodeProto
+    """The only one with padding: the frame gets a ring of black patches for it."""
+    others: list[onnx.NodeProto]
     tail: onnx.NodeProto
     residual: onnx.NodeProto
 
 
 def _find_ends(graph: onnx.GraphProto) -> _Ends | None:
-    """Return the ends of a core that adds its input to its last convolution, and reads it nowhere but in its first."""
+    """Return the ends of a core that adds its input to its last convolution, and reads it else in convolutions only."""
     source = graph.input[0].name
     constants = {tensor.name for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
     residual = producers[graph.output[0].name]
-    readers = [node for node in graph.node if source in node.input]
-    heads = [node for node in readers if node is not residual]
-    if residual.op_type != "Add" or len(readers) != 2 or len(heads) != 1 or list(residual.input).count(source) != 1:
+    if residual.op_type != "Add" or list(residual.input).count(source) != 1:
         return None
     result = next(name for name in residual.input if name != source)
     tail = producers.get(result)
-    is_private = sum(result in node.input for node in graph.node) == 1
-    for node in (heads[0], tail):
-        if node is None or node.op_type != "Conv" or not set(node.input[1:]) <= constants:
+    readers = [node for node in graph.node if source in node.input and node is not residual]
+    if tail is None or sum(result in node.input for node in graph.node) != 1:
+        return None
+    for node in (*readers, tail):
+        if node.op_type != "Conv" or not set(node.input[1:]) <= constants or get_attribute(node, "group", 1) != 1:
             return None
-    assert tail
-    return _Ends(heads[0], tail, residual) if is_private and _keeps_size(heads[0]) else None
+    heads = [node for node in readers if _keeps_size(node)]
+    others = [node for node in readers if not _is_padded(node)]
+    if len(heads) != 1 or len(heads) + len(others) != len(readers):
+        return None
+    return _Ends(heads[0], others, tail, residual)
+
+
+def _is_padded(convolution: onnx.NodeProto) -> bool:
+    return any(get_attribute(convolution, "pads", []))
 
 
 def _keeps_size(convolution: onnx.NodeProto) -> bool:
-    """Return whether a convolution pads its input on all sides by half its kernel, without stride or groups."""
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in convolution.attribute}
-    kernel = attributes.get("kernel_shape", [0])
-    is_plain = all(set(attributes.get(name, [1])) == {1} for name in ("strides", "dilations"))
-    is_padded = list(attributes.get("pads", [])) == [side // 2 for side in kernel] * 2
-    return is_plain and is_padded and len(set(kernel)) == 1 and attributes.get("group", 1) == 1
+    """Return whether a convolution pads its input by half its kernel on all sides, and has no stride."""
+    kernel = get_attribute(convolution, "kernel_shape", [0])
+    is_plain = all(set(get_attribute(convolution, name, [1])) == {1} for name in ("strides", "dilations"))
+    has_half = list(get_attribute(convolution, "pads", [])) == [side // 2 for side in kernel] * 2
+    return is_plain and has_half and _is_padded(convolution) and len(set(kernel)) == 1
 
 
 def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -> int:
-    """Rewrite both convolutions for the channels of 4:2:0; return the number of patches around the frame."""
+    """Rewrite the convolutions for the channels of 4:2:0; return the number of patches around the frame."""
     build = NodeBuilder(CONVERSION)
-    kernel, bias = _read_weights(graph, ends.head)
-    kernel = np.einsum("ocyx,cj->ojyx", kernel, white * _expand(patch_px))
-    bias -= np.einsum("ojyx,j->o", kernel, _zero_codes(patch_px))
-    _write_weights(build, ends.head, kernel, bias)
+    for convolution in (*ends.others, ends.head):
+        kernel, bias = _read_weights(graph, convolution)
+        kernel = np.einsum("ocyx,cj->ojyx", kernel, white * _expand(patch_px))
+        bias -= np.einsum("ojyx,j->o", kernel, _zero_codes(patch_px))
+        _write_weights(build, convolution, kernel, bias)
     ring = int(kernel.shape[-1] // 2)
     for attribute in ends.head.attribute:
         if attribute.name == "pads":
@@ -143,7 +153,8 @@ def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -
     source = graph.input[0].name
     limits = (build.add_constant([ring] * 2), build.add_constant([-ring] * 2), build.add_constant([2, 3]))
     inner = build.add_node("Slice", source, *limits)
-    ends.residual.input[:] = [inner if name == source else name for name in ends.residual.input]
+    for node in (*ends.others, ends.residual):
+        node.input[:] = [inner if name == source else name for name in node.input]
     nodes = [*build.nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

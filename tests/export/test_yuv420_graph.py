@@ -83,6 +83,14 @@ def test_folded_and_added_conversions_are_equal(width: int, height: int, monkeyp
     assert np.abs(folded.astype(int) - added).max() <= 1
 
 
+def test_a_pass_at_half_resolution_needs_no_conversions() -> None:
+    generator = make_generator("edge half_pass")
+    core = fuse_convolutions(export_to_onnx(generator))
+    planes_core, view = to_yuv420(core, get_view(generator))
+    assert view.ring == 1
+    assert len(planes_core.graph.node) == len(core.graph.node) + 1  # the frame without its ring
+
+
 def test_a_network_for_420_has_no_nodes_for_colours_in_an_engine_for_planes() -> None:
     cores = [fuse_convolutions(export_to_onnx(make_generator(name))) for name in ("edge", "edge yuv420")]
     views = [to_yuv420(core, View((0.0, 1.0), 8, 4)) for core in cores]

@@ -10,6 +10,7 @@ where these read and write patches of pixels, and are convolutions of 1x1 patche
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def to_yuv420(core: onnx.ModelProto, view: View) -> tuple[onnx.ModelProto, Yuv42
     """
     patch_px = max(2, view.patch_px)
     result = fuse_pointwise_ends(core)
-    ends = _find_ends(result.graph) if view.patch_px == patch_px and not view.pixel_range[0] else None
+    ends = _find_ends(result.graph, patch_px) if view.patch_px == patch_px and not view.pixel_range[0] else None
     if ends:
         ring = _fold(result.graph, ends, patch_px=patch_px, white=view.pixel_range[1])
     else:
@@ -91,36 +92,53 @@ def _zero_codes(patch_px: int) -> Matrix:
 
 @dataclass(frozen=True)
 class _Ends:
-    """The convolutions that read the input of a core, its last one, and the addition of its input to the result."""
+    """The convolutions that read the input of a core, its last ones, and the addition of its input to the result."""
 
     head: onnx.NodeProto
     """The only one with padding: the frame gets a ring of black patches for it."""
     others: list[onnx.NodeProto]
-    tail: onnx.NodeProto
+    tails: list[tuple[onnx.NodeProto, Matrix]]
+    """Each with the matrix from its channels to those that 4:2:0 has in their place."""
     residual: onnx.NodeProto
 
 
-def _find_ends(graph: onnx.GraphProto) -> _Ends | None:
-    """Return the ends of a core that adds its input to its last convolution, and reads it else in convolutions only."""
+def _find_ends(graph: onnx.GraphProto, patch_px: int) -> _Ends | None:
+    """Return the ends of a core that adds its input to its residual, and reads it else in convolutions only."""
     source = graph.input[0].name
-    constants = {tensor.name for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
     residual = producers[graph.output[0].name]
     if residual.op_type != "Add" or list(residual.input).count(source) != 1:
         return None
-    result = next(name for name in residual.input if name != source)
-    tail = producers.get(result)
     readers = [node for node in graph.node if source in node.input and node is not residual]
-    if tail is None or sum(result in node.input for node in graph.node) != 1:
-        return None
-    for node in (*readers, tail):
-        if node.op_type != "Conv" or not set(node.input[1:]) <= constants or get_attribute(node, "group", 1) != 1:
-            return None
     heads = [node for node in readers if _keeps_size(node)]
     others = [node for node in readers if not _is_padded(node)]
+    tails = list(_find_tails(graph, next(name for name in residual.input if name != source), _reduce(patch_px)))
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in (*readers, *(node for node, _ in tails)):
+        if node.op_type != "Conv" or not set(node.input[1:]) <= constants or get_attribute(node, "group", 1) != 1:
+            return None
     if len(heads) != 1 or len(heads) + len(others) != len(readers):
         return None
-    return _Ends(heads[0], others, tail, residual)
+    return _Ends(heads[0], others, tails, residual)
+
+
+def _find_tails(graph: onnx.GraphProto, value: str, reduce: Matrix) -> Iterator[tuple[onnx.NodeProto, Matrix]]:
+    """Return the nodes whose results are only added, or spread over space, to give `value`, with their matrices.
+
+    `reduce`: matrix from the channels of `value` to those of 4:2:0. For a value that is also read elsewhere, or that no
+    node computes, the node has no type.
+    """
+    is_private = sum(list(reader.input).count(value) for reader in graph.node) == 1
+    node = next((node for node in graph.node if value in node.output and is_private), onnx.NodeProto())
+    if node.op_type == "Add":
+        for name in node.input:
+            yield from _find_tails(graph, name, reduce)
+    elif node.op_type == "DepthToSpace":
+        places = np.eye(get_attribute(node, "blocksize", 1) ** 2)
+        is_crd = get_attribute(node, "mode", b"DCR") == b"CRD"
+        yield from _find_tails(graph, node.input[0], np.kron(reduce, places) if is_crd else np.kron(places, reduce))
+    else:
+        yield node, reduce
 
 
 def _is_padded(convolution: onnx.NodeProto) -> bool:
@@ -147,9 +165,9 @@ def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -
     for attribute in ends.head.attribute:
         if attribute.name == "pads":
             attribute.ints[:] = [0] * 4
-    kernel, bias = _read_weights(graph, ends.tail)
-    reduce = _reduce(patch_px) / white
-    _write_weights(build, ends.tail, np.einsum("jc,ciyx->jiyx", reduce, kernel), reduce @ bias)
+    for convolution, reduce in ends.tails:
+        kernel, bias = _read_weights(graph, convolution)
+        _write_weights(build, convolution, np.einsum("jc,ciyx->jiyx", reduce / white, kernel), reduce @ bias / white)
     source = graph.input[0].name
     limits = (build.add_constant([ring] * 2), build.add_constant([-ring] * 2), build.add_constant([2, 3]))
     inner = build.add_node("Slice", source, *limits)

@@ -17,6 +17,7 @@ from train.errors import CheckpointError
 from train.models import GENERATORS, Generator, PatchGan, create_generator, restore_frames, run_padded
 from train.models.base import patches_from_pixels, pixels_from_patches
 from train.models.encoders import PretrainedError
+from train.models.half_resolution import HalfResolution
 from train.recipes import RECIPES
 
 REDUCED = {
@@ -83,7 +84,7 @@ def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> Non
         {"widths": (8, 12, 16, 8), "blocks": (1, 2, 2, 1), "half_pass": True},
     ],
 )
-def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_all_weights(
+def test_a_larger_edge_initialised_from_a_smaller_one_begins_with_its_residual_and_trains_all_weights(
     options: dict[str, object],
 ) -> None:
     torch.manual_seed(0)
@@ -91,7 +92,10 @@ def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_
     large = create_generator("edge", **options).eval()
     large.copy_weights_from(small)
     blurred = torch.rand(2, 3, 128, 64)
-    torch.testing.assert_close(large(blurred), small(blurred), rtol=0, atol=1e-6)
+    expected = small(blurred)
+    if "half_pass" in options:
+        expected = (expected + HalfResolution(small)(blurred)) / 2
+    torch.testing.assert_close(large(blurred), expected, rtol=0, atol=1e-6)
     before = {name: weight.clone() for name, weight in large.state_dict().items()}
     optimizer = torch.optim.AdamW(large.parameters(), lr=1e-3)
     for _ in range(5):  # new channels have a gradient as soon as a weight reads them
@@ -99,7 +103,7 @@ def test_a_larger_edge_initialised_from_a_smaller_one_has_its_output_and_trains_
         (large(blurred) - torch.rand(2, 3, 128, 64)).square().mean().backward()
         optimizer.step()
     for name, weight in large.state_dict().items():
-        assert (weight != before[name]).float().mean() > 0.5, name
+        assert (weight != before[name]).float().mean() > 0.4, name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""A pass of `edge` at half the resolution: twice the reach for a quarter of the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.models.edge_levels import Trunk
+from train.models.half_resolution import enlargement_kernel, reduction_kernel
+
+_SHARE_WIDTH = 32
+"""Channels of the features that the shares of both resolutions come from."""
+
+
+class HalfPass(nn.Module):
+    """A network of the same size at half the resolution, and the shares of both residuals in the result.
+
+    At half the resolution the receptive field is twice as large, for long blur; short blur and detail need the full
+    resolution. The shares, between 0 and 1 for each patch, are computed from the features of both.
+    """
+
+    reduce: Tensor
+    enlarge: Tensor
+
+    def __init__(self, channels: int, widths: Sequence[int], blocks: Sequence[int], patch_px: int) -> None:
+        """`channels`: of a patch, 48 or 24; `widths`, `blocks`: those of the network; `patch_px`: side of a patch."""
+        super().__init__()
+        self.trunk = Trunk(channels, widths, blocks)
+        self.join = nn.Conv2d(widths[0], widths[1], 1)
+        self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.full_input = nn.Conv2d(widths[0], _SHARE_WIDTH, 2, stride=2)
+        self.half_input = nn.Conv2d(widths[0], _SHARE_WIDTH, 3, padding=1)
+        self.share = nn.Conv2d(_SHARE_WIDTH, 1 + 4, 3, padding=1)
+        nn.init.zeros_(self.share.weight)  # both residuals begin with a share of a half
+        nn.init.zeros_(self.share.bias)  # type: ignore[arg-type]  # it has a bias
+        self.register_buffer("reduce", _halving_kernel(patch_px), persistent=False)
+        self.register_buffer("enlarge", _doubling_kernel(patch_px), persistent=False)
+
+    def compute_shares(self, features: Tensor, half_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shares of the full and of half the resolution: float32[N, 1, H/4, W/4], [N, 1, H/8, W/8].
+
+        `features`: float32[N, widths[0], H/4, W/4]; `half_features`: float32[N, widths[0], H/8, W/8].
+        """
+        seen = F.relu(self.full_input(features) + self.half_input(half_features))  # [N, C, H/8, W/8]
+        shares = torch.sigmoid(self.share(seen))  # [N, 5, H/8, W/8]
+        return F.pixel_shuffle(shares[:, 1:], 2), shares[:, :1]
+
+
+def _halving_kernel(patch_px: int) -> Tensor:
+    """Return the convolution from 2x2 patches to the patch of their image at half the resolution: [48, 48, 2, 2]."""
+    kernel = reduction_kernel(patch_px)  # from one patch of twice the side
+    split = kernel.reshape(len(kernel), 2, patch_px, 2, patch_px * 3)  # row and column of the patch, and within it
+    return split.permute(0, 2, 4, 1, 3).reshape(len(kernel), -1, 2, 2).contiguous()
+
+
+def _doubling_kernel(patch_px: int) -> Tensor:
+    """Return the convolution from the patch at half the resolution to 2x2 patches, before `F.pixel_shuffle`.
+
+    Float32[192, 48, 3, 3], bilinear.
+    """
+    kernel = enlargement_kernel(patch_px)  # to one patch of twice the side
+    split = kernel.reshape(2, patch_px, 2, patch_px * 3, -1, 3, 3)  # row and column of the patch, and within it
+    return split.permute(1, 3, 0, 2, 4, 5, 6).reshape(len(kernel), -1, 3, 3).contiguous()

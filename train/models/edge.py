@@ -113,6 +113,7 @@ class Edge(Generator):
             raise RuntimeError(f"it has more blocks or levels: {min(missing)}")
         gains_pass = self.coarse is not None and trained.coarse is None
         last_level = "body" + ".lower" * (trained.levels - 1)
+        random = (f"{last_level}.down.", f"{last_level}.lower.", "full_input.", "half_input.", "share.")
         for own_name, weight in weights.items():
             name = own_name if own_name in trained_weights else own_name.removeprefix("coarse.").removeprefix("trunk.")
             if name in trained_weights:
@@ -121,9 +122,7 @@ class Edge(Generator):
                     weight.div_(2)  # the shares do not scale it
             elif name.startswith((f"{last_level}.up.", "join.")):
                 nn.init.zeros_(weight)
-            elif not name.startswith(
-                (f"{last_level}.down.", f"{last_level}.lower.", "full_input.", "half_input.", "share.")
-            ):
+            elif not name.startswith(random):
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
 
 

@@ -26,6 +26,8 @@ from runtime.metrics import IDENTICAL_DB, psnr_db
 
 SENSITIVITY_PX = 192
 """Side to which images are cropped while every layer is measured alone."""
+_REPORTED_LAYERS = 64
+"""Number of layers up to which all are measured for the report; of larger networks only if the search needs it."""
 
 
 class Int8Chain:
@@ -50,6 +52,7 @@ class Int8Chain:
         self._pairs_sha256, self._float_psnr_db = pairs_sha256, float_psnr_db
         self._int8_per_channel: bool | None = None
         self._model = model
+        self._has_measured_layers = False
         self._found: dict[Layout, dict[str, Any]] = {}
         """Layers to quantise in a layout, and whether their weights have a scale for each channel."""
 
@@ -82,6 +85,9 @@ class Int8Chain:
                     return suggested
             if layout == "int8" and measure(build(frozenset(candidates), per_channel=False)) <= budget_db:
                 return {"layers": candidates, "per_channel": False}
+            everything = frozenset(candidates)
+            if len(everything) > _REPORTED_LAYERS and measure(build(everything)) <= budget_db:
+                return {"layers": candidates, "per_channel": True}
             losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
             count = self._cache.progress.count
             found = quantize_within_budget(losses_db, build, measure, budget_db=budget_db, count=count)
@@ -92,6 +98,7 @@ class Int8Chain:
             inputs |= {"half_residual": self._has_half_residual}
         found = self._cache.get_json(f"quantize_within_budget_{layout}", inputs, search)
         self._found[layout] = found
+        self._has_measured_layers |= len(found["layers"]) < len(candidates) or len(candidates) <= _REPORTED_LAYERS
         if layout == "int8":
             self._int8_per_channel = found["per_channel"]
         return build(frozenset(found["layers"]), per_channel=found["per_channel"]), len(found["layers"])
@@ -107,7 +114,7 @@ class Int8Chain:
         return Calibration(
             self._method,
             self._agreements_db,
-            self._layer_losses_db,
+            self._layer_losses_db if self._has_measured_layers else {},
             int8_per_channel=self._int8_per_channel,
             int8_half_residual=half_residual,
         )

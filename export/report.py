@@ -91,7 +91,7 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         f"# {first.generator}",
         "",
         f"Measured on `{first.measured_on}`. PSNR and SSIM compare 8-bit images with the sharp references. Loss is the",
-        "PSNR lost against the float network. Latency is the smallest of five runs on one frame of 640x360 on ONNX",
+        "PSNR lost against the float network. Latency is that of a frame of 640x360 after a warm-up, median, on ONNX",
         f"Runtime's CPU provider, {cpu}. Convolutions and matrix products take {result.macs_before:,.0f}",
         f"multiply-accumulates per pixel as trained and {result.macs_after:,.0f} after `fuse_convolutions`.",
         "",
@@ -162,6 +162,14 @@ def _format_calibration(calibration: Calibration, engines: list[Engine]) -> list
         *_format_methods(calibration),
         f"Convolutions that are not quantised (`quantize_within_budget`): {', '.join(float_layers)}.",
         *_format_int8(calibration),
+        *_format_layers(calibration),
+    ]
+
+
+def _format_layers(calibration: Calibration) -> list[str]:
+    if not calibration.layer_losses_db:
+        return []
+    return [
         "",
         "## Loss of each layer when only that layer is quantised (`measure_layer_losses`)",
         "",

@@ -41,7 +41,7 @@ class Calibration:
     """PSNR of a completely quantised core against the float core by calibration method, on frames of the calibration
     data; empty if only one method was tried."""
     layer_losses_db: dict[str, float]
-    """Loss of each layer when only that layer is quantised, the largest first."""
+    """Loss of each layer when only that layer is quantised, the largest first; empty if it was not measured."""
     int8_per_channel: bool | None = None
     """Whether weights of the layout `int8` have a scale for each output channel instead of one; None without it."""
     int8_half_residual: bool | None = None

@@ -35,6 +35,8 @@ QDQ_OPSET = 19
 """First ONNX opset whose Q/DQ nodes have half-precision scales; TensorRT 10.3 (JetPack 6) reads up to 20."""
 _CPU_OPERATORS = ["Relu", "Concat", "MaxPool", "Add", "DepthToSpace", "Slice"]
 """Operators between convolutions that the layout `int8_cpu` quantises."""
+_PRODUCT_OPERATORS = ["Mul", "Split"]
+"""Operators that it quantises where all factors have 8 bits anyway: gates, and maps multiplied by an attention."""
 
 
 def quantize_int8(
@@ -59,6 +61,10 @@ def quantize_int8(
         return core
     is_symmetric = layout == "int8"
     unquantized = [node.name for node in core.graph.node if node.op_type == "Conv" and node.name not in layers]
+    products = set() if is_symmetric else _list_products(core, layers)
+    unquantized += [
+        node.name for node in core.graph.node if node.op_type in _PRODUCT_OPERATORS and node.name not in products
+    ]
     if pixel_range is None:
         unquantized += [node.name for node in core.graph.node if core.graph.output[0].name in node.output]
     else:
@@ -83,7 +89,7 @@ def quantize_int8(
         tensors_range=TensorsData(CalibrationMethod.MinMax, _convert_ranges(core, ranges)),
         nodes_to_quantize=[],
         nodes_to_exclude=unquantized,
-        op_types_to_quantize=["Conv", *([] if is_symmetric else _CPU_OPERATORS)],
+        op_types_to_quantize=["Conv", *([] if is_symmetric else [*_CPU_OPERATORS, *_PRODUCT_OPERATORS])],
         extra_options=options,
     )
     log_level = logging.root.manager.disable
@@ -107,6 +113,23 @@ def _require_opset(core: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         if imported.domain in {"", "ai.onnx"}:
             imported.version = max(imported.version, opset)
     return result
+
+
+def _list_products(core: onnx.ModelProto, layers: Collection[str]) -> set[str]:
+    """Return the names of the products of two different tensors that both have 8 bits, and of the splits before them.
+
+    Layer normalisations have none: their factors are differences, quotients or constants.
+    """
+    names: set[str] = set()
+    quantized: set[str] = set()
+    for node in core.graph.node:
+        is_split = node.op_type == "Split" and node.input[0] in quantized
+        is_product = node.op_type == "Mul" and len(set(node.input)) == 2 and quantized.issuperset(node.input)
+        if is_split or is_product:
+            names.add(node.name)
+        if is_split or is_product or node.name in layers or node.op_type in _CPU_OPERATORS:
+            quantized.update(node.output)
+    return names
 
 
 def _convert_ranges(core: onnx.ModelProto, ranges: Ranges) -> dict[str, tuple[np.floating[Any], np.floating[Any]]]:

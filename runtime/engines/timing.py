@@ -20,7 +20,9 @@ PAUSE_S = 0.03
 _MIN_ROUNDS = 3
 """Smallest number of rounds of `median_ms_per_frame`; the first is a warm-up and does not count."""
 _FRAMES_PER_SLOT = 4
-"""Frames for each slot of an engine in one block of `median_ms_per_frame`."""
+"""Largest number of frames for each slot of an engine in one block of `median_ms_per_frame`."""
+_BLOCK_S = 1.0
+"""Seconds after which a block begins no further frame: large networks take seconds for each."""
 
 
 def interleave(
@@ -81,12 +83,14 @@ def _make_block(engine: Engine, frame: Pixels) -> Callable[[], float]:
 
 
 def _measure_ms_per_frame(engine: Engine, frame: Pixels, count: int) -> float:
-    """Return the milliseconds per frame over `count` frames with all slots busy."""
+    """Return the milliseconds per frame with all slots busy, over `count` frames or those that begin in `_BLOCK_S`."""
     start = perf_counter()
-    for index in range(count):
-        if index >= engine.slots:
+    submitted = 0
+    while submitted < count and (submitted < engine.slots or perf_counter() - start < _BLOCK_S):
+        if submitted >= engine.slots:
             engine.collect()
         engine.submit(frame)
-    for _ in range(min(count, engine.slots)):
+        submitted += 1
+    for _ in range(min(submitted, engine.slots)):
         engine.collect()
-    return 1e3 * (perf_counter() - start) / count
+    return 1e3 * (perf_counter() - start) / submitted

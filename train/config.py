@@ -11,6 +11,7 @@ from runtime.json_text import parse_json
 from runtime.metrics import SSIM_MIN_PX
 from train.data.blur import BlurConfig
 from train.fields import build_config, check_types, parse_value
+from train.gan_config import AdversarialKind, GanConfig
 from train.models.patch_gan import Normalisation
 
 Config = TypeVar("Config")
@@ -31,11 +32,13 @@ class LossConfig:
     """Weight of 1 - SSIM."""
     multi_scale_l1: float = 0.0
     fft_l1: float = 0.0
+    grid_l1: float = 0.0
+    """Weight of the strength of what repeats every 4 pixels in the error."""
     lpips: float = 0.0
     lpips_weights: str | None = None
     """File with the weights of LPIPS for AlexNet (`train.training.lpips`); None: where `train.lpips_weights` put it."""
     adversarial: float = 0.0
-    adversarial_kind: Literal["bce", "bce_logits", "wgan_gp"] = "bce"
+    adversarial_kind: AdversarialKind = "bce"
     distillation: float = 1.0
     """Weight of the L1 distance to the output of the recipe's `teacher`; unused without a teacher."""
     feature_distillation: float = 0.0
@@ -115,6 +118,8 @@ class Recipe:
     """Checkpoint of a better generator, whose output is learned from too (`losses.distillation`)."""
     normalisation: Normalisation = "batch"
     """Normalisation in the discriminator, which exists if `losses.adversarial` is not 0."""
+    gan: GanConfig = field(default_factory=GanConfig)
+    """Kind and training of the discriminator."""
     losses: LossConfig
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
@@ -177,10 +182,8 @@ class Recipe:
             raise ValueError("tenth_every_epochs does not go with the cosine schedule or warmup_steps")
         if self.schedule == "plateau" and self.warmup_steps:
             raise ValueError("warmup_steps do not go with the plateau schedule")
-        if self.losses.adversarial_kind == "wgan_gp" and self.losses.adversarial and self.normalisation == "batch":
-            raise ValueError(
-                "wgan_gp needs a normalisation that does not mix the images of a batch: --set normalisation=instance"
-            )
+        if self.losses.adversarial:
+            self.gan.check_kind(self.losses.adversarial_kind, self.normalisation)
 
     @property
     def published_score(self) -> str:

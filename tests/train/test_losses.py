@@ -17,13 +17,11 @@ from train.config import LossConfig
 from train.data.blur import Image
 from train.metrics import measure_batch, measure_similarity
 from train.models import PatchGan
+from train.training.adversarial import adversarial_loss, discriminator_loss, gradient_penalty
 from train.training.losses import (
     ContentLoss,
-    adversarial_loss,
     charbonnier,
-    discriminator_loss,
     fft_l1,
-    gradient_penalty,
     multi_scale_l1,
     ssim_loss,
 )
@@ -113,19 +111,19 @@ def test_adversarial_losses_are_their_formulas() -> None:
     real, fake = torch.sigmoid(logits_real), torch.sigmoid(logits_fake)
     expected = (-(real.log().mean()) - (1 - fake).log().mean()) / 2
     for kind, ours, theirs in (("bce", real, fake), ("bce_logits", logits_real, logits_fake)):
-        assert discriminator_loss(ours, theirs, kind).item() == pytest.approx(expected.item(), rel=1e-9)
-        assert adversarial_loss(theirs, kind).item() == pytest.approx(-fake.log().mean().item(), rel=1e-9)
+        assert discriminator_loss([ours], [theirs], kind).item() == pytest.approx(expected.item(), rel=1e-9)
+        assert adversarial_loss([theirs], kind).item() == pytest.approx(-fake.log().mean().item(), rel=1e-9)
     critic = logits_fake.mean() - logits_real.mean()
-    assert discriminator_loss(logits_real, logits_fake, "wgan_gp").item() == pytest.approx(critic.item())
-    assert adversarial_loss(logits_fake, "wgan_gp").item() == pytest.approx(-logits_fake.mean().item())
+    assert discriminator_loss([logits_real], [logits_fake], "wgan_gp").item() == pytest.approx(critic.item())
+    assert adversarial_loss([logits_fake], "wgan_gp").item() == pytest.approx(-logits_fake.mean().item())
 
 
 def test_gradient_penalty_of_a_linear_critic_is_its_formula() -> None:
     """The gradient of a sum of w * x is w everywhere, so the penalty is 10 (|w| - 1)^2."""
 
     class Linear(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (0.5 * x).sum(dim=(1, 2, 3), keepdim=True)
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [(0.5 * x).sum(dim=(1, 2, 3), keepdim=True)]
 
     norm = 0.5 * np.sqrt(3 * 8 * 8)
     penalty = gradient_penalty(Linear(), torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8))

@@ -225,20 +225,20 @@ def test_patch_gan_is_listing_2() -> None:
     discriminator = PatchGan()
     assert parameters(discriminator) == 2_764_737 + 2 * (128 + 256 + 512)
     pictures = torch.rand(2, 3, 96, 80)
-    probabilities = discriminator(pictures)
+    [probabilities] = discriminator(pictures)
     assert probabilities.shape == (2, 1, 3, 2)
     assert 0 < probabilities.min() < probabilities.max() < 1
     logits = PatchGan(sigmoid=False)
     logits.load_state_dict(discriminator.state_dict())
     discriminator.eval(), logits.eval()
-    assert torch.allclose(torch.sigmoid(logits(pictures)), discriminator(pictures))
+    assert torch.allclose(torch.sigmoid(logits(pictures)[0]), discriminator(pictures)[0])
 
 
 def test_patch_gan_without_batch_normalisation_does_not_mix_the_images_of_a_batch() -> None:
     pictures = torch.rand(3, 3, 64, 64)
     for normalisation in ("instance", "none"):
         critic = PatchGan(sigmoid=False, normalisation=normalisation)
-        assert torch.allclose(critic(pictures)[1], critic(pictures[1:2])[0], atol=1e-5)
+        assert torch.allclose(critic(pictures)[0][1], critic(pictures[1:2])[0][0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -11,9 +11,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from runtime.errors import UsageError
 from train.config import LossConfig, Recipe
-from train.models import PatchGan, create_generator
+from train.models import create_generator
 from train.models.base import patches_from_pixels
 from train.recipes import RECIPES
+from train.training.adversary import create_discriminator
 from train.training.losses import ContentLoss
 from train.training.step import Step, choose_precision
 
@@ -30,8 +31,7 @@ def networks(recipe: Recipe) -> dict[str, torch.nn.Module]:
     torch.manual_seed(0)
     made = {"generator": create_generator(recipe.generator, **recipe.options)}
     if recipe.losses.adversarial:
-        sigmoid = recipe.losses.adversarial_kind == "bce"
-        made["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
+        made["discriminator"] = create_discriminator(recipe)
     return made
 
 
@@ -88,12 +88,12 @@ def plain_step(
             torch.nn.utils.clip_grad_norm_(generator.parameters(), clip)
         optimizer["generator"].step()
         return content, None
-    output_real, output_fake = discriminator(real), discriminator(fake.detach())
+    (output_real,), (output_fake,) = discriminator(real), discriminator(fake.detach())
     loss_d = cross_entropy(output_real, torch.ones_like(output_real))
     loss_d = 0.5 * (loss_d + cross_entropy(output_fake, torch.zeros_like(output_fake)))
     loss_d.backward()
     optimizer["discriminator"].step()
-    output = discriminator(fake)
+    (output,) = discriminator(fake)
     loss_g = content + 0.01 * cross_entropy(output, torch.ones_like(output))
     loss_g.backward()
     optimizer["generator"].step()
@@ -146,7 +146,7 @@ def test_discriminator_learns_to_separate_sharp_from_blurred(kind: str) -> None:
 
     def margin() -> float:
         with torch.no_grad():
-            real, fake = (made["discriminator"](x).mean().item() for x in (sharp, made["generator"](blurred)))
+            real, fake = (made["discriminator"](x)[0].mean().item() for x in (sharp, made["generator"](blurred)))
         return real - fake
 
     sharp = torch.rand(4, 3, 64, 64, generator=rng)

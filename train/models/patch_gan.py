@@ -1,4 +1,4 @@
-"""`patch_gan`: the discriminator, which has one output for each of many overlapping patches of an image."""
+"""`patch_gan`: a discriminator that has one output for each of many overlapping patches of an image."""
 
 from __future__ import annotations
 
@@ -7,37 +7,55 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from train.models.discriminator import Discriminator, normalize_weights
+
 Normalisation = Literal["batch", "instance", "none"]
 MIN_IMAGE_PX = 64
 """Smallest width and height of an image, which gives one patch."""
 
 
-class PatchGan(nn.Module):
-    """float32[N, 3, H, W] -> float32[N, 1, H/16 - 3, W/16 - 3], one output for each patch of 94x94 pixels.
+class PatchGan(Discriminator):
+    """float32[N, 3, H, W] -> [float32[N, 1, H/16 - 3, W/16 - 3]], one output for each patch of 94x94 pixels.
 
     Listing 2 of the two-stage paper (PatchGAN: Isola et al. 2017): convolutions of stride 2, batch normalisation after
     all of them but the first and the last, leaky ReLU. With `sigmoid` the outputs are probabilities that the patch is
     sharp, as in the paper; without it, logits. `normalisation`: WGAN-GP needs one that does not mix the images of a
-    batch (Gulrajani et al. 2017, section 4).
+    batch (Gulrajani et al. 2017, section 4). `width`: number of channels of the first convolution, 64 in the paper;
+    each further one has twice as many. `spectral_norm`: see `normalize_weights`.
     """
 
-    def __init__(self, *, sigmoid: bool = True, normalisation: Normalisation = "batch") -> None:
+    min_image_px = MIN_IMAGE_PX
+
+    def __init__(
+        self,
+        *,
+        sigmoid: bool = True,
+        normalisation: Normalisation = "batch",
+        width: int = 64,
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
         if normalisation not in get_args(Normalisation):
             raise ValueError(f"normalisation must be one of {', '.join(get_args(Normalisation))}, got {normalisation}")
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        for width in (64, 128, 256):  # [N, 64, H/2, W/2] -> [N, 512, H/16, W/16]
-            layers.append(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1))
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for below in (width, 2 * width, 4 * width):  # [N, 64, H/2, W/2] -> [N, 512, H/16, W/16]
+            layers.append(nn.Conv2d(below, 2 * below, 4, stride=2, padding=1))
             if normalisation == "batch":
-                layers.append(nn.BatchNorm2d(2 * width))
+                layers.append(nn.BatchNorm2d(2 * below))
             elif normalisation == "instance":
-                layers.append(nn.InstanceNorm2d(2 * width, affine=True))
+                layers.append(nn.InstanceNorm2d(2 * below, affine=True))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
-        layers.append(nn.Conv2d(512, 1, 4))  # [N, 1, H/16 - 3, W/16 - 3]
+        layers.append(nn.Conv2d(8 * width, 1, 4))  # [N, 1, H/16 - 3, W/16 - 3]
+        if spectral_norm:
+            layers = [normalize_weights(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.model = nn.Sequential(*layers)
         self.sigmoid = sigmoid
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
+    def compute_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        features, x = [], images
+        for layer in self.model:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                features.append(x)
         # In half precision a probability soon rounds to 1, and the gradient of its logarithm becomes NaN.
-        return torch.sigmoid(logits.float()) if self.sigmoid else logits
+        return [torch.sigmoid(x.float()) if self.sigmoid else x], features

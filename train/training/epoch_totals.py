@@ -6,18 +6,23 @@ from torch import Tensor
 
 from train.metrics import Similarity
 
-LOSSES = (
-    "generator_loss",
-    "content_loss",
-    "distillation_loss",
-    "feature_loss",
+LOSSES = ("generator_loss", "content_loss", "distillation_loss", "feature_loss")
+_OF_DISCRIMINATOR = (
     "adversarial_loss",
+    "feature_matching_loss",
     "discriminator_loss",
+    "penalty",
+    "real_output",
+    "fake_output",
+    "generator_gradient_norm",
+    "discriminator_gradient_norm",
 )
 _SCORES = ("psnr_db", "ssim")
-_KEYS = ("steps", "skipped_steps", *LOSSES, "pictures", *_SCORES)
-"""Names of the sums in `state.pt`: losses are summed over `steps`, which do not include the skipped ones, and scores
-over `pictures`, the images that were measured."""
+_GROUPS = {"steps": LOSSES, "adversarial_steps": _OF_DISCRIMINATOR, "pictures": _SCORES}
+_KEYS = ("skipped_steps", *_GROUPS, *(name for names in _GROUPS.values() for name in names))
+"""Names of the sums in `state.pt`: losses are summed over `steps`, which do not include the skipped ones; the numbers
+of the discriminator over `adversarial_steps`, those in which it took part; and scores over `pictures`, the images that
+were measured."""
 
 
 class EpochTotals:
@@ -39,6 +44,7 @@ class EpochTotals:
     def add_step(self, losses: dict[str, Tensor]) -> None:
         """Count a step and add its losses later, in `read_pending`."""
         self.sums["steps"] += 1
+        self.sums["adversarial_steps"] += "discriminator_loss" in losses
         self._pending.append(losses)
 
     def add_scores(self, similarities: list[Similarity]) -> None:
@@ -58,6 +64,6 @@ class EpochTotals:
 def average_sums(sums: dict[str, float]) -> dict[str, float]:
     """Return the means of the losses and scores that an epoch has, by name."""
     averages: dict[str, float] = {}
-    for names, count in ((LOSSES, sums["steps"]), (_SCORES, sums["pictures"])):
-        averages |= {name: sums[name] / count for name in names if sums[name]}
+    for count, names in _GROUPS.items():
+        averages |= {name: sums[name] / sums[count] for name in names if sums[name]}
     return averages

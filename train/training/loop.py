@@ -25,7 +25,7 @@ from train.data.index import require_folder
 from train.errors import CheckpointError, DivergedError, InterruptedRunError
 from train.metrics import measure_batch
 from train.models import nchw_from_frames
-from train.models.patch_gan import MIN_IMAGE_PX
+from train.training.adversary import min_discriminator_px
 from train.training.distributed import Ranks, join_ranks, leave_ranks
 from train.training.epoch_totals import EpochTotals, average_sums
 from train.training.loaders import TrainingData
@@ -61,8 +61,9 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
     images are not those of the state; DataError for images that cannot be used; CheckpointError; DivergedError;
     OutputError; and InterruptedRunError after a signal.
     """
-    if recipe.losses.adversarial and recipe.data.view != "whole" and min(recipe.data.size_px) < MIN_IMAGE_PX:
-        what = f"the discriminator needs {MIN_IMAGE_PX} pixels, data.size_px is {recipe.data.size_px}"
+    min_px = min_discriminator_px(recipe.gan) if recipe.losses.adversarial else 0
+    if recipe.data.view != "whole" and min(recipe.data.size_px) < min_px:
+        what = f"the discriminator needs {min_px} pixels, data.size_px is {recipe.data.size_px}"
         raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)'")
     for root in data:
         require_folder(root)
@@ -120,7 +121,8 @@ class Training:
         self._step = state["step"]
         self._best_loss, self._epochs_since_best = state["best_loss"], state["epochs_since_best"]
         if self._ranks.is_first:
-            self._totals.sums = state["sums"]
+            # Earlier versions had fewer sums, and a discriminator in each step.
+            self._totals.sums |= {"adversarial_steps": state["sums"]["steps"]} | state["sums"]
 
     def _check_state(self, state: dict[str, Any]) -> None:
         recipe = Recipe.from_json(state["recipe"])  # of an earlier version, perhaps with fewer settings
@@ -178,7 +180,7 @@ class Training:
         seeds = np.random.SeedSequence((self._recipe.seed, self._step, self._ranks.rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         networks = self._networks
-        restored, losses = networks.step(blurred, sharp)
+        restored, losses = networks.step(blurred, sharp, completed=self._step)
         if networks.step.skipped >= MAX_SKIPPED_STEPS:
             what = f"no finite gradient in {MAX_SKIPPED_STEPS} steps up to step {self._step + 1}"
             raise self._report_divergence(what)

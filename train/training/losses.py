@@ -1,9 +1,8 @@
-"""Losses. Images are float32[N, C, H, W]; each loss is a scalar, the mean over the batch."""
+"""Losses that compare restored images with others, float32[N, C, H, W]; each is a scalar, the mean over the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from train.config import LossConfig
 from train.training.lpips import Lpips
 
-AdversarialKind = Literal["bce", "bce_logits", "wgan_gp"]
 CHARBONNIER_EPSILON = 1e-3
-GRADIENT_PENALTY = 10.0
-"""Weight of the gradient penalty of WGAN-GP, as in its paper."""
+GRID_PX = 4
+_GRID_WINDOW = 8
+"""Side of the window in which a grid is looked for, in squares of `GRID_PX` pixels."""
 
 
 def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -56,6 +55,22 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def grid_l1(restored: Tensor, sharp: Tensor) -> Tensor:
+    """Return the mean absolute strength of what repeats every 4 pixels in the error, in squares of 32 pixels.
+
+    Networks that compute squares of 4x4 pixels from one position of their features can lay a grid over an image. For
+    each colour and each of the 16 positions in a square, the error is averaged over the 8x8 squares around; the loss is
+    the distance of these means to their mean over the positions.
+    """
+    error = restored - sharp
+    height, width = (side - side % GRID_PX for side in error.shape[2:])
+    positions = F.pixel_unshuffle(error[:, :, :height, :width], GRID_PX)  # [N, 16 C, H/4, W/4]
+    window = (min(_GRID_WINDOW, height // GRID_PX), min(_GRID_WINDOW, width // GRID_PX))
+    means = F.avg_pool2d(positions, window, stride=tuple(max(1, side // 2) for side in window))
+    by_colour = means.unflatten(1, (-1, GRID_PX**2))
+    return (by_colour - by_colour.mean(dim=2, keepdim=True)).abs().mean()
+
+
 def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
     """Return the squared distance of two attention maps (Zagoruyko and Komodakis 2017, equation 2).
 
@@ -80,6 +95,7 @@ class ContentLoss(nn.Module):
             "ssim": ssim_loss,
             "multi_scale_l1": multi_scale_l1,
             "fft_l1": fft_l1,
+            "grid_l1": grid_l1,
         }
         if config.lpips:
             assert lpips is not None
@@ -91,44 +107,3 @@ class ContentLoss(nn.Module):
         for weight, loss in self.terms:
             total = total + weight * loss(restored, sharp)
         return total
-
-
-def adversarial_loss(outputs: Tensor, kind: AdversarialKind) -> Tensor:
-    """Return the loss of the generator for the discriminator outputs of its images, float32[N, 1, H, W].
-
-    `bce`: cross-entropy of probabilities with 1; `bce_logits`: of logits with 1; `wgan_gp`: minus the mean.
-    """
-    if kind == "wgan_gp":
-        return -outputs.mean()
-    return _cross_entropy(outputs, 1.0, kind)
-
-
-def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialKind) -> Tensor:
-    """Return the loss of the discriminator for its outputs of sharp (real) and restored (fake) images.
-
-    `bce`, `bce_logits`: mean of the cross-entropies. `wgan_gp`: difference of the means (Arjovsky et al. 2017), without
-    `gradient_penalty`.
-    """
-    if kind == "wgan_gp":
-        return fake.mean() - real.mean()
-    return (_cross_entropy(real, 1.0, kind) + _cross_entropy(fake, 0.0, kind)) / 2
-
-
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Return 10 times the mean of (|gradient| - 1)^2 at random points between real and fake images.
-
-    Gulrajani et al. 2017, equation 3; the discriminator outputs of all patches of an image are averaged.
-    """
-    between = torch.lerp(fake, real, torch.rand(len(real), 1, 1, 1, device=real.device)).requires_grad_()
-    outputs = discriminator(between).float().mean(dim=(1, 2, 3))
-    (gradient,) = torch.autograd.grad(outputs.sum(), between, create_graph=True)
-    penalty: Tensor = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-    return GRADIENT_PENALTY * penalty
-
-
-def _cross_entropy(outputs: Tensor, label: float, kind: AdversarialKind) -> Tensor:
-    if not torch.isfinite(outputs).all():
-        return outputs.mean()  # NaN, which the step skips; torch's own function would end the process
-    loss = F.binary_cross_entropy if kind == "bce" else F.binary_cross_entropy_with_logits
-    mean: Tensor = loss(outputs, torch.full_like(outputs, label))
-    return mean

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from train.checkpoint import load_generator, load_initial_weights
 from train.config import Recipe
 from train.errors import settings_checked
-from train.models import Generator, PatchGan, create_generator
+from train.models import Generator, create_generator
+from train.training.adversary import create_discriminator
 from train.training.distributed import Ranks
 from train.training.losses import ContentLoss
 from train.training.lpips import Lpips
@@ -79,8 +80,7 @@ def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool
         teacher.requires_grad_(requires_grad=False)
     networks: dict[str, nn.Module] = {"generator": generator}
     if recipe.losses.adversarial:
-        sigmoid = recipe.losses.adversarial_kind == "bce"
-        networks["discriminator"] = PatchGan(sigmoid=sigmoid, normalisation=recipe.normalisation)
+        networks["discriminator"] = create_discriminator(recipe)
     if ranks.count > 1 and ranks.device.type == "cuda":
         networks = {name: _synchronize_statistics(network) for name, network in networks.items()}
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -89,7 +89,7 @@ def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool
     averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
     content_loss = _create_content_loss(recipe, generator).to(ranks.device)
-    optimizers = {name: _create_optimizer(recipe, network, ranks.device) for name, network in networks.items()}
+    optimizers = {name: _create_optimizer(recipe, name, network, ranks.device) for name, network in networks.items()}
     schedules = {name: LearningRateSchedule(recipe, optimizer, steps=steps) for name, optimizer in optimizers.items()}
     compiled: dict[str, Any] = {"generator": torch.compile(generator)} if recipe.compile else {}
     step = Step(
@@ -121,10 +121,14 @@ def _create_content_loss(recipe: Recipe, generator: Generator) -> ContentLoss:
     return ContentLoss(recipe.losses, lpips=Lpips(weights, channel_order=order) if recipe.needs_lpips else None)
 
 
-def _create_optimizer(recipe: Recipe, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+def _create_optimizer(recipe: Recipe, name: str, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if name == "discriminator":
+        gan = recipe.gan
+        own = {"lr": gan.learning_rate, "weight_decay": gan.weight_decay, "betas": gan.betas}
+        settings |= {key: value for key, value in own.items() if value is not None}
     fused = device.type == "cuda" or None
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
-    optimizer: torch.optim.Optimizer = _OPTIMIZERS[recipe.optimizer](network.parameters(), **settings)
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[recipe.optimizer](network.parameters(), **settings, fused=fused)
     return optimizer
 
 

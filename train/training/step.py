@@ -10,13 +10,8 @@ from torch.nn import functional as F
 from runtime.errors import UsageError
 from train.config import Recipe
 from train.models import Generator, restore_nchw
-from train.training.losses import (
-    ContentLoss,
-    adversarial_loss,
-    attention_distance,
-    discriminator_loss,
-    gradient_penalty,
-)
+from train.training.adversary import Adversary
+from train.training.losses import ContentLoss, attention_distance
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPUTES_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
@@ -48,7 +43,10 @@ class Step:
         """
         self.recipe, self.teacher = recipe, teacher
         self.networks = networks
-        self.generator, self.discriminator = networks["generator"], networks.get("discriminator")
+        self.generator = networks["generator"]
+        self.adversary = None
+        if discriminator := networks.get("discriminator"):
+            self.adversary = Adversary(recipe, discriminator, autocast=self._autocast)
         self.optimizers, self.content_loss = optimizers, content_loss
         self.bare_generator = bare_generator
         device = next(self.generator.parameters()).device.type
@@ -61,25 +59,37 @@ class Step:
         if teacher is not None and recipe.losses.feature_distillation:
             self.features = [_record_features(network) for network in (bare_generator, teacher)]
 
-    def __call__(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Train on a batch, float32[N, 3, H, W] in [0, 1] each; return the restored images and the losses by name."""
+    def __call__(self, blurred: Tensor, sharp: Tensor, *, completed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        """Train on a batch, float32[N, 3, H, W] in [0, 1] each; return the restored images and the losses by name.
+
+        `completed`: number of completed steps of the run. With a discriminator, its outputs and the norms of both
+        gradients are returned too.
+        """
         with self._autocast(blurred):
             restored = restore_nchw(self.generator, blurred, self.bare_generator)
         low, high = self.bare_generator.pixel_range
         real, fake = (images * (high - low) + low for images in (sharp, restored))
-        is_finite, losses = True, {}
-        if self.discriminator is not None:
-            losses["discriminator_loss"] = self._compute_discriminator_loss(real, fake.detach())
-            is_finite = self._update("discriminator", losses["discriminator_loss"])
-        losses |= self._compute_generator_losses(blurred, sharp, restored, fake)
-        is_finite &= self._update("generator", losses["generator_loss"])
+        is_finite, numbers = True, {}
+        adversary = self.adversary if self.adversary and self.adversary.takes_part(completed) else None
+        if adversary:
+            for _ in range(self.recipe.gan.steps):
+                numbers |= adversary.compute_own_losses(real, fake.detach(), completed=completed)
+                norm = self._update("discriminator", numbers["discriminator_loss"])
+                numbers["discriminator_gradient_norm"] = norm
+                is_finite &= bool(torch.isfinite(norm))
+        numbers |= self._compute_content_losses(blurred, sharp, restored)
+        total = numbers.pop("total")
+        if adversary:
+            numbers |= adversary.compute_losses_of_generator(real, fake)
+            total = total + adversary.weigh(numbers, completed=completed)
+        norm = self._update("generator", total)
+        is_finite &= bool(torch.isfinite(norm))
+        numbers |= {"generator_loss": total} | ({"generator_gradient_norm": norm} if adversary else {})
         self.skipped = 0 if is_finite else self.skipped + 1
-        return restored.detach(), {name: loss.detach() for name, loss in losses.items()}
+        return restored.detach(), {name: number.detach() for name, number in numbers.items()}
 
-    def _compute_generator_losses(
-        self, blurred: Tensor, sharp: Tensor, restored: Tensor, fake: Tensor
-    ) -> dict[str, Tensor]:
-        """Return all losses of the generator by name; `generator_loss` is their weighted sum."""
+    def _compute_content_losses(self, blurred: Tensor, sharp: Tensor, restored: Tensor) -> dict[str, Tensor]:
+        """Return the losses of the generator without the adversarial ones by name; `total` is their weighted sum."""
         weights = self.recipe.losses
         losses = {"content_loss": self.content_loss(restored, sharp)}
         total = losses["content_loss"]
@@ -89,10 +99,7 @@ class Step:
         if self.features:
             losses["feature_loss"] = attention_distance(*(output for (output,) in self.features))
             total = total + weights.feature_distillation * losses["feature_loss"]
-        if self.discriminator is not None:
-            losses["adversarial_loss"] = self._compute_adversarial_loss(fake)
-            total = total + weights.adversarial * losses["adversarial_loss"]
-        return losses | {"generator_loss": total}
+        return losses | {"total": total}
 
     @torch.no_grad()
     def _restore_with_teacher(self, blurred: Tensor) -> Tensor:
@@ -104,27 +111,8 @@ class Step:
         restored = restored.clamp(0, 1)
         return restored.flip(1) if swaps_channels else restored
 
-    def _compute_discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        kind = self.recipe.losses.adversarial_kind
-        with self._autocast(real):
-            outputs = [self.discriminator(images) for images in (real, fake)]
-        loss = discriminator_loss(outputs[0].float(), outputs[1].float(), kind)
-        if kind == "wgan_gp":
-            loss = loss + gradient_penalty(_unwrap(self.discriminator), real, fake)
-        return loss
-
-    def _compute_adversarial_loss(self, fake: Tensor) -> Tensor:
-        """Return the adversarial loss; the weights of the discriminator, used without wrapper, get no gradient."""
-        assert self.discriminator is not None
-        discriminator = _unwrap(self.discriminator).requires_grad_(requires_grad=False)
-        with self._autocast(fake):
-            outputs = discriminator(fake)
-        discriminator.requires_grad_()
-        return adversarial_loss(outputs.float(), self.recipe.losses.adversarial_kind)
-
-    def _update(self, name: str, loss: Tensor) -> bool:
-        """Take one step of a network's optimizer unless the gradient is not finite; return whether it is finite.
+    def _update(self, name: str, loss: Tensor) -> Tensor:
+        """Take one step of a network's optimizer unless the gradient is not finite; return its norm before clipping.
 
         The gradient is the same in all processes, so that all of them skip the step or none.
         """
@@ -132,12 +120,13 @@ class Step:
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.recipe.gradient_clip or float("inf"))
-        is_finite = bool(torch.isfinite(norm))
-        if is_finite:
+        norm: Tensor = nn.utils.clip_grad_norm_(
+            self.networks[name].parameters(), self.recipe.gradient_clip or float("inf")
+        )
+        if torch.isfinite(norm):
             scaler.step(optimizer)
         scaler.update()
-        return is_finite
+        return norm
 
     def _autocast(self, batch: Tensor) -> torch.autocast:
         dtype = _AUTOCAST.get(self.precision)
@@ -172,11 +161,3 @@ def _record_features(network: Generator) -> list[Tensor]:
 
     network.get_submodule(network.feature_layer).register_forward_hook(record)
     return latest
-
-
-def _unwrap(network: nn.Module) -> nn.Module:
-    """Return the network inside DistributedDataParallel."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        inner: nn.Module = network.module
-        return inner
-    return network

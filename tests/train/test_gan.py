@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from train.config import LossConfig, Recipe
+from train.checkpoint import load_state
+from train.config import LossConfig, Recipe, apply_overrides
 from train.gan_config import AdversarialKind, GanConfig
 from train.models import create_generator
 from train.models.multi_scale_gan import MultiScaleGan
@@ -24,7 +26,9 @@ from train.training.adversarial import (
     shift_images,
 )
 from train.training.adversary import create_discriminator, min_discriminator_px
+from train.training.loop import train
 from train.training.losses import ContentLoss, grid_l1
+from train.training.run_log import read_log
 from train.training.step import Step
 
 SMALL: dict[str, Any] = {"width": 4}
@@ -238,3 +242,55 @@ def test_the_loss_of_a_grid_sees_only_what_repeats_every_four_pixels() -> None:
     assert grid_l1(sharp[..., :14, :9] + tiled[:14, :9], sharp[..., :14, :9]).item() == pytest.approx(
         expected, rel=1e-4
     )
+
+
+def train_toy(count: int = 30, **gan: Any) -> tuple[float, float, dict[str, float]]:
+    """Train on one batch; return the content loss at the start and at the end, and the last numbers."""
+    step = step_for(recipe_with(weight=1.0, **gan))
+    history = []
+    for completed in range(count):
+        torch.manual_seed(completed)
+        history.append({name: float(value) for name, value in step(*pair(), completed=completed)[1].items()})
+    contents = [numbers["content_loss"] for numbers in history]
+    return sum(contents[:3]) / 3, sum(contents[-5:]) / 5, history[-1]
+
+
+def test_a_discriminator_far_too_strong_destroys_the_images_and_each_control_prevents_it() -> None:
+    strong: dict[str, Any] = {"learning_rate": 2e-2, "steps": 3}
+    before, collapsed, numbers = train_toy(**strong)
+    assert collapsed > 1.5 * before
+    assert numbers["discriminator_loss"] < 1e-3
+    assert numbers["adversarial_loss"] > 10
+    for control in ({"r1": 10.0}, {"learning_rate": 1e-4, "steps": 1}):
+        _, after, numbers = train_toy(**strong | control)
+        assert after < 0.7 * collapsed, control
+        assert numbers["discriminator_loss"] > 0.1, control
+        assert numbers["adversarial_loss"] < 5, control
+
+
+def test_a_run_with_all_controls_resumes_with_the_same_bits_and_logs_every_number(photos: Path, tmp_path: Path) -> None:
+    settings = {"discriminator": "unet", "r1": 1.0, "r1_every_steps": 2, "shift_px": 2.0, "feature_matching": 0.1}
+    recipe = apply_overrides(
+        recipe_with(kind="ragan", start_step=2, warmup_steps=2, steps=2, **settings),
+        [
+            "data.size_px=(32, 32)",
+            "data.crops=32",
+            "batch=4",
+            "epochs=1",
+            "ema_decay=0.9",
+            "workers=0",
+            "warmup_steps=0",
+            "schedule=constant",
+        ],
+    )
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    train(dataclasses.replace(recipe, max_steps=3), data=[photos], run=tmp_path / "broken")
+    train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
+    states = [load_state(tmp_path / name)[0] for name in ("whole", "broken")]
+    for part in ("generator", "discriminator", "average"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+    (entry,) = read_log(tmp_path / "whole")
+    logged = {name.removeprefix("train/") for name in entry if name.startswith("train/")}
+    losses = {"generator_loss", "content_loss", "adversarial_loss", "feature_matching_loss", "discriminator_loss"}
+    outputs = {"penalty", "real_output", "fake_output", "generator_gradient_norm", "discriminator_gradient_norm"}
+    assert logged >= losses | outputs

@@ -24,5 +24,5 @@ class Discriminator(nn.Module):
 
 def normalize_weights(convolution: nn.Conv2d) -> nn.Conv2d:
     """Divide the weights of a convolution by their largest singular value (Miyato et al. 2018)."""
-    normalized: nn.Conv2d = spectral_norm(convolution)
-    return normalized
+    spectral_norm(convolution)
+    return convolution

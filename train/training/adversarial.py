@@ -94,7 +94,8 @@ def shift_images(images: Tensor, shift_px: float) -> Tensor:
     matrices = torch.eye(2, 3, device=images.device).repeat(count, 1, 1)
     matrices[:, :, 2] = shifts * scale
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    shifted: Tensor = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return shifted
 
 
 def mean_output(outputs: list[Tensor]) -> Tensor:
@@ -129,7 +130,8 @@ def _gradient_norms(discriminator: Discriminator, images: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     outputs = torch.stack([maps.float().mean(dim=(1, 2, 3)) for maps in discriminator(images)]).mean(dim=0)
     (gradient,) = torch.autograd.grad(outputs.sum(), images, create_graph=True)
-    return gradient.flatten(1).norm(dim=1)
+    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    return norms
 
 
 def _cross_entropy(outputs: Tensor, label: float, kind: AdversarialKind) -> Tensor:

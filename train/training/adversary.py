@@ -79,7 +79,7 @@ class Adversary:
         with self._autocast(real):
             maps_of_both = [self._wrapped(images) for images in (real, fake)]
         outputs = [[maps.float() for maps in maps_of_one] for maps_of_one in maps_of_both]
-        loss = discriminator_loss(*outputs, self._kind, label_smoothing=self._gan.label_smoothing)
+        loss = discriminator_loss(outputs[0], outputs[1], self._kind, label_smoothing=self._gan.label_smoothing)
         numbers = {"real_output": mean_output(outputs[0]), "fake_output": mean_output(outputs[1])}
         if self._kind == "wgan_gp":
             numbers["penalty"] = gradient_penalty(self._bare, real, fake)

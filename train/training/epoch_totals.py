@@ -17,6 +17,8 @@ _OF_DISCRIMINATOR = (
     "generator_gradient_norm",
     "discriminator_gradient_norm",
 )
+_MAY_BE_ZERO = ("adversarial_loss", "discriminator_loss", "real_output", "fake_output")
+"""Numbers that every step with a discriminator has; others that are 0 do not exist."""
 _SCORES = ("psnr_db", "ssim")
 _GROUPS = {"steps": LOSSES, "adversarial_steps": _OF_DISCRIMINATOR, "pictures": _SCORES}
 _KEYS = ("skipped_steps", *_GROUPS, *(name for names in _GROUPS.values() for name in names))
@@ -65,5 +67,6 @@ def average_sums(sums: dict[str, float]) -> dict[str, float]:
     """Return the means of the losses and scores that an epoch has, by name."""
     averages: dict[str, float] = {}
     for count, names in _GROUPS.items():
-        averages |= {name: sums[name] / sums[count] for name in names if sums[name]}
+        if sums[count]:
+            averages |= {name: sums[name] / sums[count] for name in names if sums[name] or name in _MAY_BE_ZERO}
     return averages

@@ -67,8 +67,9 @@ def grid_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     positions = F.pixel_unshuffle(error[:, :, :height, :width], GRID_PX)  # [N, 16 C, H/4, W/4]
     window = (min(_GRID_WINDOW, height // GRID_PX), min(_GRID_WINDOW, width // GRID_PX))
     means = F.avg_pool2d(positions, window, stride=tuple(max(1, side // 2) for side in window))
-    by_colour = means.unflatten(1, (-1, GRID_PX**2))
-    return (by_colour - by_colour.mean(dim=2, keepdim=True)).abs().mean()
+    by_colour = means.reshape(len(means), -1, GRID_PX**2, *means.shape[2:])
+    strength: Tensor = (by_colour - by_colour.mean(dim=2, keepdim=True)).abs().mean()
+    return strength
 
 
 def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from torch.optim import Optimizer
@@ -41,7 +42,10 @@ class LearningRateSchedule:
     def after_step(self) -> None:
         """Set the learning rate of the next step."""
         if "step" in self._parts:
-            self._parts["step"].step()
+            with warnings.catch_warnings():
+                # Meant for a wrong order; here the discriminator's optimizer may not have begun (`gan.start_step`).
+                warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+                self._parts["step"].step()
 
     def after_epoch(self, validation_loss: float) -> None:
         """Set the learning rate of the next epoch."""

@@ -122,10 +122,10 @@ def _create_content_loss(recipe: Recipe, generator: Generator) -> ContentLoss:
 
 
 def _create_optimizer(recipe: Recipe, name: str, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if name == "discriminator":
         gan = recipe.gan
-        own = {"lr": gan.learning_rate, "weight_decay": gan.weight_decay, "betas": gan.betas}
+        own: dict[str, Any] = {"lr": gan.learning_rate, "weight_decay": gan.weight_decay, "betas": gan.betas}
         settings |= {key: value for key, value in own.items() if value is not None}
     fused = device.type == "cuda" or None
     optimizer: torch.optim.Optimizer = _OPTIMIZERS[recipe.optimizer](network.parameters(), **settings, fused=fused)

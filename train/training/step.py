@@ -69,7 +69,8 @@ class Step:
             restored = restore_nchw(self.generator, blurred, self.bare_generator)
         low, high = self.bare_generator.pixel_range
         real, fake = (images * (high - low) + low for images in (sharp, restored))
-        is_finite, numbers = True, {}
+        numbers: dict[str, Tensor] = {}
+        is_finite = True
         adversary = self.adversary if self.adversary and self.adversary.takes_part(completed) else None
         if adversary:
             for _ in range(self.recipe.gan.steps):

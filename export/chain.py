@@ -20,8 +20,10 @@ from export.quantization.precision import prepare_for_quantization
 from export.result import Engine, ExportResult, Plan
 from export.step_cache import StepCache, compute_digest, compute_folder_digest
 from export.verify import measure_blurred, measure_tile_losses_db, read_pairs
+from runtime.cli import say
 from runtime.errors import UsageError
 from runtime.sidecar import Sidecar
+from train.grid_gate import has_discriminator, require_no_grid
 
 _COUNTED_PX = 128
 """Side of the image that multiply-accumulates are counted on, up to the next multiple: networks may pad small ones."""
@@ -62,6 +64,7 @@ class Chain:
             count_macs_per_pixel(model, height=height, width=width) for model in (exported, core)
         )
         self._macs_per_pixel = macs_after
+        self._check_grid()
         bgr_maker = self._create_maker(core)
         makers = [bgr_maker] if "bgr" in self._config.pixels else []
         if "yuv420" in self._config.pixels and not view.size:
@@ -83,6 +86,20 @@ class Chain:
             notes=self._network.notes,
             computed_steps=self._steps.computed,
         )
+
+    def _check_grid(self) -> None:
+        """Raise EngineError if a network that was trained with a discriminator lays a grid over the pairs."""
+        if has_discriminator(self._network.settings):
+            with self._steps.progress.step("measure_grid"):
+                pairs = [(self._network.fit(pair.blurred), pair.sharp) for pair in self._pairs.pairs]
+                line = require_no_grid(
+                    self._network.generator,
+                    self._network.settings,
+                    pairs,
+                    path=self._config.name,
+                    warn_only=self._config.force,
+                )
+            say(line)
 
     def _rewrite_graph(self, exported: onnx.ModelProto) -> onnx.ModelProto:
         core = prepare_for_quantization(fuse_convolutions(exported))

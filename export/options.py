@@ -32,6 +32,7 @@ _EPILOG = """\
 steps of the chain, described in docs/export.md:
   export_to_onnx           PyTorch to float ONNX
   fuse_convolutions        fewer and cheaper convolutions, with the same result
+  measure_grid             strength of a grid, for networks trained with a discriminator
   to_bgr_order             weights of RGB networks reordered for BGR frames
   to_yuv420                weights rewritten for the planes of 4:2:0 video
   convert_to_fp16          half precision

@@ -24,6 +24,7 @@ from train.data.datasets import ImageDataset
 from train.data.index import check_images, describe_blurred, find_samples
 from train.errors import settings_checked
 from train.evaluate.scoring import Restorer, choose_test_config
+from train.grid_gate import MAX_IMAGES, has_discriminator, require_no_grid
 from train.models import restore_frames
 from train.perceptual import PerceptualMeter
 from train.synthetic import choose_blur
@@ -121,7 +122,8 @@ def open_model(path: Path, *, device: str) -> tuple[Restorer, Recipe | None]:
 def evaluate(options: EvaluateOptions) -> str:
     """Measure a model, write the report, and return the table of its scores.
 
-    Raises UsageError if there is a report already, DataError, CheckpointError, and the errors of engines and files.
+    Raises UsageError if there is a report already, DataError, CheckpointError, and the errors of engines and files; and
+    EngineError, after the report is written, if a generator that was trained with a discriminator lays a grid.
     """
     from train.evaluate.report import REPORT, Evaluation, write_report  # noqa: PLC0415 - matplotlib takes seconds
 
@@ -149,7 +151,20 @@ def evaluate(options: EvaluateOptions) -> str:
         log=read_log(weights_path(options.checkpoint).parent) if recipe else [],
         perceptual=perceptual,
     )
-    return write_report(evaluation, options.out)
+    table = write_report(evaluation, options.out)
+    if recipe and perceptual:
+        _check_grid(options, recipe, evaluation.dataset)
+    return table
+
+
+def _check_grid(options: EvaluateOptions, recipe: Recipe, dataset: ImageDataset) -> None:
+    """Raise EngineError if a generator that was trained with a discriminator lays a grid over the images."""
+    config = dataclasses.asdict(recipe)
+    if has_discriminator(config):
+        generator, _ = load_generator(options.checkpoint)
+        step = -(-len(dataset) // MAX_IMAGES)
+        pairs = [dataset[0, row] for row in range(0, len(dataset), step)]
+        say(require_no_grid(generator, config, pairs, path=options.checkpoint))
 
 
 def main(arguments: list[str] | None = None) -> int:

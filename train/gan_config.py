@@ -43,7 +43,7 @@ class GanConfig:
     feature_matching: float = 0.0
     """Weight of the L1 distance between the discriminator's features of both images (Wang et al. 2018)."""
     label_smoothing: float = 0.0
-    """What the label of sharp images lacks to 1 (one-sided: Salimans et al. 2016)."""
+    """Distance of the label of sharp images to 1 (one-sided: Salimans et al. 2016)."""
     r1: float = 0.0
     """Weight gamma of the penalty gamma / 2 |gradient|^2 at sharp images (Mescheder et al. 2018)."""
     r1_every_steps: int = 1

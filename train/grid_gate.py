@@ -17,7 +17,7 @@ from train.errors import CheckpointError
 from train.models import Generator, restore_frames
 
 GRID_MARGIN_CODES = 0.2
-"""What `grid_codes` may be above that of the generator that training began with; half a code begins to be visible."""
+"""Largest difference of `grid_codes` to the network that training began with; half a code begins to be visible."""
 MAX_IMAGES = 16
 """Number of images that are measured at most, evenly spread over those that are given."""
 

@@ -38,6 +38,9 @@ def list_threads():
 atexit.register(list_threads)
 """
 """sitecustomize.py of training processes: random numbers are 0.5, and the last threads are listed in a file."""
+UNET = ["losses.adversarial_kind=hinge", "gan.discriminator=unet", "gan.width=8", "gan.r1=1.0"]
+# Adam makes steps of equal size of gradients that are nothing but rounding; the first moments are compared below.
+UNET += ["gan.feature_matching=0.1", "gan.learning_rate=5e-6"]
 
 
 def launch(recipe: str, overrides: list[str], *, data: Path, run: Path, options: tuple[str, ...] = ()) -> list[str]:
@@ -85,8 +88,9 @@ def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
         ("edge-s", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"]),
         ("two_stage", GAN),
         ("two_stage", [*GAN, "losses.adversarial_kind=wgan_gp"]),
+        ("two_stage", [*GAN, *UNET]),
     ],
-    ids=["edge", "bce", "wgan_gp"],
+    ids=["edge", "bce", "wgan_gp", "unet"],
 )
 def test_two_processes_do_the_step_of_one_with_twice_the_batch(
     recipe: str, overrides: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -94,11 +94,11 @@ def train_and_die(recipe: Recipe, *, data: list[Path], run: Path, in_step: int, 
     """Train until an exception ends a step, counted from here, before the weights change."""
     original, calls = Step.__call__, []
 
-    def call(self: Step, *images: torch.Tensor) -> object:
+    def call(self: Step, *images: torch.Tensor, completed: int) -> object:
         calls.append(1)
         if len(calls) == in_step:
             raise KilledError
-        return original(self, *images)
+        return original(self, *images, completed=completed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -158,9 +158,9 @@ def test_a_signal_saves_the_state_and_says_how_to_resume(photos: Path, tmp_path:
     train(recipe, data=[photos], run=tmp_path / "whole")
     original = Step.__call__
 
-    def call(self: Step, *images: torch.Tensor) -> object:
+    def call(self: Step, *images: torch.Tensor, completed: int) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *images)
+        return original(self, *images, completed=completed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -380,9 +380,10 @@ def test_steps_with_nan_losses_are_skipped_and_too_many_end_the_run(photos: Path
     original, bad = Step.__call__, {2, 4, *range(10, 90)}
     calls: list[int] = []
 
-    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor) -> object:
+    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor, *, completed: int) -> object:
         calls.append(1)
-        return original(self, blurred * (float("nan") if len(calls) in bad else 1.0), sharp)
+        factor = float("nan") if len(calls) in bad else 1.0
+        return original(self, blurred * factor, sharp, completed=completed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -400,8 +401,8 @@ def test_batch_statistics_that_are_nan_are_never_saved(photos: Path, tmp_path: P
     before = (tmp_path / "state.pt").read_bytes()
     original = Step.__call__
 
-    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor) -> object:
-        return original(self, blurred * float("nan"), sharp)
+    def call(self: Step, blurred: torch.Tensor, sharp: torch.Tensor, *, completed: int) -> object:
+        return original(self, blurred * float("nan"), sharp, completed=completed)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "__call__", call)
@@ -422,6 +423,8 @@ def test_every_epoch_is_logged_on_the_terminal_in_a_file_and_for_tensorboard(
         f"validation/{name}" for name in ("content_loss", "psnr_db", "ssim", "blurred_psnr_db", "blurred_ssim")
     }
     expected |= {"train/discriminator_loss", "learning_rate/generator", "learning_rate/discriminator"}
+    expected |= {f"train/{name}" for name in ("real_output", "fake_output")}
+    expected |= {f"train/{name}_gradient_norm" for name in ("generator", "discriminator")}
     expected |= {"images_per_second", "skipped_steps"}
     assert set(lines[0]) == expected | {"epoch", "step", "is_published"}
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

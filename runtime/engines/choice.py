@@ -63,6 +63,8 @@ def choose_engine(
         with suppress(DeblurError):
             return open_engine(cached), cached, f"{cached_name}, the fastest in the last trial here"
     engines, rejections = _open_candidates(paths, open_engine, size, pixels)
+    if not engines:  # none takes frames of this size whole, so that tiles are left
+        engines, rejections = _open_candidates(paths, open_engine, size, pixels, in_tiles=True)
     if not engines:
         reasons = "; ".join(rejections) or "the folder has no .onnx and no .plan file"
         raise EngineError(
@@ -72,9 +74,13 @@ def choose_engine(
         for name in rejected:
             engines.pop(name).close()
             rejections.append(f"{name}: is for CPUs")
-    frames = [trial_frame(size, engine.spec.pixels) for engine in engines.values()]
+    sizes = [_fit(size, engine.spec) for engine in engines.values()]
+    frames = [trial_frame(fitted, engine.spec.pixels) for fitted, engine in zip(sizes, engines.values(), strict=True)]
     medians_ms = median_ms_per_frame(list(engines.values()), frames, seconds=TRIAL_S * len(engines))
-    times_ms = dict(zip(engines, medians_ms, strict=True))
+    area = size[0] * size[1]
+    times_ms = {
+        name: ms * area / (fitted[0] * fitted[1]) for name, ms, fitted in zip(engines, medians_ms, sizes, strict=True)
+    }
     factors = {name: _BGR_FACTOR if engine.spec.pixels == "bgr" else 1 for name, engine in engines.items()}
     fastest, *others = sorted(engines, key=lambda name: factors[name] * times_ms[name])
     for name in others:
@@ -86,9 +92,17 @@ def choose_engine(
 
 
 def _open_candidates(
-    paths: Sequence[Path], open_engine: Callable[[Path], Engine], size: Size, pixels: PixelChoice
+    paths: Sequence[Path],
+    open_engine: Callable[[Path], Engine],
+    size: Size,
+    pixels: PixelChoice,
+    *,
+    in_tiles: bool = False,
 ) -> tuple[dict[str, Engine], list[str]]:
-    """Return the open engines that may be chosen, by file name, and a line for each that may not."""
+    """Return the open engines that may be chosen, by file name, and a line for each that may not.
+
+    `in_tiles`: engines that take no frames of `size` whole may be chosen too.
+    """
     engines: dict[str, Engine] = {}
     rejections: list[str] = []
     for path in paths:
@@ -97,14 +111,21 @@ def _open_candidates(
         except DeblurError as error:
             rejections.append(f"{path.name}: {error.what}")
             continue
+        trial_size = _fit(size, engine.spec) if in_tiles else size
         if pixels not in ("auto", engine.spec.pixels):
             engine.close()
-        elif reason := rejection_reason(engine.spec, size) or _failure_reason(engine, size):
+        elif reason := rejection_reason(engine.spec, trial_size) or _failure_reason(engine, trial_size):
             engine.close()
             rejections.append(f"{path.name}: {reason}")
         else:
             engines[path.name] = engine
     return engines, rejections
+
+
+def _fit(size: Size, spec: EngineSpec) -> Size:
+    """Return the size (width, height) nearest to `size` that an engine takes."""
+    (min_width, max_width), (min_height, max_height) = spec.width, spec.height
+    return min(max(size[0], min_width), max_width), min(max(size[1], min_height), max_height)
 
 
 def rejection_reason(spec: EngineSpec, size: Size) -> str:

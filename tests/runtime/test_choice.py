@@ -33,6 +33,7 @@ class PacedEngine(SynchronousEngine):
 
     def infer(self, batch: Pixels) -> Pixels:
         assert not self.closed
+        assert self.spec.accepts(width=batch.shape[2], height=batch.shape[1])
         if self.spec.name == "fails":
             raise EngineError("engine failed on a frame", hint="")
         time.sleep(self._seconds)
@@ -87,6 +88,17 @@ def test_fastest_engine_within_its_budget_is_chosen(folder: Path) -> None:
     assert "fastest_but_poor.onnx: loses 0.50 dB, its budget is 0.30" in why
     assert "broken.onnx: not an engine" in why
     assert "fails.onnx: engine failed on a frame" in why
+
+
+def test_engines_of_fixed_size_are_compared_by_the_time_of_a_frame_in_tiles(folder: Path) -> None:
+    small, large = (dataclasses.replace(GOOD, width=(side, side), height=(side, side)) for side in (32, 64))
+    engines = EngineFolder(folder, small=(10, small), large=(10, large))
+    engine, why = engines.choose()
+    assert engine.spec == large
+    assert "large.onnx" in why
+    EngineFolder(folder, whole=(100, GOOD))
+    engines.engines["whole"] = (100, GOOD)
+    assert engines.choose()[0].spec == GOOD  # a whole frame has no seams
 
 
 def test_choice_is_cached_until_something_changes(folder: Path, cache: Path) -> None:

@@ -80,9 +80,7 @@ def _add_patches(build: NodeBuilder, frames: str, size: _FrameSize, view: Yuv420
     luma = _add_reshape(build, luma, 1, size.height, size.width)
     chroma = _add_reshape(build, chroma, 2, size.half_height, size.half_width)
     patches = [
-        _add_patches_of_plane(
-            build, plane, missing=missing, block_px=block, outside=build.add_constant(kind(code)), ring=view.ring
-        )
+        _add_patches_of_plane(build, plane, missing=missing, block_px=block, outside=kind(code), ring=view.ring)
         for plane, missing, block, code in (
             (luma, size.missing, view.patch_px, BLACK),
             (chroma, size.half_missing, view.patch_px // 2, NEUTRAL),
@@ -102,7 +100,7 @@ def _add_values(build: NodeBuilder, *, keep_bytes: bool) -> None:
 
 
 def _add_patches_of_plane(
-    build: NodeBuilder, plane: str, *, missing: list[str], block_px: int, outside: str, ring: int
+    build: NodeBuilder, plane: str, *, missing: list[str], block_px: int, outside: np.uint8 | np.float32, ring: int
 ) -> str:
     """Add the nodes from a plane, padded by `missing`, to its patches with a ring of patches of the code `outside`."""
     pads = build.add_node("Concat", build.add_constant([0] * 6), *missing, axis=0)
@@ -110,7 +108,8 @@ def _add_patches_of_plane(
     if block_px > 1:
         patches = build.add_node("SpaceToDepth", patches, blocksize=block_px)
     if ring:
-        patches = build.add_node("Pad", patches, build.add_constant([0, 0, ring, ring] * 2), outside)
+        pads = build.add_constant([0, 0, ring, ring] * 2)
+        patches = build.add_node("Pad", patches, pads, build.add_constant(outside))
     return patches
 
 

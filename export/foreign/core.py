@@ -7,9 +7,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.foreign.normalize import PREFIX, normalize
+from export.foreign.ranges import UNIT, Factors, PixelRange, compute_conversion
 from export.foreign.session import Form
 from export.foreign.signature import ImageInput
-from export.foreign.view_search import LUMA_BGR, Way
+from export.foreign.way import LUMA_BGR, Way
 from export.graph.node_builder import NodeBuilder
 
 CORE_INPUT, CORE_OUTPUT = "core_input", "core_output"
@@ -24,7 +25,7 @@ def build_core(model: onnx.ModelProto, image: ImageInput, form: Form, way: Way) 
     graph = core.graph
     build = NodeBuilder("view")
     source, result = f"{PREFIX}{image.name}", f"{PREFIX}{way.output}"
-    gray = _add_input_nodes(build, core, image, form, source)
+    gray = _add_input_nodes(build, core, image, form, way, source=source)
     split = len(build.nodes)
     _add_output_nodes(build, graph, form, way, result=result, gray=gray)
     nodes = [*build.nodes[:split], *graph.node, *build.nodes[split:]]
@@ -40,12 +41,20 @@ def build_core(model: onnx.ModelProto, image: ImageInput, form: Form, way: Way) 
     return core
 
 
-def _add_input_nodes(build: NodeBuilder, core: onnx.ModelProto, image: ImageInput, form: Form, source: str) -> str:
+def get_core_range(way: Way) -> PixelRange:
+    """Return the range of the images of a core: that of the network's input, or 0..1 where channels differ in it."""
+    return way.range if way.range.is_plain else UNIT
+
+
+def _add_input_nodes(
+    build: NodeBuilder, core: onnx.ModelProto, image: ImageInput, form: Form, way: Way, *, source: str
+) -> str:
     """Add the nodes from the core's input to the network's; return the name of the gray image, if there is one."""
     values, gray = CORE_INPUT, ""
     if form.channels == 1:
         kernel = build.add_constant(np.array(LUMA_BGR, np.float32).reshape(1, 3, 1, 1))
         values = gray = build.add_node("Conv", values, kernel, kernel_shape=[1, 1])
+    values = _add_affine(build, values, *compute_conversion(get_core_range(way), way.range, way.channels))
     if form.layout == "NHWC":
         values = build.add_node("Transpose", values, perm=[0, 2, 3, 1])
     if image.data_type == TensorProto.UINT8 and not _takes_floats(core, source):
@@ -55,6 +64,15 @@ def _add_input_nodes(build: NodeBuilder, core: onnx.ModelProto, image: ImageInpu
     for node in core.graph.node:
         node.input[:] = [values if name == source else name for name in node.input]
     return gray
+
+
+def _add_affine(build: NodeBuilder, values: str, factor: Factors, offset: Factors) -> str:
+    """Add the nodes of values * factor + offset, where they change something; return the result's name."""
+    if (factor != 1).any():
+        values = build.add_node("Mul", values, build.add_constant(factor[np.newaxis]))
+    if offset.any():
+        values = build.add_node("Add", values, build.add_constant(offset[np.newaxis]))
+    return values
 
 
 def _takes_floats(core: onnx.ModelProto, source: str) -> bool:
@@ -77,6 +95,8 @@ def _add_output_nodes(
     values = _to_float(build, graph, result)
     if form.outputs[way.output] == "NHWC":
         values = build.add_node("Transpose", values, perm=[0, 3, 1, 2])
+    factor, offset = compute_conversion(way.output_range, get_core_range(way), way.channels)
+    values = _add_affine(build, values, factor, offset if way.residual == "own" else np.zeros_like(offset))
     if gray:
         # A gray result changes the luma alone: what it differs by is added to all channels.
         if way.residual == "own":

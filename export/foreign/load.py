@@ -9,14 +9,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from export.foreign.core import build_core
-from export.foreign.options import RANGES, ForeignOptions
+from export.foreign.core import build_core, get_core_range
+from export.foreign.options import ForeignOptions
+from export.foreign.ranges import compute_conversion
 from export.foreign.reader import list_files, read_model
 from export.foreign.session import ForeignSession, Form
 from export.foreign.signature import read_input
-from export.foreign.view_search import LUMA_BGR, Way, find_way
+from export.foreign.view_search import find_way
+from export.foreign.way import LUMA_BGR, Way
 from export.network import Network
 from export.step_cache import compute_digest
 from export.verify import Pair
@@ -48,7 +51,7 @@ def load_foreign_network(path: Path, options: ForeignOptions, pairs: list[Pair],
     say(f"view    {finding.text}")
     settings = {
         "generator": path.name,
-        "options": {"range": way.range, "channels": way.channels, "residual": way.residual, "sizes": sizes},
+        "options": {"range": way.range_name, "channels": way.channels, "residual": way.residual, "sizes": sizes},
     }
     digest = compute_digest(*(file.read_bytes() for file in list_files(path)))
     return Network(generator, settings, digest, core=core, size=image.size, notes=(finding.text,))
@@ -75,9 +78,11 @@ def _free_batch(core: onnx.ModelProto) -> onnx.ModelProto | None:
     del free.graph.value_info[:]
     height, width = (dim.dim_value or 192 for dim in core.graph.input[0].type.tensor_type.shape.dim[2:])
     images = np.random.default_rng(0).random((2, 3, height, width), np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # a Reshape to one image fails here, which is an answer
     try:
         onnx.checker.check_model(free, full_check=True)
-        session = onnxruntime.InferenceSession(free.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(free.SerializeToString(), options, providers=["CPUExecutionProvider"])
         both, *single = (session.run(None, {"core_input": part})[0] for part in (images, images[:1], images[1:]))
     except Exception:  # noqa: BLE001 - ONNX Runtime has a class for each status, and any of them says no
         return None
@@ -87,19 +92,28 @@ def _free_batch(core: onnx.ModelProto) -> onnx.ModelProto | None:
 def _create_generator(session: ForeignSession, form: Form, way: Way, multiple: int) -> Generator:
     """Return the file as a generator: the reference that every engine is compared with."""
 
+    core_range = get_core_range(way)
+    factor, offset = compute_conversion(core_range, way.range, way.channels)
+    output_factor, output_offset = compute_conversion(way.output_range, core_range, way.channels)
+
+    def restore(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the image, or the residual, that the network gives, in the range of the core."""
+        result = session.restore(image * factor + offset, form, way.output) * output_factor
+        return result + output_offset if way.residual == "own" else result
+
     class Foreign(Generator):
         channel_order: ClassVar[ChannelOrder] = "RGB" if way.channels == "rgb" else "BGR"
-        pixel_range: ClassVar[tuple[float, float]] = RANGES[way.range]
+        pixel_range: ClassVar[tuple[float, float]] = (core_range.black[0], core_range.white[0])
         multiple_of = multiple
 
         def forward(self, x: Tensor) -> Tensor:
             image = x.numpy()
             if form.channels == 1:
                 gray = np.tensordot(np.array(LUMA_BGR, np.float32), image, axes=(0, 1))[:, np.newaxis]
-                result = session.restore(gray, form, way.output)
+                result = restore(gray)
                 change = result - gray if way.residual == "own" else result
                 return torch.from_numpy(image - change if way.residual == "subtracted" else image + change)
-            result = session.restore(image, form, way.output)
+            result = restore(image)
             if way.residual != "own":
                 result = image + result if way.residual == "added" else image - result
             return torch.from_numpy(result)

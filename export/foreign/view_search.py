@@ -5,23 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from export.foreign.options import RANGES, Channels, ForeignOptions, Range
+from export.foreign.options import ForeignOptions
+from export.foreign.probes import Probe, list_probes
+from export.foreign.ranges import CODES, RANGES, Channels
 from export.foreign.session import ForeignSession, Form
+from export.foreign.way import Way, from_network, list_ways, to_network
 from export.verify import Pair
 from runtime.errors import EngineError
 from runtime.frame import Pixels
 from runtime.metrics import IDENTICAL_DB, psnr_db
 
-Residual = Literal["own", "added", "subtracted"]
-"""Kind of output: the restored image (`own`), or a residual that is added to the image or subtracted from it."""
-LUMA_BGR = (0.114, 0.587, 0.299)
-"""Weights of blue, green and red in the gray image that a network for one channel gets (ITU-R BT.601)."""
 SIDE_PX = 192
 """Side of the parts of the pairs that are restored, in multiples of the network's own."""
 _SAME_DB = 50.0
@@ -32,25 +31,8 @@ _CHOICE, _CONTRADICTION = (0.02, 2.0), (0.2, 4.0)
 """A way is chosen, or contradicts what the user states, if its mean gain in dB over another way, on the same pairs, is
 the first number, and this number of standard errors of the mean, or if it gains on every pair. Between ways that differ
 by chance, a wrong choice costs as little."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to run a network on a frame."""
-
-    range: Range
-    channels: Channels
-    residual: Residual
-    output: str
-
-    def has_same_result_as(self, other: Way) -> bool:
-        """Return whether both take the same output for the same: an image, or a residual."""
-        return (self.residual, self.output) == (other.residual, other.output)
-
-    def describe(self) -> str:
-        """Return the way as text, such as `0..1 rgb`."""
-        kind = "" if self.residual == "own" else f", residual {self.residual}"
-        return f"{self.range} {self.channels}{kind}"
+_SHOWN = 6
+"""Number of the next best ways whose figures are printed."""
 
 
 @dataclass(frozen=True)
@@ -108,38 +90,92 @@ def find_way(
     Raises EngineError if the options name a worse way than another one, unless `force` is set, and if two ways cannot
     be told apart.
     """
-    parts = [_cut(pair, session, multiple) for pair in pairs]
-    blurred_db = float(np.mean([min(psnr_db(_trim(part.blurred, part), part.sharp), IDENTICAL_DB) for part in parts]))
-    trials = list(_run_trials(session, form, parts))
-    trials = [trial for trial in trials if trial.mean_db > blurred_db or not trial.keeps(parts)]
-    trials.sort(key=lambda trial: -trial.mean_db)
-    if not trials:
-        hint = "give a network that restores, or --pairs that it was made for"
-        raise EngineError("it leaves the pairs as they are, whatever range it gets", session.path, hint=hint)
-    allowed = [trial for trial in trials if _is_allowed(trial.way, options)]
-    if not allowed:
-        raise EngineError(
-            f"it takes {form.channels} channel{'s' * (form.channels > 1)}, not {options.channels or options.range}",
-            session.path,
-            hint="leave out --channels" if options.channels else "leave out --range",
-        )
-    best = allowed[0]
-    is_contradicted = trials[0].is_better_than(best, _CONTRADICTION) and not trials[0].is_same_as(best)
-    if is_contradicted and trials[0].mean_db > blurred_db and not force:
-        what = f"{best.way.describe()} restores the pairs to {best.mean_db:.2f} dB, {_describe(trials[:1])}"
-        hint = f"give {_name_options(trials[0].way)}, or add --force to keep yours"
-        raise EngineError(what, session.path, hint=hint)
-    rivals = [trial for trial in allowed[1:] if not (best.is_better_than(trial) or trial.is_same_as(best))]
     is_stated = bool(options.range and (options.channels or form.channels == 1))
-    if best.mean_db <= blurred_db and not (is_stated or force):
-        what = f"no way restores the pairs (best {_describe([best])}; blurred {blurred_db:.2f} dB)"
-        raise EngineError(what, session.path, hint="give --range and --channels, or --pairs that it was made for")
-    if rivals:
-        what = f"these restore the pairs equally well: {_describe([best, *rivals[:2]])}; blurred {blurred_db:.2f} dB"
-        raise EngineError(what, session.path, hint=_ask_for(best.way, rivals[0].way))
-    others = [trial for trial in trials if trial is not best and trial.way.has_same_result_as(best.way)]
-    text = f"{_describe([best])} on the pairs, blurred {blurred_db:.2f} dB; {_describe(others)}"
-    return Finding(best.way, text.removesuffix("; "))
+    search = _Search(session, form, multiple, options, force=force)
+    candidates = []
+    for probe in list_probes(pairs):
+        found = search.run(probe)
+        if found.is_restored:
+            return search.choose(found)
+        candidates.append(found)
+    if is_stated or force:
+        return search.choose(candidates[0])
+    best = candidates[0].describe_best()
+    what = f"no way restores the pairs ({best}), nor their sharp images with motion blur or noise"
+    hint = "give --range and --channels, or --pairs that it was made for"
+    raise EngineError(what, session.path, hint=hint)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All ways with what they made of a probe, the best first."""
+
+    probe: Probe
+    blurred_db: float
+    trials: list[Trial]
+
+    @property
+    def is_restored(self) -> bool:
+        return bool(self.trials) and self.trials[0].mean_db > self.blurred_db + self.probe.min_gain_db
+
+    def describe_best(self) -> str:
+        best = f"best {_describe(self.trials[:1])}" if self.trials else "all leave them as they are"
+        return f"{best}; blurred {self.blurred_db:.2f} dB"
+
+
+class _Search:
+    """The search for the way to run one network."""
+
+    def __init__(
+        self, session: ForeignSession, form: Form, multiple: int, options: ForeignOptions, *, force: bool
+    ) -> None:
+        self._session, self._form, self._multiple = session, form, multiple
+        self._options, self._force = options, force
+
+    def run(self, probe: Probe) -> _Found:
+        """Run the network on a probe in every way; ways that leave the images as they are do not count."""
+        parts = [_cut(pair, self._session, self._multiple) for pair in probe.pairs]
+        blurred = [min(psnr_db(_trim(part.blurred, part), part.sharp), IDENTICAL_DB) for part in parts]
+        blurred_db = float(np.mean(blurred))
+        trials = list(_run_trials(self._session, self._form, parts, self._options))
+        trials = [trial for trial in trials if trial.mean_db > blurred_db or not trial.keeps(parts)]
+        return _Found(probe, blurred_db, sorted(trials, key=lambda trial: -trial.mean_db))
+
+    def choose(self, found: _Found) -> Finding:
+        """Return the best way that the options allow; raise EngineError if it is not clear, or clearly wrong."""
+        trials, path = found.trials, self._session.path
+        if not trials:
+            hint = "give a network that restores, or --pairs that it was made for"
+            raise EngineError("it leaves the pairs as they are, whatever range it gets", path, hint=hint)
+        allowed = [trial for trial in trials if _is_allowed(trial.way, self._options)]
+        if not allowed:
+            self._refuse_options()
+        best = allowed[0]
+        is_contradicted = trials[0].is_better_than(best, _CONTRADICTION) and not trials[0].is_same_as(best)
+        if is_contradicted and found.is_restored and not self._force:
+            what = (
+                f"{best.way.describe()} restores {found.probe.name} to {best.mean_db:.2f} dB, {_describe(trials[:1])}"
+            )
+            hint = f"give {_name_options(trials[0].way)}, or add --force to keep yours"
+            raise EngineError(what, path, hint=hint)
+        rivals = [trial for trial in allowed if not (best.is_better_than(trial) or trial.is_same_as(best))]
+        scale = f"blurred {found.blurred_db:.2f} dB"
+        if rivals:
+            what = f"these restore {found.probe.name} equally well: {_describe([best, *rivals[:2]])}; {scale}"
+            raise EngineError(what, path, hint=_ask_for(best.way, rivals[0].way))
+        others = [trial for trial in trials if trial is not best and trial.way.has_same_result_as(best.way)]
+        text = f"{_describe([best])} on {found.probe.name}, {scale}; {_describe(others[:_SHOWN])}"
+        return Finding(best.way, text.removesuffix("; "))
+
+    def _refuse_options(self) -> NoReturn:
+        count, options = self._form.channels, self._options
+        if options.channels and (options.channels == "gray") != (count == 1):
+            what, hint = f"it takes {count} channel{'s' * (count > 1)}, not {options.channels}", "leave out --channels"
+        else:
+            kind = TensorProto.DataType.Name(self._session.image.data_type)
+            stated = options.range.name if options.range else ""
+            what, hint = f"it takes {count} channel{'s' * (count > 1)} of {kind}, not {stated}", "leave out the range"
+        raise EngineError(what, self._session.path, hint=hint)
 
 
 def _is_allowed(way: Way, options: ForeignOptions) -> bool:
@@ -151,63 +187,38 @@ def _describe(trials: list[Trial]) -> str:
 
 
 def _name_options(way: Way) -> str:
-    return f"--range {way.range} --channels {way.channels}"
+    return f"--range {way.range.name} --channels {way.channels}"
 
 
 def _ask_for(one: Way, other: Way) -> str:
     if one.range != other.range:
-        return f"give --range {one.range} or --range {other.range}"
+        return f"give --range {one.range.name} or --range {other.range.name}"
     if one.channels != other.channels:
-        return f"give --channels {one.channels} or --channels {other.channels}"
+        return "give --channels rgb, which most networks take, or --channels bgr, as OpenCV reads images"
     return "export it again with the one output that is the restored image"
 
 
-def _run_trials(session: ForeignSession, form: Form, parts: list[Pair]) -> Iterator[Trial]:
+def _run_trials(session: ForeignSession, form: Form, parts: list[Pair], options: ForeignOptions) -> Iterator[Trial]:
     """Yield every way that the network can be run; each range and channel order is computed once."""
-    ranges: list[Range] = ["0..255"] if session.image.data_type == TensorProto.UINT8 else list(RANGES)
+    known = [pixel_range for pixel_range in RANGES.values() if pixel_range.is_plain or form.channels == 3]
+    known += [options.range] if options.range and options.range not in known else []
+    ranges = [CODES] if session.image.data_type == TensorProto.UINT8 else known
     orders: list[Channels] = ["gray"] if form.channels == 1 else ["rgb", "bgr"]
     for pixel_range, channels in itertools.product(ranges, orders):
         results: dict[Way, list[Pixels]] = {}
         for part in parts:
             values = to_network(part.blurred, pixel_range, channels)
             outputs = session.run(values, form.layout)
-            for output, residual in itertools.product(form.outputs, ("own", "added", "subtracted")):
-                way = Way(pixel_range, channels, residual, output)  # type: ignore[arg-type] # mypy widens the literals
+            for output in form.outputs:
                 result = session.arrange(outputs, form, output)
-                results.setdefault(way, []).append(from_network(part.blurred, values, result, way))
+                for way in list_ways(pixel_range, known, channels, output):
+                    results.setdefault(way, []).append(from_network(part.blurred, values, result, way))
         for way, restored in results.items():
             psnrs_db = [
                 min(psnr_db(_trim(image, part), part.sharp), IDENTICAL_DB)
                 for image, part in zip(restored, parts, strict=True)
             ]
             yield Trial(way, np.array(psnrs_db), restored)
-
-
-def to_network(frame: Pixels, pixel_range: Range, channels: Channels) -> NDArray[np.float32]:
-    """Return uint8[H, W, 3] BGR as a network takes it: float32[1, C, H, W]."""
-    low, high = RANGES[pixel_range]
-    image = frame.astype(np.float32)
-    if channels == "gray":
-        image = image @ np.array(LUMA_BGR, np.float32)[:, np.newaxis]
-    elif channels == "rgb":
-        image = image[..., ::-1]
-    values: NDArray[np.float32] = image.transpose(2, 0, 1)[np.newaxis] * np.float32((high - low) / 255)
-    return np.ascontiguousarray(values + np.float32(low))
-
-
-def from_network(frame: Pixels, values: NDArray[np.float32], result: NDArray[np.float32], way: Way) -> Pixels:
-    """Return what a network made of a frame as uint8[H, W, 3] BGR; a gray result changes the luma alone."""
-    low, high = RANGES[way.range]
-    if way.residual != "own":
-        result = values + result if way.residual == "added" else values - result
-    scale = np.float32(255 / (high - low))
-    if way.channels == "gray":
-        image = frame.astype(np.float32) + ((result - values) * scale)[0, 0, :, :, np.newaxis]
-    else:
-        image = ((result - np.float32(low)) * scale)[0].transpose(1, 2, 0)
-        image = image[..., ::-1] if way.channels == "rgb" else image
-    codes: Pixels = np.rint(np.nan_to_num(image).clip(0, 255)).astype(np.uint8)
-    return codes
 
 
 def _cut(pair: Pair, session: ForeignSession, multiple: int) -> Pair:

@@ -37,7 +37,14 @@ def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
         source, target = Path(folder) / "core.onnx", Path(folder) / "prepared.onnx"
         onnx.save(core, source)
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-        return onnx.load(target)
+        prepared = onnx.load(target)
+    # ONNX Runtime keeps the types of tensors that it has removed, such as the result of a multiplication by 1.
+    graph = prepared.graph
+    tensors = {name for node in graph.node for name in node.output}
+    kept = [value for value in graph.value_info if value.name in tensors]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    return prepared
 
 
 def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> list[str]:

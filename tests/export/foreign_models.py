@@ -29,6 +29,13 @@ class Kind:
     outputs: int = 1
     multiple: int = 1
     batch: int | str = 1
+    mean: tuple[float, ...] = (0.0,)
+    """What is subtracted from images in 0..1; the network takes, and with `returns_normalised` gives, the rest divided
+    by `std`."""
+    std: tuple[float, ...] = (1.0,)
+    returns_normalised: bool = True
+    is_strict: bool = False
+    """Whether images in another range than the network's own are not restored, as by a trained network with biases."""
 
 
 def write_pairs(folder: Path, count: int = 4) -> Path:
@@ -100,16 +107,34 @@ class _Builder:
             values = self.add("Div", values, self.constant(255.0))
         elif kind.range == "-1..1":
             values = self.add("Div", self.add("Add", values, self.constant(1.0)), self.constant(2.0))
+        mean, std = (self.constant(np.reshape(part, (1, -1, 1, 1))) for part in (kind.mean, kind.std))
+        values = self.add("Add", self.add("Mul", values, std), mean)  # nodes without effect, for most kinds
         residual = self._add_residual(values)
+        if kind.is_strict:
+            residual = self.add("Add", residual, self._add_error(values))
         if kind.returns == "residual":
             return residual if kind.range == "0..1" else self.add("Mul", residual, self.constant(255.0))
         result = self.add("Add", values, residual)
         result = self.add("Clip", result, self.constant(0.0), self.constant(1.0))
+        if kind.returns_normalised:
+            result = self.add("Div", self.add("Sub", result, mean), std)
         if kind.range == "0..255":
             result = self.add("Mul", result, self.constant(255.0))
         elif kind.range == "-1..1":
             result = self.add("Sub", self.add("Mul", result, self.constant(2.0)), self.constant(1.0))
         return result
+
+    def _add_error(self, values: str) -> str:
+        """Add the nodes of an error that is 0 only for images that reach from about 0 to about 1."""
+        low, high = (self.add(f"Reduce{end}", values, axes=[2, 3]) for end in ("Min", "Max"))
+        centre = self.add("Abs", self.add("Sub", self.add("Add", low, high), self.constant(1.0)))
+        span = self.add("Sub", high, low)
+        errors = [
+            self.add("Sub", centre, self.constant(0.2)),
+            self.add("Sub", self.constant(0.45), span),
+            self.add("Sub", span, self.constant(1.02)),
+        ]
+        return self.add("Relu", self.add("Max", *errors))
 
     def _add_residual(self, values: str) -> str:
         gains = {"rgb": _GAINS, "bgr": _GAINS[::-1], "gray": (0.3,)}[self.kind.order]

@@ -58,9 +58,10 @@ def test_every_kind_becomes_an_engine_that_restores(
     model = write(tmp_path / "model.onnx", kind)
     assert run(model, tmp_path / "out", pairs, "--precision", "fp32", "--pixels", "bgr") == 0
     said = capsys.readouterr()
-    way = f"{kind.range} {kind.order}" + (", residual added" if kind.returns == "residual" else "")
-    assert f"view    {way} " in said.err
-    assert f"How the network is run was found by experiment: {way} " in said.out
+    # Without biases, a network computes the same in several ranges: which is named depends on rounding.
+    way = rf"\S+ (to \S+ )?{kind.order}" + (", residual added" if kind.returns == "residual" else "")
+    assert re.search(f"view    {way} ", said.err)
+    assert re.search(f"How the network is run was found by experiment: {way} ", said.out)
     engine = open_engine(tmp_path / "out" / "deblur_fp32.onnx", provider="cpu")
     expected = open_engine(_write_plain(tmp_path, gray=kind.order == "gray"), provider="cpu")
     for index in range(4):

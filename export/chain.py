@@ -22,6 +22,7 @@ from export.step_cache import StepCache, compute_digest, compute_folder_digest
 from export.verify import measure_blurred, measure_tile_losses_db, read_pairs
 from runtime.cli import say
 from runtime.errors import UsageError
+from runtime.frame import Size
 from runtime.sidecar import Sidecar
 from train.grid_gate import has_discriminator, require_no_grid
 
@@ -58,6 +59,7 @@ class Chain:
         if view.size and "bgr" not in self._config.pixels:
             what = f"a network for frames of {view.size[0]}x{view.size[1]} alone has no engines for planes"
             raise UsageError(what, hint="add bgr to --pixels")
+        plan_config = self._config.plan and _fit_plan_config(self._config.plan, view.size)
         side = -(-_COUNTED_PX // view.multiple_of) * view.multiple_of // view.patch_px
         width, height = view.size or (side, side)
         macs_before, macs_after = (
@@ -77,7 +79,7 @@ class Chain:
         has_int8 = any(precision.startswith("int8") for precision in self._config.precisions)
         return ExportResult(
             engines={engine.spec.variant: engine for engine in engines},
-            plans=self._build_plans(engines, self._config.plan) if self._config.plan else {},
+            plans=self._build_plans(engines, plan_config) if plan_config else {},
             blurred=self._pairs.blurred,
             macs_before=macs_before,
             macs_after=macs_after,
@@ -154,3 +156,13 @@ class Chain:
             )
             plans[engine.spec.variant] = Plan(content, Sidecar.from_json(text.decode()))
         return plans
+
+
+def _fit_plan_config(config: PlanConfig, size: Size | None) -> PlanConfig:
+    """Return the settings of plans of a network for frames of `size` alone; raises UsageError for another `--size`."""
+    if not size:
+        return config
+    if config.is_static and config.opt_size != size:
+        width, height = size
+        raise UsageError(f"the network takes frames of {width}x{height} alone", hint="leave out --size")
+    return dataclasses.replace(config, min_size=size, opt_size=size, max_size=size)

@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         "runtime.models",
         prog="deblur models" if program_name("") == "deblur" else "python -m runtime.models",
         description=__doc__,
-        epilog=f"Your models lie in {VARIABLE}, or in ~/.local/share/deblur/models.",
+        epilog=f"Your models lie in {VARIABLE}, or in ~/.local/share/deblur/models. To remove one, delete its folder.",
     )
     actions = parser.add_argument_group("actions").add_argument
     actions(

@@ -136,7 +136,8 @@ def _find_tails(graph: onnx.GraphProto, value: str, reduce: Matrix) -> Iterator[
     elif node.op_type == "DepthToSpace":
         places = np.eye(get_attribute(node, "blocksize", 1) ** 2)
         is_crd = get_attribute(node, "mode", b"DCR") == b"CRD"
-        yield from _find_tails(graph, node.input[0], np.kron(reduce, places) if is_crd else np.kron(places, reduce))
+        spread = np.kron(reduce, places) if is_crd else np.kron(places, reduce)
+        yield from _find_tails(graph, node.input[0], spread.astype(np.float64))
     else:
         yield node, reduce
 

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from runtime.errors import UsageError
 from runtime.interrupt import Interruption
 from runtime.parser import CommandParser
 from train.checkpoint import has_state
@@ -20,6 +21,9 @@ from train.recipes import RECIPES
 from train.training.distributed import is_started_by_torchrun
 from train.training.loop import LAUNCH, get_launch_id, train
 from train.weights import is_published
+
+PLAIN_OPTIONS = {"--epochs": "epochs", "--batch": "batch", "--lr": "learning_rate", "--max-steps": "max_steps"}
+"""Options that are short forms of `--set`, with the setting of each."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +72,16 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="setting to change, such as losses.mse=0.5; repeat the option for more settings",
     )
+    group = parser.add_argument_group("length of the training, short forms of --set")
+    group.add_argument(
+        "--epochs", type=int, metavar="N", help="number of passes over the images (default: the recipe's)"
+    )
+    group.add_argument(
+        "--batch", type=int, metavar="N", help="number of image pairs in a step of one process (default: the recipe's)"
+    )
+    group.add_argument(
+        "--lr", type=float, metavar="RATE", help="learning rate of both networks (default: the recipe's)"
+    )
     group.add_argument("--max-steps", type=int, metavar="N", help="number of steps to stop after (default: all epochs)")
     group = parser.add_argument_group("device and errors")
     group.add_argument("--device", default="cpu", help="torch device to train on: cpu, cuda, ... (default: cpu)")
@@ -78,6 +92,20 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exit with code 2 if it is wrong."""
     return build_parser().parse_args(arguments)
+
+
+def list_plain_overrides(options: argparse.Namespace) -> list[str]:
+    """Return the plain options as `KEY=VALUE`; raises UsageError for one whose setting `--set` changes too."""
+    keys = [override.partition("=")[0] for override in options.set]
+    overrides = []
+    for option, key in PLAIN_OPTIONS.items():
+        value = getattr(options, option.removeprefix("--").replace("-", "_"))
+        if value is None:
+            continue
+        if key in keys:
+            raise UsageError(f"{option} and --set {key}=... change the same setting", hint="give one of them")
+        overrides.append(f"{key}={value!r}")
+    return overrides
 
 
 def build_recipe(
@@ -122,13 +150,12 @@ def main(arguments: list[str] | None = None) -> int:
     def command(interruption: Interruption) -> None:
         if is_started_by_torchrun():
             interruption.release()  # torchrun ends its processes itself
-        max_steps = [f"max_steps={options.max_steps}"] if options.max_steps is not None else []
         recipe = build_recipe(
             options.recipe,
             generator=options.generator,
             init=options.init,
             teacher=options.teacher,
-            overrides=options.set + max_steps,
+            overrides=options.set + list_plain_overrides(options),
         )
         resume = options.resume or is_restart(options.out)
         train(recipe, data=options.data, run=options.out, resume=resume, device=options.device)

@@ -162,6 +162,8 @@ class Recipe:
     """Number of steps between two saves of the state; it is also saved after each epoch."""
     metrics_steps: int = 1
     """Number of steps between two measurements of PSNR and SSIM of the training images."""
+    image_steps: int = 1000
+    """Number of steps between two sets of sample images in TensorBoard, from the validation images; 0: none."""
     workers: int = 2
     """Number of processes that read images; crops need none."""
 
@@ -171,7 +173,7 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         not_negative = ("learning_rate", "weight_decay", "gradient_clip")
-        for name in ("seed", "warmup_steps", "keep_every_epochs", "workers", *not_negative):
+        for name in ("seed", "warmup_steps", "keep_every_epochs", "image_steps", "workers", *not_negative):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:

@@ -101,6 +101,7 @@ def test_a_run_without_a_loss_is_refused() -> None:
         ("schedule=plateau", "warmup_steps do not go"),
         ("tenth_every_epochs=3", "does not go with the cosine"),
         ("batch.size=4", "batch has no parts"),
+        ("image_steps=-1", "image_steps must not be negative"),
         ("max_steps=0", "max_steps must be at least 1"),
         ("losses.adversarial=-0.1", "must not be negative"),
         ("data.shares=(1.0, 0.0)", "shares must be positive"),

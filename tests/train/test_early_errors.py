@@ -40,17 +40,45 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             2,
             "error: weights of LPIPS do not load",
         ),
+        (
+            ["--set", "generator=resnet_unet", "--set", "options={'pretrained':'{tmp}/none'}"],
+            2,
+            "error: pretrained encoder ",
+        ),
+        (
+            ["--epochs", "2", "--set", "epochs=3"],
+            2,
+            "error: --epochs and --set epochs=... change the same setting; give one of them",
+        ),
+        (["--lr", "-1"], 2, "error: learning_rate must not be negative, got -1.0"),
         (["--set", "data.size=8"], 2, "error: --set data.size=8: no setting with a value"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_printed_or_made(
     arguments: list[str], code: int, words: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     assert command.main(["--data", str(photos), "--out", str(tmp_path / "run"), *filled]) == code
     out, error = capsys.readouterr()
     assert error.startswith(words)
     assert (out, list(tmp_path.iterdir())) == ("", [])
+
+
+def test_plain_options_are_short_forms_of_settings() -> None:
+    options = command.parse(["--data", "x", "--out", "y", "--epochs", "3", "--batch", "2", "--lr", "1e-4"])
+    recipe = command.build_recipe("edge-s", overrides=command.list_plain_overrides(options))
+    assert (recipe.epochs, recipe.batch, recipe.learning_rate, recipe.max_steps) == (3, 2, 1e-4, None)
+
+
+def test_a_run_from_weights_needs_no_pretrained_encoder(photos: Path, tmp_path: Path) -> None:
+    network = ["--network", "resnet_unet", "--set", "data.size_px=(32,32)", "--set", "data.crops=4", "--batch", "4"]
+    network += ["--max-steps", "1", "--data", str(photos)]
+    options = ["--set", "options={'size': '18', 'width': 8}"]
+    assert command.main([*network, *options, "--out", str(tmp_path / "first")]) == 0
+    options = ["--set", "options={'size': '18', 'width': 8, 'pretrained': 'nobody/nothing'}"]
+    arguments = [*network, *options, "--init", str(tmp_path / "first"), "--out", str(tmp_path / "second")]
+    assert command.main(arguments) == 0
+    assert command.main([*arguments, "--max-steps", "2", "--resume"]) == 0
 
 
 def test_a_log_file_gets_no_progress_bars(

@@ -319,11 +319,25 @@ def test_pretrained_encoder_comes_from_a_folder(tmp_path: Path) -> None:
 def test_error_for_a_missing_pretrained_encoder_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PretrainedError, match=r"hub cannot be reached: nobody/nothing; .*options\.pretrained=None"):
-        create_generator("resnet_unet", pretrained="nobody/nothing")
     with pytest.raises(PretrainedError, match="holds no weights"):
         create_generator("swin_deblur", pretrained=str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PretrainedError, match=r"HF_HUB_OFFLINE is set: nobody/nothing; .*options\.pretrained=None"):
+        create_generator("resnet_unet", pretrained="nobody/nothing")
+
+
+def test_a_hub_without_an_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(_api: object, name: str, **_options: object) -> None:
+        asked.append(name)
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("train.models.encoders.HfApi.model_info", refuse)
+    with pytest.raises(PretrainedError, match="hub cannot be reached: nobody/nothing"):
+        create_generator("resnet_unet", pretrained="nobody/nothing")
+    assert asked == ["nobody/nothing"]
 
 
 def true_crops() -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,6 +76,7 @@ class TrainingData:
 
         ranks.run_on_first(check_and_make_crops)  # the other processes then find the crops
         self._pairs, held_out_pairs = open_datasets()
+        self._held_out_pairs = held_out_pairs
         self.steps_per_epoch = count_steps_per_epoch(len(self._pairs), batch=recipe.batch * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         """Number of steps of the whole run."""
@@ -101,6 +102,11 @@ class TrainingData:
             return DeviceCrops(self._pairs, ranks.device).iterate_batches(keys)
         self._loaders.append(_BatchLoader(self._pairs, keys, workers=self._workers))
         return self._loaders[-1]
+
+    def read_samples(self, count: int) -> list[Pair]:
+        """Return up to `count` validation pairs, spread over all of them; the same each time."""
+        total = len(self._held_out_pairs)
+        return [self._held_out_pairs[0, total * index // min(count, total)] for index in range(min(count, total))]
 
     def close(self) -> None:
         """End the processes that read batches in advance; without it they may keep this process from ending."""

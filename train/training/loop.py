@@ -31,10 +31,19 @@ from train.training.epoch_totals import EpochTotals, average_sums
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
 from train.training.run_log import RunLog
+from train.training.sample_images import MAX_SAMPLES, draw_samples
 from train.training.validation import ValidationScores, validate
 from train.weights import STATE
 
-CHANGEABLE_SETTINGS = {"epochs", "max_steps", "early_stopping_epochs", "keep_every_epochs", "save_steps", "workers"}
+CHANGEABLE_SETTINGS = {
+    "epochs",
+    "max_steps",
+    "early_stopping_epochs",
+    "keep_every_epochs",
+    "save_steps",
+    "image_steps",
+    "workers",
+}
 """Settings that a resumed run may change."""
 MAX_SKIPPED_STEPS = 20
 """Number of steps in a row without a finite gradient that ends a run."""
@@ -162,6 +171,9 @@ class Training:
                     break
                 self._take_step(*(self._to_network_input(frames) for frames in batch))
                 bar.update()
+                if log and self._recipe.image_steps and self._step % self._recipe.image_steps == 0:
+                    samples = self._data.read_samples(MAX_SAMPLES)
+                    log.write_images(draw_samples(self._networks.published, samples), step=self._step)
                 if self._is_end_of_epoch():
                     steps_per_second = (self._step - first_step) / (time.monotonic() - began_s)
                     entry = self._end_epoch(images_per_second=steps_per_second * len(batch[0]) * self._ranks.count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +51,12 @@ class Networks:
 
 
 def check_networks(recipe: Recipe, *, initialize: bool) -> None:
-    """Make the generator, and load all checkpoints and weights of losses, once before the images are prepared.
+    """Make the generator, and load all checkpoints and weights, once before the images are prepared.
 
-    `initialize`: as for `build_networks`. Pretrained encoders are not loaded. Raises UsageError for options and weights
-    of losses that cannot be used, and CheckpointError.
+    `initialize`: as for `build_networks`. Raises UsageError for options, encoders and weights of losses that cannot be
+    used, and CheckpointError.
     """
-    without_encoder = {"pretrained": None} if "pretrained" in recipe.options else {}
-    generator = _create_generator(
-        dataclasses.replace(recipe, options=recipe.options | without_encoder), initialize=initialize
-    )
+    generator = _create_generator(recipe, initialize=initialize)
     if recipe.teacher:
         load_generator(Path(recipe.teacher))
     _create_content_loss(recipe, generator)
@@ -109,8 +105,12 @@ def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool
 
 
 def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
+    """Return the generator; a pretrained encoder is not loaded where other weights replace its own."""
+    options = recipe.options
+    if "pretrained" in options and (recipe.init or not initialize):
+        options = options | {"pretrained": None}
     with settings_checked():
-        generator = create_generator(recipe.generator, **recipe.options)
+        generator = create_generator(recipe.generator, **options)
     if recipe.init and initialize:
         load_initial_weights(generator, Path(recipe.init))
     return generator

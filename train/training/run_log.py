@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.files import output_error, write_whole
@@ -40,6 +42,12 @@ class RunLog:
                     self._events.add_scalar(name, value, entry["step"])
             self._events.flush()
         tqdm.write(_format_epoch(entry))
+
+    def write_images(self, image: NDArray[np.uint8], *, step: int) -> None:
+        """Record sample images, uint8[H, W, 3] RGB, for TensorBoard."""
+        if self._events:
+            self._events.add_image("blurred, restored, sharp", image, step, dataformats="HWC")
+            self._events.flush()
 
     def __enter__(self) -> RunLog:  # noqa: PYI034 - Self is new in Python 3.11
         return self

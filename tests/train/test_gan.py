@@ -244,7 +244,7 @@ def test_the_loss_of_a_grid_sees_only_what_repeats_every_four_pixels() -> None:
     )
 
 
-def train_toy(count: int = 30, **gan: Any) -> tuple[float, float, dict[str, float]]:
+def train_toy(count: int = 40, **gan: Any) -> tuple[float, float, dict[str, float]]:
     """Train on one batch; return the content loss at the start and at the end, and the last numbers."""
     step = step_for(recipe_with(weight=1.0, **gan))
     history = []
@@ -258,7 +258,7 @@ def train_toy(count: int = 30, **gan: Any) -> tuple[float, float, dict[str, floa
 def test_a_discriminator_far_too_strong_destroys_the_images_and_each_control_prevents_it() -> None:
     strong: dict[str, Any] = {"learning_rate": 2e-2, "steps": 3}
     before, collapsed, numbers = train_toy(**strong)
-    assert collapsed > 1.5 * before
+    assert collapsed > 1.3 * before
     assert numbers["discriminator_loss"] < 1e-3
     assert numbers["adversarial_loss"] > 10
     for control in ({"r1": 10.0}, {"learning_rate": 1e-4, "steps": 1}):

@@ -65,7 +65,7 @@ class ExportResult:
     calibration: Calibration | None
     """None without INT8 engines."""
     notes: tuple[str, ...] = ()
-    """What was found out about a foreign ONNX file, one line each."""
+    """Findings about a foreign ONNX file, one line each."""
     computed_steps: list[str]
     """Names of the steps that were not in the cache."""
 

@@ -23,7 +23,7 @@ class GanConfig:
     width: int = 64
     """Number of channels of the first convolution of the discriminator."""
     scales: int = 2
-    """Number of sizes that `multi_scale` looks at; each is half of the one before."""
+    """Number of sizes of the image that `multi_scale` has discriminators for; each is half of the one before."""
     spectral_norm: bool = False
     """Divide the weights of `patch_gan` and `multi_scale` by their largest singular value (Miyato et al. 2018)."""
     learning_rate: float | None = None

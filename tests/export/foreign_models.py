@@ -16,7 +16,7 @@ _GAINS = (0.6, 0.25, 0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a file looks like from outside."""
+    """The properties of a foreign file."""
 
     layout: str = "NCHW"
     order: str = "rgb"
@@ -30,8 +30,8 @@ class Kind:
     multiple: int = 1
     batch: int | str = 1
     mean: tuple[float, ...] = (0.0,)
-    """What is subtracted from images in 0..1; the network takes, and with `returns_normalised` gives, the rest divided
-    by `std`."""
+    """Mean of the images that the network takes: (x - mean) / std for x in 0..1. With `returns_normalised`, its result
+    is in the same range."""
     std: tuple[float, ...] = (1.0,)
     returns_normalised: bool = True
     is_strict: bool = False

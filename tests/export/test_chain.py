@@ -170,6 +170,20 @@ def test_a_second_export_computes_only_what_changed(
     assert (tmp_path / "out" / NAMES[0]).read_bytes() == undamaged
 
 
+@pytest.mark.parametrize(("reported_layers", "are_measured"), [(0, False), (64, True)])
+def test_layers_of_a_large_network_within_its_budget_are_not_measured(
+    reported_layers: int, are_measured: bool, tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--pixels", "bgr"]
+    monkeypatch.setattr("export.int8_chain._REPORTED_LAYERS", reported_layers)
+    computed: list[str] = []
+    monkeypatch.setattr(chain.Chain, "run", _record_steps(chain.Chain.run, computed))
+    assert main([*arguments, "--calib-method", "minmax", "--precision", "int8_cpu", "--budget-db", "3"]) == 0
+    assert ("measure_layer_losses" in computed) == are_measured
+    assert ("Loss of each layer" in (tmp_path / "out" / "report.md").read_text()) == are_measured
+
+
 def _record_steps(original: object, computed: list[str]) -> object:
     def run(self: chain.Chain) -> object:
         result = original(self)

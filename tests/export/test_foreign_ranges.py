@@ -18,6 +18,8 @@ from tests.export.foreign_models import Kind, make_model, write_pairs
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINDS = {
+    "0..1": Kind(is_strict=True),
+    "0..255": Kind(is_strict=True, range="0..255"),
     "-1..1": Kind(is_strict=True, range="-1..1"),
     "imagenet": Kind(is_strict=True, mean=MEAN, std=STD),
     "imagenet to 0..1": Kind(is_strict=True, mean=MEAN, std=STD, returns_normalised=False),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.engines import timing
 from runtime.engines.base import Engine, SynchronousEngine
 from runtime.engines.choice import choose_engine, rejection_reason
 from runtime.engines.timing import median_ms_per_frame, trial_frame
@@ -175,6 +176,27 @@ def test_spinning_threads_of_one_engine_do_not_slow_the_next_measurement() -> No
     spinning, disturbed = Spinning(30, GOOD), Disturbed(20, GOOD)  # apart by more than a busy machine adds
     times = median_ms_per_frame([spinning, disturbed], trial_frame((64, 48)))
     assert times[1] < times[0]
+
+
+def test_a_block_of_a_slow_engine_ends_after_the_frame_that_a_second_passes_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock moves by 0.6 s with each frame, so that two frames are measured in a block instead of four."""
+    clock_s, counts = 0.0, [0]
+
+    class Slow(PacedEngine):
+        def infer(self, batch: Pixels) -> Pixels:
+            nonlocal clock_s
+            clock_s += 0.6
+            counts[-1] += 1
+            return batch
+
+    monkeypatch.setattr("runtime.engines.timing.perf_counter", lambda: clock_s)
+    engine = Slow(0, GOOD)
+    assert timing._measure_ms_per_frame(engine, trial_frame((64, 48)), 4) == pytest.approx(600)
+    assert counts == [2]
+    assert timing._measure_ms_per_frame(engine, trial_frame((64, 48)), 1) == pytest.approx(600)
+    assert counts == [3]
 
 
 @pytest.mark.parametrize(("planes_ms", "chosen"), [(12, "bgr"), (10.5, "planes"), (3, "planes")])

@@ -62,9 +62,9 @@ def pair(count: int = 2, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     return F.avg_pool2d(sharp, 7, stride=1, padding=3, count_include_pad=False), sharp
 
 
-def test_the_multi_scale_discriminator_looks_at_halved_images() -> None:
+def test_the_multi_scale_discriminator_has_a_map_for_each_size_of_the_image() -> None:
     images = torch.rand(2, 3, 128, 160)
-    network = MultiScaleGan(scales=2, sigmoid=False, normalisation="none", width=4)
+    network = MultiScaleGan([PatchGan(sigmoid=False, normalisation="none", width=4) for _ in range(2)])
     large, small = network(images)
     assert large.shape == (2, 1, 5, 7)
     assert small.shape == (2, 1, 1, 2)

@@ -9,10 +9,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 class Discriminator(nn.Module):
     """float32[N, 3, H, W] -> maps of outputs, float32[N, 1, h, w] each; a large output stands for a sharp image.
 
-    H and W are at least `min_image_px`. Images have the generator's pixel range and channel order.
+    Images have the generator's pixel range and channel order.
     """
-
-    min_image_px: int
 
     def compute_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the maps of outputs, and the features inside that feature matching compares."""

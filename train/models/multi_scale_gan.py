@@ -1,36 +1,27 @@
-"""`multi_scale`: patch discriminators that look at an image and at smaller copies of it."""
+"""`multi_scale`: patch discriminators of an image and of smaller copies of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.models.discriminator import Discriminator
-from train.models.patch_gan import MIN_IMAGE_PX, Normalisation, PatchGan
+from train.models.patch_gan import PatchGan
 
 
 class MultiScaleGan(Discriminator):
     """float32[N, 3, H, W] -> a map of outputs for each scale, from the largest image to the smallest.
 
     pix2pixHD (Wang et al. 2018, section 3.2): discriminators of equal structure and own weights; each copy of the image
-    is half as large as the one before, by average pooling. Options as for `PatchGan`.
+    is half as large as the one before, by average pooling.
     """
 
-    def __init__(
-        self,
-        *,
-        scales: int = 2,
-        sigmoid: bool = True,
-        normalisation: Normalisation = "batch",
-        width: int = 64,
-        spectral_norm: bool = False,
-    ) -> None:
+    def __init__(self, scales: Sequence[PatchGan]) -> None:
+        """`scales`: the discriminators, from the largest image to the smallest."""
         super().__init__()
-        self.min_image_px = MIN_IMAGE_PX * 2 ** (scales - 1)
-        self.scales = nn.ModuleList(
-            PatchGan(sigmoid=sigmoid, normalisation=normalisation, width=width, spectral_norm=spectral_norm)
-            for _ in range(scales)
-        )
+        self.scales = nn.ModuleList(scales)
 
     def compute_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         outputs: list[Tensor] = []

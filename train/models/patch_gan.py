@@ -24,8 +24,6 @@ class PatchGan(Discriminator):
     each further one has twice as many. `spectral_norm`: see `normalize_weights`.
     """
 
-    min_image_px = MIN_IMAGE_PX
-
     def __init__(
         self,
         *,

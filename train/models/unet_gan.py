@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from train.models.discriminator import Discriminator, normalize_weights
 
+MIN_IMAGE_PX = 8
+"""Smallest width and height of an image: one pixel is left after three strides."""
+
 
 class UnetGan(Discriminator):
     """float32[N, 3, H, W] -> [float32[N, 1, H, W]].
@@ -19,8 +22,6 @@ class UnetGan(Discriminator):
     resolution; spectral normalisation of all but the first and the last. `width`: number of channels at full
     resolution. `sigmoid`: whether the outputs are probabilities; else logits.
     """
-
-    min_image_px = 8
 
     def __init__(self, *, sigmoid: bool = True, width: int = 64) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from train.config import Recipe
 from train.gan_config import GanConfig
+from train.models import patch_gan, unet_gan
 from train.models.discriminator import Discriminator
 from train.models.multi_scale_gan import MultiScaleGan
 from train.models.patch_gan import PatchGan
@@ -31,24 +32,22 @@ def create_discriminator(recipe: Recipe) -> Discriminator:
     gan, sigmoid = recipe.gan, recipe.losses.adversarial_kind == "bce"
     if gan.discriminator == "unet":
         return UnetGan(sigmoid=sigmoid, width=gan.width)
-    if gan.discriminator == "multi_scale":
-        return MultiScaleGan(
-            scales=gan.scales,
-            sigmoid=sigmoid,
-            normalisation=recipe.normalisation,
-            width=gan.width,
-            spectral_norm=gan.spectral_norm,
+
+    def create_patch_gan() -> PatchGan:
+        return PatchGan(
+            sigmoid=sigmoid, normalisation=recipe.normalisation, width=gan.width, spectral_norm=gan.spectral_norm
         )
-    return PatchGan(
-        sigmoid=sigmoid, normalisation=recipe.normalisation, width=gan.width, spectral_norm=gan.spectral_norm
-    )
+
+    if gan.discriminator == "multi_scale":
+        return MultiScaleGan([create_patch_gan() for _ in range(gan.scales)])
+    return create_patch_gan()
 
 
 def min_discriminator_px(gan: GanConfig) -> int:
     """Return the smallest width and height of the images that the discriminator takes."""
     if gan.discriminator == "unet":
-        return UnetGan.min_image_px
-    return PatchGan.min_image_px * (2 ** (gan.scales - 1) if gan.discriminator == "multi_scale" else 1)
+        return unet_gan.MIN_IMAGE_PX
+    return patch_gan.MIN_IMAGE_PX * (2 ** (gan.scales - 1) if gan.discriminator == "multi_scale" else 1)
 
 
 class Adversary:
@@ -60,7 +59,7 @@ class Adversary:
         """Prepare the losses.
 
         `discriminator`: a `Discriminator`, perhaps inside DistributedDataParallel. `autocast`: returns the context in
-        which it looks at images; losses and penalties are computed in float32.
+        which it computes; losses and penalties are computed in float32.
         """
         self._gan, self._weight, self._kind = recipe.gan, recipe.losses.adversarial, recipe.losses.adversarial_kind
         self._wrapped, self._autocast = discriminator, autocast

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx
 
+from export.graph.measure import Nchw
 from export.network import Network
 from export.quantization.calibration import compute_core_inputs, read_frames, select_frames
-from export.quantization.precision import Nchw
 from export.step_cache import compute_digest
 from runtime.frame import Pixels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from export.config import ExportConfig, Method
 from export.evaluator import Evaluator
 from export.graph.depth_to_space import replace_depth_to_space
 from export.network import Network, NetworkCache
-from export.quantization.calibration import calibrate_ranges
+from export.quantization.calibration import calibrate_ranges, select_methods
 from export.quantization.int8 import Layout, Ranges, quantize_int8
 from export.quantization.precision import convert_to_fp16, list_convolutions
 from export.quantization.sensitivity import measure_layer_losses, quantize_within_budget
@@ -148,8 +148,16 @@ class Int8Chain:
     def _ranges_by_method(self) -> dict[Method, Ranges]:
         """Ranges of the core's tensors by the configured method, or by all methods."""
         method = self._model._method if self._model else self._config.calibration_method  # noqa: SLF001 - as above
-        methods: tuple[Method, ...] = get_args(Method) if method == "auto" else (method,)
+        methods = self._select_methods() if method == "auto" else [method]
         return {name: self._calibrate(name) for name in methods}
+
+    def _select_methods(self) -> list[Method]:
+        methods: list[Method] = self._cache.get_json(
+            "select_methods",
+            {"frames": self._frames.sha256},
+            lambda: select_methods(self._core, self._frames.compute_inputs()[0]),
+        )
+        return methods
 
     def _calibrate(self, method: Method) -> Ranges:
         ranges = self._cache.get_json(

@@ -118,8 +118,8 @@ def _add_precision_options(parser: argparse.ArgumentParser) -> None:
         "--calib-method",
         choices=("auto", *get_args(Method)),
         default="auto",
-        help="calibration method; auto tries all and uses the one that agrees best with the float network "
-        "(default: auto)",
+        help="calibration method; auto tries all and uses the one that agrees best with the float network, or minmax "
+        "for networks whose tensors take more than 2 GB (default: auto)",
     )
 
 

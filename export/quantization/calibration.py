@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -19,19 +20,20 @@ from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
 from export.config import Method
+from export.graph.measure import Nchw, list_float_tensors, measure_extremes, measure_shapes
 from export.quantization.int8 import Ranges
-from export.quantization.precision import Nchw
 from runtime.errors import UsageError
 from runtime.frame import Pixels
 from runtime.sources import open_source
 
-_METHODS = {
-    "minmax": CalibrationMethod.MinMax,
+_HISTOGRAM_METHODS = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
 CROP_PX = 256
 """Side of the square about the centre to which frames are cropped; bounds the memory for frames of any camera."""
+HISTOGRAM_BYTES = 2_000_000_000
+"""Size of all tensors of one input above which `auto` calibrates with `minmax` only."""
 MIN_FRAMES = 8
 MAX_FRAMES = 2_000
 """Longer videos are sampled evenly, so that their end counts as much as their beginning."""
@@ -101,8 +103,23 @@ def compute_core_inputs(engine: onnx.ModelProto, core_input: str, frames: list[P
     return [session.run([core_input], {probe.graph.input[0].name: frame[np.newaxis]})[0] for frame in frames]
 
 
+def select_methods(core: onnx.ModelProto, nchw: Nchw) -> list[Method]:
+    """Return the methods to try for a core: all, or `minmax` if the others would need too much memory.
+
+    `nchw`: one calibration input. The histograms of `entropy` and `percentile` need all tensors of an input at once.
+    """
+    shapes = measure_shapes(core, list_float_tensors(core), nchw).values()
+    tensor_bytes = 4 * sum(math.prod(shape) for shape in shapes)
+    return list(get_args(Method)) if tensor_bytes <= HISTOGRAM_BYTES else ["minmax"]
+
+
 def calibrate_ranges(core: onnx.ModelProto, inputs: list[Nchw], method: Method) -> Ranges:
-    """Return the range of every tensor of a float core on these inputs, measured by ONNX Runtime's calibrators."""
+    """Return the range of every tensor of a float core on these inputs.
+
+    `entropy` and `percentile` are ONNX Runtime's calibrators.
+    """
+    if method == "minmax":
+        return measure_extremes(core, inputs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "core.onnx"
         onnx.save(core, path)
@@ -110,7 +127,7 @@ def calibrate_ranges(core: onnx.ModelProto, inputs: list[Nchw], method: Method) 
             str(path),
             None,
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=_METHODS[method],
+            calibrate_method=_HISTOGRAM_METHODS[method],
             extra_options={"symmetric": False},
         )
         with redirect_stdout(io.StringIO()):  # the calibrator prints its progress

@@ -13,18 +13,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from export.graph.measure import Nchw, measure_extremes
 from export.graph.yuv420 import CONVERSION
 from export.quantization.float_nodes import list_float_nodes
-
-Nchw = NDArray[np.float32]
-"""Input of a core: float32[N, C, H, W] in the network's channel order and pixel range."""
 
 FP16_MAX = 65_504.0
 _FP16_HEADROOM = 8.0
@@ -86,17 +82,9 @@ def sort_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _measure_peaks(core: onnx.ModelProto, inputs: Iterable[Nchw]) -> dict[str, float]:
     """Return the largest absolute value of every float tensor on `inputs`, and of every constant."""
-    probe = copy.deepcopy(core)
-    typed = onnx.shape_inference.infer_shapes(probe)
-    names = [v.name for v in typed.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT]
-    core_outputs = {output.name for output in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in core_outputs)
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
     peaks = {t.name: float(np.abs(onnx.numpy_helper.to_array(t)).max(initial=0)) for t in core.graph.initializer}
-    for nchw in inputs:
-        for name, values in zip(outputs, session.run(outputs, {core.graph.input[0].name: nchw}), strict=True):
-            peaks[name] = max(peaks.get(name, 0.0), float(np.abs(values).max(initial=0)))
+    for name, (low, high) in measure_extremes(core, inputs).items():
+        peaks[name] = max(-low, high)
     return peaks
 
 

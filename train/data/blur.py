@@ -6,8 +6,8 @@ converted back; noise and JPEG compression follow, as in a camera. In some expos
 pasted in as an object with a motion of its own, which covers and uncovers the background. The unmoved image is the
 sharp ground truth.
 
-The frames of GOPRO_Large's `blur` were not averaged as light but as 8-bit codes (docs/experiments.md). For a network
-that is measured on such pairs, a share of the exposures can be made in the same way.
+The frames of GOPRO_Large's `blur` are averages of few frames, as 8-bit codes and not as light (docs/experiments.md).
+For a network that is measured on such pairs, a share of the exposures can be made in the same way.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Image = NDArray[np.uint8]
 """8-bit sRGB codes, [H, W, 3]."""
 Linear = NDArray[np.float32]
 """Linear light in [0, 1]."""
+_AVERAGED_FRAMES = (7, 9, 11, 13, 15, 17, 21)
+"""Numbers of frames in an average of codes: GOPRO_Large has 7 to 13 (Nah et al. 2017, section 3), others more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,8 @@ class BlurConfig:
     object_px: tuple[float, float] = (12.0, 60.0)
     """Half the width and half the height of such an object, in pixels."""
     codes_share: float = 0.0
-    """Share of the exposures that average 8-bit codes instead of light, as GOPRO_Large's `blur` does."""
+    """Share of the exposures that average the 8-bit codes of 7 to 21 frames instead of light, as GOPRO_Large's `blur`
+    does."""
     still_share: float = 0.0
     """Share of the images without motion, noise and compression: a network learns to return sharp images unchanged."""
     defocus_share: float = 0.0
@@ -97,18 +100,22 @@ def srgb_from_linear(light: Linear) -> NDArray[np.float32]:
 def draw_motion_path(rng: np.random.Generator, *, length_px: float, moments: int) -> NDArray[np.float64]:
     """Return a smooth random path over one exposure, float64[moments, 2]: x and y in pixels at evenly spaced moments.
 
-    Constant velocity, acceleration and hand tremor (about 1 to 3 oscillations) are added in random proportions, and
-    scaled to `length_px`. The mean of the path is zero: the ground truth is the view at the centre of the blur, because
-    an image does not show where on its path the camera was at the middle of the exposure.
+    Constant velocity, acceleration, and a tremor of less than two oscillations are added in random proportions, and
+    scaled to `length_px`. They are distributed as in the 240 fps clip of GOPRO_Large, whose paths are nearly straight
+    but vary in speed (docs/experiments.md). The path is at (0, 0) at its middle moment, as in data sets with real blur:
+    the ground truth is the view at the middle of the exposure. An image shows where that is, because as much of its
+    light was gathered before as after. `moments` must be odd.
     """
     t = np.linspace(-0.5, 0.5, moments)
     path = np.zeros((moments, 2))
     heading = rng.uniform(0, 2 * np.pi)
     path += np.outer(t, (np.cos(heading), np.sin(heading)))
-    path += np.outer(t**2, rng.normal(0, 0.2, 2))
-    frequency, phase = rng.uniform(1, 3, 2), rng.uniform(0, 2 * np.pi, 2)
-    path += rng.normal(0, 0.04, 2) * np.sin(2 * np.pi * np.outer(t, frequency) + phase)
-    path -= path.mean(axis=0)
+    acceleration = 0.2 * np.exp(rng.normal(0, 1.0)) * rng.normal(0, 1, 2)
+    path += np.outer(t**2, acceleration)
+    oscillations, phase = rng.uniform(0.3, 1.5, 2), rng.uniform(0, 2 * np.pi, 2)
+    tremor = 0.015 * np.exp(rng.normal(0, 0.8)) * rng.normal(0, 1, 2)
+    path += tremor * np.sin(2 * np.pi * np.outer(t, oscillations) + phase)
+    path -= path[moments // 2]
     unscaled_px: float = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
     scaled: NDArray[np.float64] = path * (length_px / unscaled_px)
     return scaled
@@ -126,7 +133,7 @@ def expose(
     """Average the central `size` (width, height) of `light` over a path and a roll of the camera.
 
     `light`: float32[H, W, 3] linear, with a margin around the centre in which the path lies. `moving_object`:
-    float32[H, W, 4], linear light times opacity, and opacity, at the position of the object at the centre of
+    float32[H, W, 4], linear light times opacity, and opacity, at the position of the object at the middle of
     `object_path`; it moves by the sum of both paths.
     """
     total = np.zeros((size[1], size[0], 3), np.float32)
@@ -158,8 +165,10 @@ def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Genera
     # The views at neighbouring moments are at most about a pixel apart.
     longest_px = lengths_px.sum() if has_object else lengths_px[0]
     moments = max(9, 2 * int(np.ceil(longest_px / 2)) + 1)
-    path, object_path = (draw_motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
     averages_codes = config.codes_share > 0 and rng.random() < config.codes_share
+    if averages_codes:
+        moments = int(rng.choice(_AVERAGED_FRAMES))
+    path, object_path = (draw_motion_path(rng, length_px=length_px, moments=moments) for length_px in lengths_px)
     light: Linear = image.astype(np.float32) / np.float32(255) if averages_codes else linear_from_srgb(image)
     to_codes = _codes_from_fractions if averages_codes else srgb_from_linear
     sharp, moving_object = image[margin:-margin, margin:-margin], None

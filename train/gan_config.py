@@ -17,15 +17,16 @@ _MAX_SCALES, _MAX_WIDTH = 5, 512
 class GanConfig:
     """Discriminator of a recipe whose `losses.adversarial` is not 0, and how it is trained."""
 
-    discriminator: Literal["patch_gan", "multi_scale", "unet"] = "patch_gan"
-    """`multi_scale`: patch discriminators of the image and of smaller copies (Wang et al. 2018, pix2pixHD); `unet`: one
-    output for each pixel (Wang et al. 2021, Real-ESRGAN), which has spectral but no other normalisation."""
+    discriminator: Literal["patch_gan", "multi_scale", "hierarchical", "unet"] = "patch_gan"
+    """`multi_scale`: patch discriminators of the image and of smaller copies (Wang et al. 2018, pix2pixHD);
+    `hierarchical`: one of patches and one of the whole image (Kupyn et al. 2019, DeblurGAN-v2); `unet`: one output for
+    each pixel (Wang et al. 2021, Real-ESRGAN), which has spectral but no other normalisation."""
     width: int = 64
     """Number of channels of the first convolution of the discriminator."""
     scales: int = 2
     """Number of sizes of the image that `multi_scale` has discriminators for; each is half of the one before."""
     spectral_norm: bool = False
-    """Divide the weights of `patch_gan` and `multi_scale` by their largest singular value (Miyato et al. 2018)."""
+    """Divide the weights of discriminators other than `unet` by their largest singular value (Miyato et al. 2018)."""
     learning_rate: float | None = None
     """Learning rate of the discriminator (Heusel et al. 2017, two time scales); None: that of the generator."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -18,6 +18,7 @@ from train.models import GENERATORS, Generator, PatchGan, create_generator, rest
 from train.models.base import patches_from_pixels, pixels_from_patches
 from train.models.encoders import PretrainedError
 from train.models.half_resolution import HalfResolution
+from train.models.skip_connections import DenseSkips
 from train.recipes import RECIPES
 
 REDUCED = {
@@ -221,6 +222,56 @@ def test_resnet_50_is_the_published_encoder() -> None:
     assert parameters(generator.encoder) == 23_508_032  # He et al. 2016: 25.6 million with the classifier
 
 
+def test_dense_skips_are_those_of_unet_plus_plus() -> None:
+    """Each node sees all before it at its resolution and the enlarged one below; the decoder sees all of them."""
+    torch.manual_seed(0)
+    skips = DenseSkips([2, 3, 4], [5, 6, 7])
+    assert [(node.in_channels, node.out_channels) for node in skips.nodes] == [(5, 5), (7, 6), (13, 5)]
+    assert skips.channels == [12, 9, 4]
+    maps = [torch.rand(1, channels, side, side) for channels, side in ((2, 16), (3, 8), (4, 4))]
+    results = skips(maps)
+    assert [result.shape[1] for result in results] == skips.channels
+    for own, result in zip(maps, results, strict=True):
+        assert torch.equal(result[:, : own.shape[1]], own)
+    changed = skips([maps[0], maps[1], maps[2] + 1])
+    assert [not torch.equal(*both) for both in zip(results, changed, strict=True)] == [True, True, True]
+    assert torch.equal(results[0][:, :7], changed[0][:, :7])  # the first node does not see the lowest map
+
+
+def test_gates_of_attention_weigh_skip_connections_by_position() -> None:
+    torch.manual_seed(0)
+    network = create_generator("resnet_unet", **REDUCED["resnet_unet"], attention=True, dense_skips=True).eval()
+    skips = {}
+    for gate in network.gates:
+        gate.register_forward_hook(lambda gate, inputs, output: skips.update({gate: (inputs[0], output)}))
+    network(torch.rand(1, 3, 64, 96))
+    assert len(skips) == 4
+    for before, after in skips.values():
+        assert before.shape[2:] in {(4, 6), (8, 12), (16, 24), (32, 48)}
+        factors = after.sum(dim=1) / before.sum(dim=1)
+        assert 0 < factors.min() < factors.max() < 1
+        torch.testing.assert_close(before * factors[:, None], after)
+
+
+def test_channel_attention_begins_with_the_network_without_it_and_can_learn() -> None:
+    torch.manual_seed(0)
+    plain = create_generator("two_stage_cnn").eval()
+    network = create_generator("two_stage_cnn", channel_attention=True).eval()
+    with pytest.raises(RuntimeError, match="attend_l6"):
+        plain.copy_weights_from(network)
+    network.copy_weights_from(plain)
+    blurred = torch.rand(2, 3, 24, 16) * 2 - 1
+    torch.testing.assert_close(network(blurred), plain(blurred))
+    again = create_generator("two_stage_cnn", channel_attention=True).eval()
+    with torch.no_grad():
+        network.attend_l9.restore.weight.normal_()
+    again.copy_weights_from(network)
+    assert not torch.allclose(network(blurred), plain(blurred))
+    assert torch.equal(again(blurred), network(blurred))
+    network(blurred).sum().backward()
+    assert all(weight.grad.abs().max() > 0 for weight in network.attend_l9.parameters())
+
+
 def test_patch_gan_is_listing_2() -> None:
     discriminator = PatchGan()
     assert parameters(discriminator) == 2_764_737 + 2 * (128 + 256 + 512)
@@ -296,6 +347,7 @@ def test_published_weights_are_loaded_again(name: str, tmp_path: Path) -> None:
         ("swin_deblur", {"width": 33}, "multiple of 32"),
         ("swin_deblur", {"strides": (3, 4)}, "even"),
         ("resnet_unet", {"size": "19"}, "18, 34, 50"),
+        ("resnet_unet", {"size": "18", "attention": "false"}, "attention must be True or False, got 'false'"),
         ("resnet_unet", {"size": 34, "width": 1}, "at least 8"),
     ],
 )

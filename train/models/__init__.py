@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from runtime.errors import DeblurError, is_out_of_memory
@@ -39,6 +40,9 @@ def create_generator(name: str, **options: Any) -> Generator:
     and PretrainedError if pretrained weights cannot be loaded.
     """
     network = get_generator_class(name)
+    for option, parameter in signature(network).parameters.items():
+        if parameter.annotation == "bool" and not isinstance(options.get(option, False), bool):
+            raise ValueError(f"options of {name}: {option} must be True or False, got {options[option]!r}")
     try:
         return network(**options)
     except DeblurError:

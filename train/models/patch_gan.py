@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -35,19 +37,16 @@ class PatchGan(Discriminator):
         super().__init__()
         if normalisation not in get_args(Normalisation):
             raise ValueError(f"normalisation must be one of {', '.join(get_args(Normalisation))}, got {normalisation}")
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        for below in (width, 2 * width, 4 * width):  # [N, 64, H/2, W/2] -> [N, 512, H/16, W/16]
-            layers.append(nn.Conv2d(below, 2 * below, 4, stride=2, padding=1))
-            if normalisation == "batch":
-                layers.append(nn.BatchNorm2d(2 * below))
-            elif normalisation == "instance":
-                layers.append(nn.InstanceNorm2d(2 * below, affine=True))
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
-        layers.append(nn.Conv2d(8 * width, 1, 4))  # [N, 1, H/16 - 3, W/16 - 3]
+        layers = self.create_layers(width, normalisation)
         if spectral_norm:
             layers = [normalize_weights(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.model = nn.Sequential(*layers)
         self.sigmoid = sigmoid
+
+    def create_layers(self, width: int, normalisation: Normalisation) -> list[nn.Module]:
+        """Return the layers in order: [N, 3, H, W] -> [N, 512, H/16, W/16] -> [N, 1, H/16 - 3, W/16 - 3]."""
+        widths = (3, width, 2 * width, 4 * width, 8 * width)
+        return [*create_halving_layers(widths, normalisation), nn.Conv2d(8 * width, 1, 4)]
 
     def compute_features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         features, x = [], images
@@ -57,3 +56,19 @@ class PatchGan(Discriminator):
                 features.append(x)
         # In half precision a probability soon rounds to 1, and the gradient of its logarithm becomes NaN.
         return [torch.sigmoid(x.float()) if self.sigmoid else x], features
+
+
+def create_halving_layers(widths: Sequence[int], normalisation: Normalisation) -> list[nn.Module]:
+    """Return convolutions of stride 2 with leaky ReLU, normalised but for the first.
+
+    `widths`: numbers of channels of the image and of each convolution.
+    """
+    layers: list[nn.Module] = []
+    for below, own in pairwise(widths):
+        layers.append(nn.Conv2d(below, own, 4, stride=2, padding=1))
+        if len(layers) > 1 and normalisation == "batch":
+            layers.append(nn.BatchNorm2d(own))
+        elif len(layers) > 1 and normalisation == "instance":
+            layers.append(nn.InstanceNorm2d(own, affine=True))
+        layers.append(nn.LeakyReLU(0.2, inplace=True))
+    return layers

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetModel
 
 from train.models.base import ChannelOrder, Generator
 from train.models.encoders import ImageNetNormalisation, create_encoder
+from train.models.skip_connections import AttentionGate, DenseSkips, enlarge
 
 Size = Literal["18", "34", "50"]
 _DEPTHS: dict[Size, tuple[int, ...]] = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3)}
@@ -24,14 +24,23 @@ class ResnetUnet(Generator):
     concatenates the image itself; the result is added to the image.
 
     `size`: number of layers, 18, 34 or 50. `pretrained`: folder or hub name, None for random weights. `width`: number
-    of channels of the stem, 64 in the published ResNets.
+    of channels of the stem, 64 in the published ResNets. `attention`: a gate on each skip connection but that of the
+    image. `dense_skips`: skip connections with convolutions between the resolutions of the encoder's maps. The abstract
+    of the paper names both, and no section describes them.
     """
 
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 32
 
-    def __init__(self, size: Size = "50", pretrained: str | None = None, width: int = 64) -> None:
+    def __init__(
+        self,
+        size: Size = "50",
+        pretrained: str | None = None,
+        width: int = 64,
+        attention: bool = False,  # noqa: FBT001, FBT002 - an option of a recipe, given by name
+        dense_skips: bool = False,  # noqa: FBT001, FBT002 - likewise
+    ) -> None:
         super().__init__()
         size = str(size)  # type: ignore[assignment]  # --set options.size=34 gives a number
         if size not in get_args(Size):
@@ -48,26 +57,30 @@ class ResnetUnet(Generator):
         )
         self.normalisation = ImageNetNormalisation()
         self.encoder = create_encoder(ResNetModel, config, pretrained=pretrained)
-        skips = [*reversed(stages[:3]), width, 3]
-        widths = [4 * width, 2 * width, width, width // 2, width // 2]
-        below = [stages[3], *widths[:-1]]
-        self.decoder = nn.ModuleList(
-            _double_convolution(lower + skip, out) for lower, skip, out in zip(below, skips, widths, strict=True)
-        )
-        self.final_conv = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        maps, widths = [width, *stages[:3]], [width // 2, width, 2 * width, 4 * width]  # at 1/2, 1/4, 1/8 and 1/16
+        self.dense_skips = DenseSkips(maps, widths) if dense_skips else None
+        skips = [3, *(self.dense_skips.channels if self.dense_skips else maps)]
+        widths = [width // 2, *widths]
+        below = [*widths[1:], stages[3]]
+        steps = list(zip(below, skips, widths, strict=True))[::-1]  # from the lowest resolution to the full one
+        self.decoder = nn.ModuleList(_double_convolution(lower + skip, out) for lower, skip, out in steps)
+        self.gates = nn.ModuleList(AttentionGate(skip, lower) for lower, skip, _ in steps[:-1]) if attention else None
+        self.final_conv = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [x]  # [N, 3, H, W]
         stem = self.encoder.embedder.embedder(self.normalisation(x))  # [N, width, H/2, W/2]
-        maps.append(stem)
         features = self.encoder.embedder.pooler(stem)  # [N, width, H/4, W/4]
+        maps = [stem]
         for stage in self.encoder.encoder.stages:
             features = stage(features)  # H/4, H/8, H/16, H/32
             maps.append(features)
-        features = maps.pop()
-        for block in self.decoder:  # H/16, H/8, H/4, H/2, H
-            features = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
-            features = block(torch.cat([features, maps.pop()], dim=1))
+        maps.pop()
+        skips = [x, *(self.dense_skips(maps) if self.dense_skips else maps)]
+        for step, block in enumerate(self.decoder):  # H/16, H/8, H/4, H/2, H
+            features, skip = enlarge(features), skips.pop()
+            if self.gates and step < len(self.gates):
+                skip = self.gates[step](skip, features)
+            features = block(torch.cat([features, skip], dim=1))
         residual: Tensor = self.final_conv(features)  # [N, 3, H, W]
         return x + residual
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.models.base import ChannelOrder, Generator
+from train.models.channel_attention import ChannelAttention
 
 
 class TwoStageCnn(Generator):
@@ -17,13 +18,16 @@ class TwoStageCnn(Generator):
     Every layer works at full resolution. `bottleneck` and the four `t2_conv` are used three times each and
     `t3_reduce_l8_l9` twice, with the same weights. The residual passes through tanh and is added to the input, so that
     the output lies in [-2, 2]; it is clipped when it is converted to pixels. 253,155 parameters, 367,296 MAC per pixel.
+
+    `channel_attention`: weigh the channels of each map that `t3_reduce_...` computes: future work of the paper.
+    Such a network can start with the weights of one without, and then gives the same images at first.
     """
 
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     multiple_of: int = 1
 
-    def __init__(self) -> None:
+    def __init__(self, channel_attention: bool = False) -> None:  # noqa: FBT001, FBT002 - an option of a recipe, given by name
         super().__init__()
         self.l1 = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
         self.l2 = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())
@@ -38,6 +42,14 @@ class TwoStageCnn(Generator):
         self.t3_reduce_l11 = nn.Conv2d(96, 32, 3, padding=1)
         self.final_conv = nn.Conv2d(32, 3, 3, padding=1)
         self.tanh = nn.Tanh()
+        self.attend_l6, self.attend_l8, self.attend_l9, self.attend_l11 = (
+            ChannelAttention(channels) if channel_attention else nn.Identity() for channels in (64, 64, 64, 32)
+        )
+
+    def copy_weights_from(self, trained: Generator) -> None:
+        """Take the weights of a trained network, with or without channel attention where this one has it."""
+        own = {key: value for key, value in self.state_dict().items() if key.startswith("attend_")}
+        self.load_state_dict(own | trained.state_dict())
 
     def t1(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.maxpool_t1_t4(x)
@@ -56,12 +68,12 @@ class TwoStageCnn(Generator):
         l3 = self.t1(l2)
         l4 = self.t2(l3)
         l5 = self.t4(l4)  # [N, 128, H, W]
-        l6 = self.t3_reduce_l6(torch.cat([l5, l4], dim=1))
+        l6 = self.attend_l6(self.t3_reduce_l6(torch.cat([l5, l4], dim=1)))
         l7 = self.t2(l6)
-        l8 = self.t3_reduce_l8_l9(torch.cat([l7, l3], dim=1))
-        l9 = self.t3_reduce_l8_l9(torch.cat([l8, l2], dim=1))
+        l8 = self.attend_l8(self.t3_reduce_l8_l9(torch.cat([l7, l3], dim=1)))
+        l9 = self.attend_l9(self.t3_reduce_l8_l9(torch.cat([l8, l2], dim=1)))
         l10 = self.t2(l9)
-        l11 = self.t3_reduce_l11(torch.cat([l10, l1], dim=1))  # [N, 32, H, W]
+        l11 = self.attend_l11(self.t3_reduce_l11(torch.cat([l10, l1], dim=1)))  # [N, 32, H, W]
         l12 = self.t1(l11)
         residual: Tensor = self.tanh(self.final_conv(l12))  # [N, 3, H, W]
         output: Tensor = residual + x

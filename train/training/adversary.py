@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from train.config import Recipe
 from train.gan_config import GanConfig
-from train.models import patch_gan, unet_gan
+from train.models import hierarchical_gan, patch_gan, unet_gan
 from train.models.discriminator import Discriminator
+from train.models.hierarchical_gan import GlobalGan, HierarchicalGan
 from train.models.multi_scale_gan import MultiScaleGan
 from train.models.patch_gan import PatchGan
 from train.models.unet_gan import UnetGan
@@ -33,20 +35,25 @@ def create_discriminator(recipe: Recipe) -> Discriminator:
     if gan.discriminator == "unet":
         return UnetGan(sigmoid=sigmoid, width=gan.width)
 
-    def create_patch_gan() -> PatchGan:
-        return PatchGan(
-            sigmoid=sigmoid, normalisation=recipe.normalisation, width=gan.width, spectral_norm=gan.spectral_norm
-        )
-
+    options: dict[str, Any] = {
+        "sigmoid": sigmoid,
+        "normalisation": recipe.normalisation,
+        "width": gan.width,
+        "spectral_norm": gan.spectral_norm,
+    }
+    if gan.discriminator == "hierarchical":
+        return HierarchicalGan(PatchGan(**options), GlobalGan(**options))
     if gan.discriminator == "multi_scale":
-        return MultiScaleGan([create_patch_gan() for _ in range(gan.scales)])
-    return create_patch_gan()
+        return MultiScaleGan([PatchGan(**options) for _ in range(gan.scales)])
+    return PatchGan(**options)
 
 
 def min_discriminator_px(gan: GanConfig) -> int:
     """Return the smallest width and height of the images that the discriminator takes."""
     if gan.discriminator == "unet":
         return unet_gan.MIN_IMAGE_PX
+    if gan.discriminator == "hierarchical":
+        return hierarchical_gan.MIN_IMAGE_PX
     return patch_gan.MIN_IMAGE_PX * (2 ** (gan.scales - 1) if gan.discriminator == "multi_scale" else 1)
 
 

@@ -132,9 +132,14 @@ class Recipe:
     """Optimizer of both networks; `adam` adds the weight decay to the gradient (L2), `adamw` does not."""
     learning_rate: float
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    schedule: Literal["constant", "cosine", "plateau", "cyclic"] = "constant"
     """Learning-rate schedule. `cosine`: the rate falls to 0 along half a cosine; `plateau`: it is halved after more
-    than `patience_epochs` without a better validation loss."""
+    than `patience_epochs` without a better validation loss; `cyclic`: it rises and falls linearly between its value and
+    `cycle_low` of it, again and again (Smith 2017)."""
+    cycle_steps: int = 2000
+    """Number of steps of a cycle of `cyclic`, of which the first half rises."""
+    cycle_low: float = 0.25
+    """Lowest learning rate of `cyclic`, as a share of the highest."""
     warmup_steps: int = 0
     """Number of steps in which the learning rate rises linearly to its value."""
     patience_epochs: int = 5
@@ -180,10 +185,14 @@ class Recipe:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        if self.tenth_every_epochs and (self.schedule == "cosine" or self.warmup_steps):
-            raise ValueError("tenth_every_epochs does not go with the cosine schedule or warmup_steps")
-        if self.schedule == "plateau" and self.warmup_steps:
-            raise ValueError("warmup_steps do not go with the plateau schedule")
+        if self.cycle_steps < 2:
+            raise ValueError(f"cycle_steps must be at least 2, got {self.cycle_steps}")
+        if not 0 <= self.cycle_low < 1:
+            raise ValueError(f"cycle_low must be at least 0 and below 1, got {self.cycle_low}")
+        if self.tenth_every_epochs and (self.schedule in {"cosine", "cyclic"} or self.warmup_steps):
+            raise ValueError("tenth_every_epochs does not go with the cosine and cyclic schedules or warmup_steps")
+        if self.schedule in {"plateau", "cyclic"} and self.warmup_steps:
+            raise ValueError(f"warmup_steps do not go with the {self.schedule} schedule")
         if self.losses.adversarial:
             self.gan.check_kind(self.losses.adversarial_kind, self.normalisation)
 

@@ -43,6 +43,12 @@ def test_cosine_rates_warm_up_and_end_at_zero() -> None:
     assert used[10] < 0.03
 
 
+def test_cyclic_rates_rise_and_fall_between_their_bounds() -> None:
+    overrides = ["schedule=cyclic", "warmup_steps=0", "cycle_steps=40", "cycle_low=0.2", "learning_rate=1.0"]
+    recipe = apply_overrides(RECIPES["edge-s"], overrides)
+    assert rates(recipe, [1.0] * 9) == pytest.approx([0.2, 0.6, 1.0, 0.6, 0.2, 0.6, 1.0, 0.6, 0.2])
+
+
 def test_recipes_are_complete_and_come_back_from_json() -> None:
     for name, recipe in RECIPES.items():
         assert Recipe.from_json(recipe.to_json()) == recipe, name
@@ -100,6 +106,9 @@ def test_a_run_without_a_loss_is_refused() -> None:
         ("ema_decay=1.0", "below 1"),
         ("schedule=plateau", "warmup_steps do not go"),
         ("tenth_every_epochs=3", "does not go with the cosine"),
+        ("schedule=cyclic", "warmup_steps do not go with the cyclic schedule"),
+        ("cycle_steps=1", "cycle_steps must be at least 2"),
+        ("cycle_low=1.0", "cycle_low must be at least 0 and below 1"),
         ("batch.size=4", "batch has no parts"),
         ("image_steps=-1", "image_steps must not be negative"),
         ("max_steps=0", "max_steps must be at least 1"),

@@ -16,8 +16,12 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     """Return the factor of the learning rate at a step, counted from 1, of a run of `steps`.
 
     The factor rises linearly during the warm-up. After it, it is 1, or falls to 0 along half a cosine (Loshchilov and
-    Hutter 2017).
+    Hutter 2017). `cyclic` has no warm-up: the factor rises from `cycle_low` to 1 and falls back (Smith 2017, the
+    triangular policy).
     """
+    if recipe.schedule == "cyclic":
+        position = (step - 1) % recipe.cycle_steps / recipe.cycle_steps  # from 0 to below 1
+        return recipe.cycle_low + (1 - recipe.cycle_low) * (1 - abs(1 - 2 * position))
     if step <= recipe.warmup_steps:
         return step / recipe.warmup_steps
     if recipe.schedule != "cosine":
@@ -32,7 +36,7 @@ class LearningRateSchedule:
     def __init__(self, recipe: Recipe, optimizer: Optimizer, *, steps: int) -> None:
         """`steps`: number of steps of the whole run."""
         self._parts: dict[str, Any] = {}
-        if recipe.schedule == "cosine" or recipe.warmup_steps:
+        if recipe.schedule in {"cosine", "cyclic"} or recipe.warmup_steps:
             self._parts["step"] = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe, done + 1, steps))
         if recipe.tenth_every_epochs:
             self._parts["tenth"] = StepLR(optimizer, recipe.tenth_every_epochs, gamma=0.1)

@@ -185,6 +185,11 @@ class Recipe:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        self._check_schedule()
+        if self.losses.adversarial:
+            self.gan.check_kind(self.losses.adversarial_kind, self.normalisation)
+
+    def _check_schedule(self) -> None:
         if self.cycle_steps < 2:
             raise ValueError(f"cycle_steps must be at least 2, got {self.cycle_steps}")
         if not 0 <= self.cycle_low < 1:
@@ -193,8 +198,6 @@ class Recipe:
             raise ValueError("tenth_every_epochs does not go with the cosine and cyclic schedules or warmup_steps")
         if self.schedule in {"plateau", "cyclic"} and self.warmup_steps:
             raise ValueError(f"warmup_steps do not go with the {self.schedule} schedule")
-        if self.losses.adversarial:
-            self.gan.check_kind(self.losses.adversarial_kind, self.normalisation)
 
     @property
     def published_score(self) -> str:

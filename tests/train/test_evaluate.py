@@ -9,13 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.quality.__main__ import main as measure_quality
 from tests.conftest import SHARED
 from tests.train.conftest import lpips_file, write_gopro
 from train.config import apply_overrides
 from train.evaluate.__main__ import main
+from train.evaluate.comparison import name_models
 from train.evaluate.scoring import choose_test_config, select_examples
+from train.models import create_generator
 from train.perceptual import PerceptualMeter
 from train.recipes import RECIPES
 from train.training.loop import train
@@ -106,6 +109,61 @@ def test_scores_of_an_engine_are_those_of_benchmarks_quality(invert: Path, gopro
         for name in ("psnr_db", "ssim"):
             mean = np.mean([float(row[f"{kind}_{name}"]) for row in rows])
             assert numbers[name] == round(float(mean), 4)
+
+
+def test_several_models_are_compared_in_one_report(
+    run: Path, invert: Path, gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run, an engine and weights of a published network on the same images: a row and a column of images each."""
+    torch.manual_seed(0)
+    network = create_generator("nafnet", width=8, encoder_blocks=(1,), decoder_blocks=(1,))
+    torch.save(network.state_dict(), tmp_path / "naf.pth")
+    models = [run, invert, tmp_path / "naf.pth"]
+    arguments = [text for path in models for text in ("--checkpoint", str(path))]
+    assert main([*arguments, "--data", str(gopro), "--out", str(tmp_path / "all"), "--size", "full"]) == 0
+    rows = scores(tmp_path / "all")
+    names = [run.name, invert.name, "naf.pth"]
+    assert [row["model"] for row in rows] == [name for name in names for _ in range(3)]
+    report = (tmp_path / "all" / "report.md").read_text()
+    printed = capsys.readouterr().out
+    for path, name in zip(models, names, strict=True):
+        alone = tmp_path / "alone" / name
+        assert main(["--checkpoint", str(path), "--data", str(gopro), "--out", str(alone), "--size", "full"]) == 0
+        expected = [row["restored_psnr_db"] for row in scores(alone)]
+        assert [row["restored_psnr_db"] for row in rows if row["model"] == name] == expected
+        gains = [float(row["restored_psnr_db"]) - float(row["blurred_psnr_db"]) for row in scores(alone)]
+        (line,) = [line for line in report.splitlines() if line.startswith(f"| {name} |")]
+        assert line.endswith(f"| {np.mean(gains):+.2f} | {min(gains):+.2f} |")
+        assert line in printed
+    images = sorted((tmp_path / "all").glob("row_*.png"))
+    assert len(images) == 3
+    assert cv2.imread(str(images[0])).shape[1] == 5 * 96  # blurred, three models, sharp
+    last = cv2.imread(str(images[0]))[28:, 2 * 96 : 3 * 96]
+    assert np.array_equal(last, 255 - cv2.imread(str(images[0]))[28:, :96])  # the engine inverts
+
+
+def test_models_of_one_name_are_named_by_their_folders(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "best"]
+    assert name_models(paths) == ["a/run", "b/run", "b/best"]
+    assert name_models([paths[0], paths[0]]) == ["run (1)", "run (2)"]
+    assert name_models([paths[0], paths[2]]) == ["run", "best"]
+
+
+def test_models_of_different_training_need_a_common_size_and_blur(
+    run: Path, gopro: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    overrides = [*SMALL, "epochs=1", "data.size_px=(96, 64)", "data.blur.length_px=(1.0, 9.0)"]
+    train(apply_overrides(RECIPES["two_stage"], overrides), data=[gopro], run=other)
+    arguments = ["--checkpoint", str(run), "--checkpoint", str(other), "--out", str(tmp_path / "out")]
+    for data, extra, words in (
+        (gopro, [], "different settings of data.size_px; give --size WxH or --size full"),
+        (photos, ["--size", "64x48"], "different settings of data.blur; give --blur-as C"),
+    ):
+        assert main([*arguments, "--data", str(data), *extra]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--data", str(photos), "--size", "64x48", "--blur-as", str(other)]) == 0
 
 
 def test_sharp_images_are_blurred_and_the_report_says_so(run: Path, photos: Path, tmp_path: Path) -> None:

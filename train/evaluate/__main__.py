@@ -1,7 +1,8 @@
-"""`python -m train.evaluate --checkpoint RUN --data DIR --out DIR`: measure a model and write a report.
+"""`python -m train.evaluate --checkpoint RUN --data DIR --out DIR`: measure one or more models and write a report.
 
 The report, `report.md`, has the tables and figures of a paper: PSNR and SSIM of the blurred and the restored test
-images, the curves of the training, and triplets of blurred, restored and sharp images. `scores.csv` has every image.
+images, the curves of the training, and triplets of blurred, restored and sharp images. With several models it has a row
+for each, and their results side by side. `scores.csv` has every image.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from runtime.errors import UsageError
 from runtime.parser import CommandParser
 from train.checkpoint import load_generator, load_recipe
 from train.command import run_command
-from train.config import Recipe
+from train.config import DataConfig, Recipe
 from train.data.blur import Image
 from train.data.datasets import ImageDataset
 from train.data.index import check_images, describe_blurred, find_samples
@@ -30,14 +32,14 @@ from train.perceptual import PerceptualMeter
 from train.synthetic import choose_blur
 from train.training.distributed import join_ranks
 from train.training.run_log import read_log
-from train.weights import weights_path
+from train.weights import is_published, weights_path
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
     """Options of the command line."""
 
-    checkpoint: Path
+    checkpoints: list[Path]
     data: Path
     out: Path
     size: str
@@ -54,10 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("input")
     group.add_argument(
         "--checkpoint",
+        dest="checkpoints",
         type=Path,
         required=True,
+        action="append",
         metavar="C",
-        help="folder that python -m train wrote, or an engine file",
+        help="folder that python -m train wrote, engine file, or weights of a published network; repeat the option to "
+        "compare several",
     )
     group.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder of images as for training; test/ if it has one"
@@ -100,7 +105,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def open_model(path: Path, *, device: str) -> tuple[Restorer, Recipe | None]:
-    """Return a checkpoint or an engine as a function, and the recipe of a checkpoint.
+    """Return a checkpoint or an engine as a function, and the recipe of what `python -m train` wrote.
 
     Raises CheckpointError, EngineError, or UsageError if there is no such device.
     """
@@ -116,55 +121,106 @@ def open_model(path: Path, *, device: str) -> tuple[Restorer, Recipe | None]:
         restored: Image = restore_frames(generator, torch.from_numpy(frames).to(place)).cpu().numpy()
         return restored
 
-    return restore, load_recipe(path)
+    return restore, None if is_published(path) else load_recipe(path)
 
 
 def evaluate(options: EvaluateOptions) -> str:
-    """Measure a model, write the report, and return the table of its scores.
+    """Measure the models, write the report, and return the table of its scores.
 
     Raises UsageError if there is a report already, DataError, CheckpointError, and the errors of engines and files; and
     EngineError, after the report is written, if a generator that was trained with a discriminator lays a grid.
     """
-    from train.evaluate.report import REPORT, Evaluation, write_report  # noqa: PLC0415 - matplotlib takes seconds
+    from train.evaluate.report import REPORT  # noqa: PLC0415 - matplotlib takes seconds
 
     if (options.out / REPORT).exists() and not options.overwrite:
         raise UsageError("this folder holds a report already", options.out, hint="add -y, or give another --out")
     perceptual = None if options.perceptual is None else PerceptualMeter(options.perceptual or None)
-    model, recipe = open_model(options.checkpoint, device=options.device)
+    models = [open_model(path, device=options.device) for path in options.checkpoints]
+    dataset, has_test_folder = _open_images(options, [recipe for _, recipe in models])
+    table = _write(options, models, dataset, has_test_folder=has_test_folder, perceptual=perceptual)
+    for path, (_, recipe) in zip(options.checkpoints, models, strict=True):
+        if recipe and perceptual:
+            _check_grid(path, recipe, dataset)
+    return table
+
+
+def _open_images(options: EvaluateOptions, recipes: Sequence[Recipe | None]) -> tuple[ImageDataset, bool]:
+    """Return the test images as the options and the recipes of the models say, and whether they are those of `test`."""
     with settings_checked("correct --size"):
-        config = choose_test_config(options.size, recipe)
+        configs = [choose_test_config(options.size, recipe) for recipe in recipes if recipe]
+        config = configs[0] if configs else choose_test_config(options.size, None)
+    _require_equal(configs, "view", "size_px", hint="give --size WxH or --size full")
     if options.blur_as:
         config = dataclasses.replace(config, blur=choose_blur(options.blur_as))
+    if not options.blurred_folder:
+        _require_equal(configs, "blurred_folder", hint="give --blurred-folder NAME")
     blurred_folder = options.blurred_folder or config.blurred_folder
     found = find_samples(options.data, blurred_folder=blurred_folder)
     if note := describe_blurred(found, blurred_folder=blurred_folder):
         say(note)
     samples = found.test or found.train
+    if not options.blur_as and any(sample.blurred is None for sample in samples):
+        _require_equal(configs, "blur", hint="give --blur-as C, such as one of them")
     check_images(samples, config, where=str(options.data), same_size=False)
-    evaluation = Evaluation(
-        model=model,
-        model_name=options.checkpoint.name,
-        dataset=ImageDataset(samples, config, seed=0, augment=False),
+    return ImageDataset(samples, config, seed=0, augment=False), bool(found.test)
+
+
+def _require_equal(configs: Sequence[DataConfig], *names: str, hint: str) -> None:
+    """Raise UsageError if the checkpoints were trained with different settings, so that none can be taken for all."""
+    for name in names:
+        is_used = name != "size_px" or all(config.view == "resize" for config in configs)
+        values = [getattr(config, name) for config in configs]
+        if is_used and any(value != values[0] for value in values):
+            raise UsageError(f"the checkpoints were trained with different settings of data.{name}", hint=hint)
+
+
+def _write(
+    options: EvaluateOptions,
+    models: Sequence[tuple[Restorer, Recipe | None]],
+    dataset: ImageDataset,
+    *,
+    has_test_folder: bool,
+    perceptual: PerceptualMeter | None,
+) -> str:
+    """Write the report of one or more models and return its table."""
+    from train.evaluate.comparison import Comparison, name_models, write_comparison  # noqa: PLC0415 - as above
+    from train.evaluate.report import Evaluation, write_report  # noqa: PLC0415
+
+    is_validated_on_test = [recipe is not None and recipe.data.validation == "test" for _, recipe in models]
+    if len(models) == 1:
+        (path,), ((model, recipe),) = options.checkpoints, models
+        evaluation = Evaluation(
+            model=model,
+            model_name=path.name,
+            dataset=dataset,
+            root=options.data,
+            has_test_folder=has_test_folder,
+            is_validated_on_test=is_validated_on_test[0],
+            log=read_log(weights_path(path).parent) if recipe else [],
+            perceptual=perceptual,
+        )
+        return write_report(evaluation, options.out)
+    names = name_models(options.checkpoints)
+    chosen = [name for name, is_chosen in zip(names, is_validated_on_test, strict=True) if is_chosen]
+    comparison = Comparison(
+        models={name: model for name, (model, _) in zip(names, models, strict=True)},
+        dataset=dataset,
         root=options.data,
-        has_test_folder=bool(found.test),
-        is_validated_on_test=recipe is not None and recipe.data.validation == "test",
-        log=read_log(weights_path(options.checkpoint).parent) if recipe else [],
+        has_test_folder=has_test_folder,
+        validated_on_test=chosen if has_test_folder else [],
         perceptual=perceptual,
     )
-    table = write_report(evaluation, options.out)
-    if recipe and perceptual:
-        _check_grid(options, recipe, evaluation.dataset)
-    return table
+    return write_comparison(comparison, options.out)
 
 
-def _check_grid(options: EvaluateOptions, recipe: Recipe, dataset: ImageDataset) -> None:
+def _check_grid(path: Path, recipe: Recipe, dataset: ImageDataset) -> None:
     """Raise EngineError if a generator that was trained with a discriminator lays a grid over the images."""
     config = dataclasses.asdict(recipe)
     if has_discriminator(config):
-        generator, _ = load_generator(options.checkpoint)
+        generator, _ = load_generator(path)
         step = -(-len(dataset) // MAX_IMAGES)
         pairs = [dataset[0, row] for row in range(0, len(dataset), step)]
-        say(require_no_grid(generator, config, pairs, path=options.checkpoint))
+        say(require_no_grid(generator, config, pairs, path=path))
 
 
 def main(arguments: list[str] | None = None) -> int:

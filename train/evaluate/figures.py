@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,21 @@ def draw_curves(log: list[dict[str, Any]], folder: Path) -> dict[str, str]:
 
 def draw_triplet(blurred: Image, restored: Image, sharp: Image, score: Score, path: Path) -> None:
     """Write three images side by side with labels, uint8[H, W, 3] BGR each, as a PNG file; raises OSError."""
-    labels = (
-        f"blurred {score.blurred_psnr_db:.2f} dB, SSIM {score.blurred_ssim:.3f}",
-        f"restored {score.restored_psnr_db:.2f} dB, SSIM {score.restored_ssim:.3f}",
-        "sharp",
-    )
+    images = {
+        f"blurred {score.blurred_psnr_db:.2f} dB, SSIM {score.blurred_ssim:.3f}": blurred,
+        f"restored {score.restored_psnr_db:.2f} dB, SSIM {score.restored_ssim:.3f}": restored,
+        "sharp": sharp,
+    }
+    draw_row(images, path)
+
+
+def draw_row(images: Mapping[str, Image], path: Path) -> None:
+    """Write images of one size side by side with their labels, uint8[H, W, 3] BGR each, as a PNG file; raises OSError.
+
+    A label that is wider than its image is cut off.
+    """
     columns = []
-    for image, label in zip((blurred, restored, sharp), labels, strict=True):
+    for label, image in images.items():
         strip = np.full((_LABEL_PX, image.shape[1], 3), 255, np.uint8)
         cv2.putText(strip, label, (6, _LABEL_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
         columns.append(np.concatenate((strip, image)))

@@ -16,7 +16,7 @@ from train.metrics import Score
 from train.perceptual import PerceptualMeter
 
 REPORT = "report.md"
-_SCORES = {
+SCORES = {
     "PSNR (dB)": ("psnr_db", 2),
     "SSIM": ("ssim", 4),
     "LPIPS (less is better)": ("lpips", 4),
@@ -53,15 +53,9 @@ def write_report(evaluation: Evaluation, out: Path) -> str:
     scores = score_dataset(evaluation.model, dataset, root=evaluation.root, perceptual=evaluation.perceptual)
     out.mkdir(parents=True, exist_ok=True)
     write_scores(scores, out / "scores.csv")
-    parts = [
-        f"# {evaluation.model_name} on {evaluation.root.name}",
-        f"{len(scores)} images at {_describe(dataset.config)}.",
-    ]
-    if any(sample.blurred is None for sample in dataset.samples):
-        parts.append("The blur is synthetic: these images have no blurred partners.")
-    if not evaluation.has_test_folder:
-        parts.append("There is no folder `test`: a model that was trained on this folder has seen these images.")
-    elif evaluation.is_validated_on_test:
+    parts = [f"# {evaluation.model_name} on {evaluation.root.name}"]
+    parts += describe_images(dataset, has_test_folder=evaluation.has_test_folder)
+    if evaluation.has_test_folder and evaluation.is_validated_on_test:
         parts.append("The epoch that is measured here was chosen on `test`, as the recipe says.")
     parts += ["## Test images", format_score_table(scores)]
     if evaluation.log:
@@ -73,10 +67,20 @@ def write_report(evaluation: Evaluation, out: Path) -> str:
     return format_score_table(scores)
 
 
+def describe_images(dataset: ImageDataset, *, has_test_folder: bool) -> list[str]:
+    """Return what a report says about its images, as paragraphs."""
+    parts = [f"{len(dataset)} images at {_describe(dataset.config)}."]
+    if any(sample.blurred is None for sample in dataset.samples):
+        parts.append("The blur is synthetic: these images have no blurred partners.")
+    if not has_test_folder:
+        parts.append("There is no folder `test`: a model that was trained on this folder has seen these images.")
+    return parts
+
+
 def format_score_table(scores: list[Score]) -> str:
     """Return the means over the images as Markdown, like Table 2 of the two-stage paper."""
     lines = ["| mean of the test images | blurred | restored | change |\n|---|---|---|---|\n"]
-    for title, (name, places) in _SCORES.items():
+    for title, (name, places) in SCORES.items():
         if getattr(scores[0], f"restored_{name}") is not None:
             before, after = (
                 float(np.mean([getattr(score, f"{which}_{name}") for score in scores]))

@@ -93,6 +93,10 @@ class DataConfig:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
         if self.view != "crop" and self.quarter_turns:
             raise ValueError("quarter_turns need square crops: --set data.view=crop")
+        if self.blur.curriculum_epochs and self.view == "crop":
+            raise ValueError(
+                "blur.curriculum_epochs needs images that are blurred in each epoch: --set data.view=resize"
+            )
         if self.shares and min(self.shares) <= 0:
             raise ValueError(f"shares must be positive, got {self.shares}")
         if self.shares and self.view != "crop":

@@ -19,6 +19,7 @@ from runtime.image_files import read_image
 from tests.conftest import make_image
 from tests.train.conftest import scene, write_gopro
 from train.config import DataConfig
+from train.data.blur import BlurConfig
 from train.data.crops import interleave_samples
 from train.data.datasets import Augmentation, DeviceCrops, ImageDataset, open_dataset
 from train.data.index import check_images, compute_fingerprint, find_samples, split_samples
@@ -44,6 +45,25 @@ def test_plain_pairs_and_sharp_images_are_found(gopro: Path, photos: Path) -> No
     assert (len(pairs.train), len(pairs.test), pairs.train[0].blurred is None) == (4, 0, False)
     sharp = find_samples(photos)
     assert (len(sharp.train), sharp.train[0].blurred) == (4, None)
+
+
+def test_blur_grows_from_epoch_to_epoch_but_not_in_validation(photos: Path) -> None:
+    samples = find_samples(photos).train
+    still = {"noise_sigma": 0.0, "jpeg_share": 0.0, "object_share": 0.0, "roll_deg": 0.0}
+
+    def errors(augment: bool, **blur: object) -> list[float]:
+        config = DataConfig(view="resize", size_px=(96, 64), blur=BlurConfig(length_px=(0.0, 30.0), **still, **blur))
+        dataset = ImageDataset(samples, config, seed=0, augment=augment)
+        pairs = [[dataset[epoch, row] for row in range(len(samples))] for epoch in range(8)]
+        return [float(np.mean([np.abs(b.astype(float) - s).mean() for b, s in each])) for each in pairs]
+
+    growing, whole = errors(augment=True, curriculum_epochs=6), errors(augment=True)
+    assert growing[0] < 0.5 * whole[0]
+    assert growing[1] < whole[1]
+    assert growing[5:] == whole[5:]  # the whole range from the sixth epoch on
+    assert errors(augment=False, curriculum_epochs=6) == errors(augment=False)
+    with pytest.raises(ValueError, match="needs images that are blurred in each epoch"):
+        DataConfig(blur=BlurConfig(curriculum_epochs=2))
 
 
 def test_whole_sequences_are_held_out(gopro: Path) -> None:

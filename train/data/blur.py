@@ -38,6 +38,9 @@ class BlurConfig:
     length_exponent: float = 1.0
     """Exponent of the uniform number from 0 to 1 that chooses a length in its range: above 1, short paths are more
     frequent than long ones."""
+    curriculum_epochs: int = 0
+    """Number of epochs in which the longest path grows to the end of its range, so that short blur is learned first
+    (Bengio et al. 2009); 0: all lengths from the first epoch on. Validation always has all lengths."""
     roll_deg: float = 1.5
     """Largest rotation about the optical axis over one exposure, in either direction."""
     noise_sigma: float = 1.5
@@ -67,7 +70,7 @@ class BlurConfig:
         for name in ("jpeg_share", "object_share", "codes_share", "still_share", "defocus_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        for name in ("roll_deg", "noise_sigma"):
+        for name in ("roll_deg", "noise_sigma", "curriculum_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
@@ -83,6 +86,10 @@ class BlurConfig:
     def margin_px(self) -> int:
         """Width of the border of the photograph that a crop needs around it, so that every path stays inside."""
         return int(self.length_px[1]) + 4
+
+    def length_share(self, epoch: int) -> float:
+        """Return the share of the range of lengths that is used in an epoch, counted from 0."""
+        return min(1.0, (epoch + 1) / self.curriculum_epochs) if self.curriculum_epochs else 1.0
 
 
 def linear_from_srgb(image: Image) -> Linear:
@@ -148,10 +155,13 @@ def expose(
     return mean
 
 
-def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Generator) -> tuple[Image, Image]:
+def make_blurred_pair(
+    image: Image, *, config: BlurConfig, rng: np.random.Generator, length_share: float = 1.0
+) -> tuple[Image, Image]:
     """Blur the centre of an image; return the blurred and the sharp uint8[H, W, 3], channels in the same order.
 
-    `image`: uint8[H + 2M, W + 2M, 3] with M = `config.margin_px`. Raises ValueError if it is smaller than that.
+    `image`: uint8[H + 2M, W + 2M, 3] with M = `config.margin_px`. `length_share`: share of the range of lengths, from
+    its lower end, that is used. Raises ValueError if it is smaller than that.
     """
     margin = config.margin_px
     height, width = image.shape[0] - 2 * margin, image.shape[1] - 2 * margin
@@ -160,7 +170,7 @@ def make_blurred_pair(image: Image, *, config: BlurConfig, rng: np.random.Genera
     # The order of the draws from `rng` is part of the result: another order gives other images for the same seed.
     has_object = rng.random() < config.object_share
     low_px, high_px = config.length_px
-    lengths_px = low_px + (high_px - low_px) * rng.random(2) ** config.length_exponent
+    lengths_px = low_px + length_share * (high_px - low_px) * rng.random(2) ** config.length_exponent
     roll_deg = rng.uniform(-config.roll_deg, config.roll_deg)
     # The views at neighbouring moments are at most about a pixel apart.
     longest_px = lengths_px.sum() if has_object else lengths_px[0]

@@ -82,10 +82,10 @@ class ImageDataset(Dataset[Pair]):
     def __getitem__(self, key: Key) -> Pair:
         epoch, row = key
         rng = np.random.default_rng((self.seed, epoch if self.augment else 0, row))
-        pair = self._load_pair(self.samples[row], rng)
+        pair = self._load_pair(self.samples[row], rng, self.config.blur.length_share(epoch) if self.augment else 1.0)
         return _augment(pair, Augmentation.draw(self.config, rng)) if self.augment else pair
 
-    def _load_pair(self, sample: Sample, rng: np.random.Generator) -> Pair:
+    def _load_pair(self, sample: Sample, rng: np.random.Generator, length_share: float) -> Pair:
         sharp = read_image(sample.sharp)
         is_whole = self.config.view == "whole"
         if sample.blurred:
@@ -94,7 +94,7 @@ class ImageDataset(Dataset[Pair]):
         margin_px = 2 * self.config.blur.margin_px
         if not is_whole:
             sharp = resize(sharp, (self.config.size_px[0] + margin_px, self.config.size_px[1] + margin_px))
-        return make_blurred_pair(sharp, config=self.config.blur, rng=rng)
+        return make_blurred_pair(sharp, config=self.config.blur, rng=rng, length_share=length_share)
 
 
 class CropDataset(Dataset[Pair]):

@@ -14,7 +14,7 @@ have written its bias. Weights that several convolutions share stay shared, unle
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -57,7 +57,7 @@ def fuse_pointwise_ends(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Graph:
-    """A graph with an index of the producer and the number of consumers of every tensor."""
+    """A graph with an index of the producer and the consumers of every tensor."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.proto = graph
@@ -68,8 +68,11 @@ class _Graph:
         self.build_index()
 
     def build_index(self) -> None:
-        """Find the producer and count the consumers of every tensor; call it again after a change."""
-        self.consumer_counts = Counter(name for node in self.proto.node for name in node.input)
+        """Find the producer and the consumers of every tensor; call it again after a change."""
+        self.consumers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.proto.node:
+            for name in node.input:
+                self.consumers[name].append(node)
         self.producers = {name: node for node in self.proto.node for name in node.output}
 
     def fuse_one_scale(self) -> bool:
@@ -87,7 +90,7 @@ class _Graph:
                 scale, shift = (np.broadcast_to(values, len(kernel)) for values in (scale, shift))
                 self.replace(convolution, node, (kernel * scale[:, None, None, None], bias * scale + shift))
                 return True
-            consumers = [other for other in self.proto.node if node.output[0] in other.input]
+            consumers = self.consumers[node.output[0]]
             if len(consumers) == 1 and self.is_pointwise(consumers[0]) and node.output[0] not in self.outputs:
                 kernel, bias = self.read_weights(consumers[0])
                 if not {scale.size, shift.size} <= {1, kernel.shape[1]} or consumers[0].input[0] != node.output[0]:
@@ -218,7 +221,7 @@ class _Graph:
     def find_private_producer(self, name: str) -> onnx.NodeProto | None:
         """Return the convolution that produces a tensor, if its weights are constant and it has only one consumer."""
         node = self.producers.get(name)
-        if node is None or node.op_type != "Conv" or self.consumer_counts[name] != 1 or name in self.outputs:
+        if node is None or node.op_type != "Conv" or len(self.consumers[name]) != 1 or name in self.outputs:
             return None
         return node if all(weight in self.constants for weight in node.input[1:]) else None
 

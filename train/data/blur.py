@@ -161,7 +161,7 @@ def make_blurred_pair(
     """Blur the centre of an image; return the blurred and the sharp uint8[H, W, 3], channels in the same order.
 
     `image`: uint8[H + 2M, W + 2M, 3] with M = `config.margin_px`. `length_share`: share of the range of lengths, from
-    its lower end, that is used. Raises ValueError if it is smaller than that.
+    its lower end, that is used. Raises ValueError if the image is smaller.
     """
     margin = config.margin_px
     height, width = image.shape[0] - 2 * margin, image.shape[1] - 2 * margin

@@ -16,6 +16,7 @@ SCRIPTS = {
     "runtime.install": "",
     "train": "deblur-train",
     "train.evaluate": "",
+    "train.prune": "",
     "train.synthetic": "",
     "train.lpips_weights": "",
     "train.exposures": "",

@@ -89,24 +89,27 @@ class DataConfig:
             raise ValueError(f"size_px must be at least {SSIM_MIN_PX}, got {self.size_px}")
         if not 1 <= self.crops <= MAX_CROPS:
             raise ValueError(f"crops must be from 1 to {MAX_CROPS}, got {self.crops}")
-        if self.view == "crop" and self.size_px[0] != self.size_px[1]:
-            raise ValueError(f"crops are square, got size_px {self.size_px}")
-        if self.view != "crop" and self.quarter_turns:
-            raise ValueError("quarter_turns need square crops: --set data.view=crop")
-        if self.blur.curriculum_epochs and self.view == "crop":
-            raise ValueError(
-                "blur.curriculum_epochs needs images that are blurred in each epoch: --set data.view=resize"
-            )
+        self._check_view()
         if self.shares and min(self.shares) <= 0:
             raise ValueError(f"shares must be positive, got {self.shares}")
-        if self.shares and self.view != "crop":
-            raise ValueError("shares are for crops: --set data.view=crop")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}")
         if self.rotation_deg < 0:
             raise ValueError(f"rotation_deg must not be negative, got {self.rotation_deg}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
+
+    def _check_view(self) -> None:
+        if self.view == "crop" and self.size_px[0] != self.size_px[1]:
+            raise ValueError(f"crops are square, got size_px {self.size_px}")
+        if self.view != "crop" and self.quarter_turns:
+            raise ValueError("quarter_turns need square crops: --set data.view=crop")
+        if self.shares and self.view != "crop":
+            raise ValueError("shares are for crops: --set data.view=crop")
+        if self.blur.curriculum_epochs and self.view == "crop":
+            raise ValueError(
+                "blur.curriculum_epochs needs images that are blurred in each epoch: --set data.view=resize"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.channels import Layer
+
 ChannelOrder = Literal["BGR", "RGB"]
 
 
@@ -84,9 +86,22 @@ class Generator(nn.Module):
         """Return a published state dict without weights that the network does not use or that are in it twice."""
         return state
 
+    def list_layers(self) -> list[Layer]:
+        """Return the layers with the groups of their channels, for pruning; raises ValueError if there are none."""
+        raise ValueError(f"channels of {type(self).__name__} cannot be removed")
+
+    def choose_widths(self, keep: float) -> tuple[int, ...]:
+        """Return the option `widths` of a network with a share of the channels; raises ValueError as `list_layers`."""
+        raise ValueError(f"channels of {type(self).__name__} cannot be removed ({keep})")
+
     def copy_weights_from(self, trained: Generator) -> None:
         """Take the weights of a trained generator; raises RuntimeError if they do not fit."""
         self.load_state_dict(trained.state_dict())
+
+
+def narrow(width: int, keep: float) -> int:
+    """Return a share of a number of channels, rounded to a multiple of 8, and at least 8."""
+    return min(width, max(8, 8 * round(keep * width / 8)))
 
 
 def count_items(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runtime.patch_colours import bgr_from_yuv420, yuv420_from_bgr
-from train.models.base import ChannelOrder, Generator, patches_from_pixels, pixels_from_patches
+from train.models.base import ChannelOrder, Generator, narrow, patches_from_pixels, pixels_from_patches
+from train.models.channels import FIXED, Layer
 from train.models.edge_levels import Level
 from train.models.half_pass import HalfPass
 
@@ -53,7 +54,7 @@ class Edge(Generator):
             raise ValueError(f"colour must be {' or '.join(get_args(Colour))}, got {colour!r}")
         if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
             raise ValueError(f"widths and blocks must be as many, each at least 1, got {widths} and {blocks}")
-        self.levels = len(widths)
+        self.levels, self.widths = len(widths), tuple(widths)
         self.multiple_of = PATCH_PX * 2 ** (self.levels - 1 + half_pass)
         self.colour = colour
         channels = 3 * PATCH_PX**2
@@ -93,6 +94,19 @@ class Edge(Generator):
 
     def _to_bgr(self, residual: Tensor) -> Tensor:
         return F.conv2d(residual, self.to_bgr) if self.colour == "yuv420" else residual
+
+    def choose_widths(self, keep: float) -> tuple[int, ...]:
+        """Return the numbers of channels of each level of a network with a share of them."""
+        return tuple(narrow(width, keep) for width in self.widths)
+
+    def list_layers(self) -> list[Layer]:
+        """Return the layers with their channels: those of a level, and those inside of each block."""
+        layers = [
+            Layer("head", (FIXED,), ("1",)),
+            *self.body.list_layers("body.", "1"),
+            Layer("tail", ("1",), (FIXED,)),
+        ]
+        return layers + (self.coarse.list_layers("coarse.") if self.coarse else [])
 
     def copy_weights_from(self, trained: Generator) -> None:
         """Take the weights of an `edge` of the same or a smaller size; the output stays the same.

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.channels import Layer
+
 
 class PlainBlock(nn.Module):
     """relu(conv(relu(conv(x)))), each convolution initialised as the identity with a little noise.
@@ -43,6 +45,21 @@ class Level(nn.Module):
             self.lower = Level(widths[1:], blocks[1:])
             self.up = nn.Conv2d(widths[1], 4 * width, 1)
             self.after = nn.Sequential(*(PlainBlock(width) for _ in range(blocks[0])))
+
+    def list_layers(self, prefix: str, group: str) -> list[Layer]:
+        """Return the layers with their channels; `group`: the channels of this level."""
+        layers = []
+        for part in ("before", "after") if self.lower else ("before",):
+            for index in range(len(self.before)):
+                block = f"{prefix}{part}.{index}"
+                layers.append(Layer(f"{block}.conv1", (group,), (block,)))
+                layers.append(Layer(f"{block}.conv2", (block,), (group,)))
+        if self.lower:
+            below = f"{group}.1"
+            layers.append(Layer(f"{prefix}down", (group,), (below,)))
+            layers.append(Layer(f"{prefix}up", (below,), (group,), repeat=4))
+            layers += self.lower.list_layers(f"{prefix}lower.", below)
+        return layers
 
     def forward(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
         """Return the features; `coarse`: features to be added to the level below, [N, its channels, H/2, W/2]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.channels import FIXED, Layer
 from train.models.edge_levels import Trunk
 from train.models.half_resolution import enlargement_kernel, reduction_kernel
 
@@ -38,6 +39,19 @@ class HalfPass(nn.Module):
         nn.init.zeros_(self.share.bias)  # type: ignore[arg-type]  # it has a bias
         self.register_buffer("reduce", _halving_kernel(patch_px), persistent=False)
         self.register_buffer("enlarge", _doubling_kernel(patch_px), persistent=False)
+
+    def list_layers(self, prefix: str) -> list[Layer]:
+        """Return the layers with their channels; those of the full resolution have the groups `1` and `1.1`."""
+        own = "half"
+        return [
+            Layer(f"{prefix}trunk.head", (FIXED,), (own,)),
+            *self.trunk.body.list_layers(f"{prefix}trunk.body.", own),
+            Layer(f"{prefix}join", (own,), ("1.1",)),
+            Layer(f"{prefix}tail", (own,), (FIXED,)),
+            Layer(f"{prefix}full_input", ("1",), (FIXED,)),
+            Layer(f"{prefix}half_input", (own,), (FIXED,)),
+            Layer(f"{prefix}share", (FIXED,), (FIXED,)),
+        ]
 
     def compute_shares(self, features: Tensor, half_features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shares of the full and of half the resolution: float32[N, 1, H/4, W/4], [N, 1, H/8, W/8].

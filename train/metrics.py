@@ -35,9 +35,11 @@ class Score:
     restored_ssim: float
     blurred_lpips: float | None = None
     restored_lpips: float | None = None
+    blurred_niqe: float | None = None
+    restored_niqe: float | None = None
     blurred_grid_codes: float | None = None
     restored_grid_codes: float | None = None
-    """These four are measured only if they are asked for."""
+    """These six are measured only if they are asked for, NIQE only where it can be."""
 
     @property
     def gain_db(self) -> float:

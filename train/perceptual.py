@@ -1,4 +1,4 @@
-"""Scores that are closer to what a person sees than PSNR: LPIPS, and the strength of a grid."""
+"""Scores that are closer to what a person sees than PSNR: LPIPS, NIQE, and the strength of a grid."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ import torch
 from runtime.errors import UsageError
 from runtime.metrics import GRID_MIN_PX, grid_codes
 from train.data.blur import Image
+from train.niqe import niqe
 from train.training.lpips import Lpips
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptualScore:
-    """LPIPS (less is better) and `runtime.metrics.grid_codes` of one image."""
+    """LPIPS, NIQE and `runtime.metrics.grid_codes` of one image; less is better."""
 
     lpips: float
+    niqe: float | None
+    """None for images that are too small or too flat (`train.niqe`)."""
     grid_codes: float
 
 
 class PerceptualMeter:
-    """Measures both scores of 8-bit images."""
+    """Measures all scores of 8-bit images."""
 
     def __init__(self, weights: str | Path | None = None) -> None:
         """Load the weights of LPIPS from a file, or from where `python -m train.lpips_weights` put them.
@@ -39,4 +42,5 @@ class PerceptualMeter:
             raise UsageError(f"--perceptual needs {GRID_MIN_PX} pixels a side, got {width}x{height}", hint=hint)
         with torch.inference_mode():
             batches = (torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255 for pixels in (image, reference))
-            return PerceptualScore(lpips=float(self._lpips(*batches)), grid_codes=grid_codes(image))
+            distance = float(self._lpips(*batches))
+        return PerceptualScore(lpips=distance, niqe=niqe(image), grid_codes=grid_codes(image))

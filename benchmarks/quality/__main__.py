@@ -211,8 +211,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="WEIGHTS",
-        help="also measure LPIPS and the strength of a grid; WEIGHTS of LPIPS (default: as python -m "
-        "train.lpips_weights wrote them)",
+        help="also measure LPIPS, NIQE and the strength of a grid; WEIGHTS of LPIPS (default: as "
+        "python -m train.lpips_weights wrote them)",
     )
     group = parser.add_argument_group("output and errors")
     group.add_argument(

@@ -1,6 +1,6 @@
 """Scores of restored frames against ground truth: PSNR, SSIM, flicker, gain by level of blur, and harmed frames.
 
-If they are asked for, `train.perceptual` adds two more.
+If they are asked for, `train.perceptual` adds three more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEVELS = ("least", "less", "more", "most")
 A no-reference measure such as `runtime.blur_score.blur_score` would not do: such measures take smooth content for
 blur, and would order the frames by their content.
 """
-_PERCEPTUAL = ("lpips", "grid_codes")
+_PERCEPTUAL = ("lpips", "niqe", "grid_codes")
 """Scores of `train.perceptual`."""
 WORST_FRAMES = 10
 """Number of the frames with the smallest gain that are kept."""
@@ -139,11 +139,14 @@ class WorstFrames:
 
 def _average(collector: ScoreCollector, indices: Any) -> dict[str, float]:
     scores = [collector.scores[index] for index in indices]
-    perceptual = [score.perceptual for score in scores if score.perceptual]
-    return {
-        "psnr_db": _round(np.mean([score.psnr_db for score in scores])),
-        "ssim": _round(np.mean([score.ssim for score in scores])),
-    } | {name: _round(np.mean([getattr(score, name) for score in perceptual])) for name in _PERCEPTUAL if perceptual}
+    means = {"psnr_db": _round(np.mean([score.psnr_db for score in scores]))}
+    means["ssim"] = _round(np.mean([score.ssim for score in scores]))
+    for name in _PERCEPTUAL:
+        values = [getattr(score.perceptual, name) for score in scores if score.perceptual]
+        measured = [value for value in values if value is not None]
+        if measured:
+            means[name] = _round(np.mean(measured))
+    return means
 
 
 def _round(value: Any) -> float:

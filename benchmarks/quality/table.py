@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.harness.markdown import format_number, format_table
 
 _SCORES = ("PSNR (dB)", "SSIM", "flicker (codes)")
-_PERCEPTUAL = ("LPIPS", "grid (codes)")
+_PERCEPTUAL = {"lpips": ("LPIPS", ".4f"), "niqe": ("NIQE", ".2f"), "grid_codes": ("grid (codes)", ".2f")}
+"""Title and format of each score that is measured only if it is asked for."""
 _COLUMNS = (
     "PSNR gain (dB)",
     "largest loss (dB)",
@@ -19,7 +20,8 @@ _COLUMNS = (
 
 
 _ABOUT_PERCEPTUAL = (
-    " LPIPS (AlexNet, version 0.1) is a distance: less is better. The grid is the RMS of what repeats every 4 pixels."
+    " LPIPS (AlexNet, version 0.1) is a distance to the ground truth, NIQE (Mittal et al. 2013) one to the statistics "
+    "of photographs: less is better. The grid is the RMS of what repeats every 4 pixels."
 )
 
 
@@ -59,14 +61,14 @@ def _means_table(results: Mapping[str, Any]) -> str:
                 "-" if gain_per_ms is None else f"{gain_per_ms:+.4f}",
             ]
         )
-    perceptual = _PERCEPTUAL if "lpips" in results["blurred"] else ()
+    perceptual = [title for name, (title, _) in _PERCEPTUAL.items() if name in results["blurred"]]
     return format_table(["method", *_SCORES, *perceptual, *_COLUMNS], rows)
 
 
 def _score_cells(scores: Mapping[str, Any]) -> list[str]:
     flicker = scores["flicker_codes"]
     cells = [f"{scores['psnr_db']:.2f}", f"{scores['ssim']:.4f}", "-" if flicker is None else f"{flicker:.2f}"]
-    return cells + ([f"{scores['lpips']:.4f}", f"{scores['grid_codes']:.2f}"] if "lpips" in scores else [])
+    return cells + [format(scores[name], spec) for name, (_, spec) in _PERCEPTUAL.items() if name in scores]
 
 
 def _levels_table(results: Mapping[str, Any]) -> str:

@@ -71,13 +71,14 @@ def test_perceptual_scores_are_columns_and_results_if_they_are_asked_for(
     lpips_file(tmp_path / "lpips.safetensors")
     for kind, seed in (("blur", 1), ("sharp", 2)):
         (tmp_path / "pairs" / kind).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "pairs" / kind / "a.png"), make_image(80, 64, seed=seed))
+        cv2.imwrite(str(tmp_path / "pairs" / kind / "a.png"), make_image(200, 100, seed=seed))
     arguments = ["--pairs", str(tmp_path / "pairs"), "--engine", str(invert), "--json", str(tmp_path / "a.json")]
     assert main([*arguments, "--perceptual", str(tmp_path / "lpips.safetensors")]) == 0
     values = read(tmp_path / "a.json")
     for scores in (values["blurred"], *values["restored"]):
         assert scores["lpips"] > 0 <= scores["grid_codes"]
-    assert "| LPIPS | grid (codes) |" in capsys.readouterr().out
+        assert scores["niqe"] > 1
+    assert "| LPIPS | NIQE | grid (codes) |" in capsys.readouterr().out
     assert main([*arguments, "--perceptual", str(tmp_path / "none")]) == 2
     assert "python -m train.lpips_weights" in capsys.readouterr().err
 

@@ -83,6 +83,10 @@ def test_perceptual_scores_are_reported_if_they_are_asked_for(run: Path, gopro: 
     report = (tmp_path / "report" / "report.md").read_text()
     assert "| LPIPS (less is better) |" in report
     assert "| Grid of 4 pixels (codes, less is better) |" in report
+    assert "NIQE" not in report  # for images of two squares of 96 pixels or more
+    assert main([*arguments, "--size", "192x96", "--out", str(tmp_path / "large")]) in {0, 4}
+    assert "| NIQE (less is better) |" in (tmp_path / "large" / "report.md").read_text()
+    assert float(scores(tmp_path / "large")[0]["restored_niqe"]) > 1
     arguments += ["--size", "63x63", "--out", str(tmp_path / "small")]
     assert main(arguments) == 2
 

@@ -20,6 +20,7 @@ SCORES = {
     "PSNR (dB)": ("psnr_db", 2),
     "SSIM": ("ssim", 4),
     "LPIPS (less is better)": ("lpips", 4),
+    "NIQE (less is better)": ("niqe", 2),
     "Grid of 4 pixels (codes, less is better)": ("grid_codes", 2),
 }
 """Name in `Score` and number of decimal places, by title."""
@@ -41,7 +42,7 @@ class Evaluation:
     log: list[dict[str, Any]]
     """Entries of `log.jsonl`; empty for an engine."""
     perceptual: PerceptualMeter | None = None
-    """Measures LPIPS and the strength of a grid; None to leave them out."""
+    """Measures LPIPS, NIQE and the strength of a grid; None to leave them out."""
 
 
 def write_report(evaluation: Evaluation, out: Path) -> str:
@@ -81,11 +82,10 @@ def format_score_table(scores: list[Score]) -> str:
     """Return the means over the images as Markdown, like Table 2 of the two-stage paper."""
     lines = ["| mean of the test images | blurred | restored | change |\n|---|---|---|---|\n"]
     for title, (name, places) in SCORES.items():
-        if getattr(scores[0], f"restored_{name}") is not None:
-            before, after = (
-                float(np.mean([getattr(score, f"{which}_{name}") for score in scores]))
-                for which in ("blurred", "restored")
-            )
+        pairs = [(getattr(score, f"blurred_{name}"), getattr(score, f"restored_{name}")) for score in scores]
+        measured = [pair for pair in pairs if None not in pair]
+        if measured:
+            before, after = np.mean(measured, axis=0).tolist()
             lines.append(f"| {title} | {before:.{places}f} | {after:.{places}f} | {after - before:+.{places}f} |\n")
     return "".join(lines)
 

@@ -45,7 +45,7 @@ def score_pair(
 ) -> tuple[Score, Image]:
     """Restore the blurred image of a pair and compare both with the sharp one; return the score and the restored image.
 
-    Images are uint8[H, W, 3] BGR. `perceptual` measures two more scores.
+    Images are uint8[H, W, 3] BGR. `perceptual` measures three more scores.
     """
     blurred, sharp = pair
     restored = model(blurred[np.newaxis])[0]
@@ -57,6 +57,8 @@ def score_pair(
             score,
             blurred_lpips=before_eye.lpips,
             restored_lpips=after_eye.lpips,
+            blurred_niqe=before_eye.niqe,
+            restored_niqe=after_eye.niqe,
             blurred_grid_codes=before_eye.grid_codes,
             restored_grid_codes=after_eye.grid_codes,
         )
@@ -83,7 +85,8 @@ def select_examples(scores: list[Score]) -> list[int]:
 
 def write_scores(scores: list[Score], path: Path) -> None:
     """Write the scores as CSV; raises OSError."""
-    names = [field.name for field in dataclasses.fields(Score) if getattr(scores[0], field.name) is not None]
+    fields = [field.name for field in dataclasses.fields(Score)]
+    names = [name for name in fields if any(getattr(score, name) is not None for score in scores)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         # The header of the first column is "picture", as in the files of earlier versions.

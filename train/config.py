@@ -58,14 +58,16 @@ class DataConfig:
     """Images to train on, and what is done to them."""
 
     view: Literal["crop", "resize", "whole"] = "crop"
-    """`crop`: squares, made once and kept on disk; `resize`: whole images, resized to `size_px`; `whole`: whole images
-    at their own size, which must be the same for all."""
+    """`crop`: squares, made once and kept on disk unless `fresh_crops`; `resize`: whole images, resized to `size_px`;
+    `whole`: whole images at their own size, which must be the same for all."""
     size_px: tuple[int, int] = (128, 128)
     """Width and height of a crop or of a resized image, in pixels; at least 11, the window of SSIM."""
     crops: int = 40_000
     """Number of crops."""
     shares: tuple[float, ...] = ()
     """Relative numbers of crops from each folder of images; empty: the same number from each."""
+    fresh_crops: bool = False
+    """Draw other crops in every epoch, with other synthetic blur, from decoded images that are kept on disk."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Range of the factor by which sharp photographs are reduced before they are cropped."""
     flips: bool = False
@@ -80,6 +82,9 @@ class DataConfig:
     """`test`: validate on the folder `test`, if the data has one; `train`: on a share of the training images."""
     validation_share: float = 0.1
     """Share of the training images that is held out for validation."""
+    validation_frames: int = 0
+    """Number of whole validation images that are measured at their own size, spread over all of them, whatever `view`
+    says; 0: images as `view` says."""
     blur: BlurConfig = field(default_factory=BlurConfig)
     """Synthetic blur of sharp images that have no blurred partner."""
 
@@ -94,22 +99,20 @@ class DataConfig:
             raise ValueError(f"shares must be positive, got {self.shares}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {self.scale}")
-        if self.rotation_deg < 0:
-            raise ValueError(f"rotation_deg must not be negative, got {self.rotation_deg}")
+        for name in ("rotation_deg", "validation_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
 
     def _check_view(self) -> None:
         if self.view == "crop" and self.size_px[0] != self.size_px[1]:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
-        if self.view != "crop" and self.quarter_turns:
-            raise ValueError("quarter_turns need square crops: --set data.view=crop")
-        if self.shares and self.view != "crop":
-            raise ValueError("shares are for crops: --set data.view=crop")
-        if self.blur.curriculum_epochs and self.view == "crop":
-            raise ValueError(
-                "blur.curriculum_epochs needs images that are blurred in each epoch: --set data.view=resize"
-            )
+        for name in ("quarter_turns", "shares", "fresh_crops"):
+            if self.view != "crop" and getattr(self, name):
+                raise ValueError(f"{name} need square crops: --set data.view=crop")
+        if self.blur.curriculum_epochs and self.view == "crop" and not self.fresh_crops:
+            raise ValueError("blur.curriculum_epochs needs images that are blurred in each epoch: --set data.fresh_crops=True")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,9 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     batch: int
-    """Number of pairs of one step in one process."""
+    """Number of pairs whose activations are in memory at the same time, in one process."""
+    accumulate_steps: int = 1
+    """Number of such batches whose gradients one step adds up: a step takes `batch * accumulate_steps` pairs."""
     epochs: int
     max_steps: int | None = None
     """Step after which the run ends even if epochs are left."""
@@ -163,6 +168,9 @@ class Recipe:
     compute in it, else fp32."""
     channels_last: bool = False
     """Keep tensors in the memory layout NHWC."""
+    checkpoint_activations: bool = False
+    """Compute activations of the generator again in the backward pass instead of keeping them: less memory, more time
+    (Chen et al. 2016)."""
     compile: bool = False
     """Use `torch.compile` for the generator."""
     publish: Literal["auto", "last", "best:content_loss", "best:psnr_db", "best:ssim", "best:lpips"] = "auto"
@@ -174,6 +182,11 @@ class Recipe:
     """Number of steps between two saves of the state; it is also saved after each epoch."""
     metrics_steps: int = 1
     """Number of steps between two measurements of PSNR and SSIM of the training images."""
+    log_steps: int = 100
+    """Number of steps between two entries of losses, discriminator outputs and gradient norms in TensorBoard; 0: none.
+    Each is the mean over these steps."""
+    validation_steps: int = 0
+    """Number of steps between two validations within an epoch; 0: only at its end."""
     image_steps: int = 1000
     """Number of steps between two sets of sample images in TensorBoard, from the validation images; 0: none."""
     workers: int = 2
@@ -181,11 +194,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("batch", "epochs", "save_steps", "metrics_steps"):
+        for name in ("batch", "accumulate_steps", "epochs", "save_steps", "metrics_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         not_negative = ("learning_rate", "weight_decay", "gradient_clip")
-        for name in ("seed", "warmup_steps", "keep_every_epochs", "image_steps", "workers", *not_negative):
+        intervals = ("keep_every_epochs", "log_steps", "validation_steps", "image_steps")
+        for name in ("seed", "warmup_steps", "workers", *intervals, *not_negative):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:
@@ -205,6 +219,11 @@ class Recipe:
             raise ValueError("tenth_every_epochs does not go with the cosine and cyclic schedules or warmup_steps")
         if self.schedule in {"plateau", "cyclic"} and self.warmup_steps:
             raise ValueError(f"warmup_steps do not go with the {self.schedule} schedule")
+
+    @property
+    def step_pairs(self) -> int:
+        """Number of pairs of one step in one process."""
+        return self.batch * self.accumulate_steps
 
     @property
     def published_score(self) -> str:

@@ -146,7 +146,7 @@ def test_before_the_delay_ends_there_is_no_discriminator() -> None:
     step = step_for(recipe_with(start_step=1, warmup_steps=1))
     before = [weight.clone() for weight in step.networks["discriminator"].parameters()]
     numbers = step(*pair(), completed=0)[1]
-    assert set(numbers) == {"content_loss", "generator_loss"}
+    assert set(numbers) == {"content_loss", "l1_loss", "generator_loss", "generator_gradient_norm"}
     assert all(torch.equal(*both) for both in zip(before, step.networks["discriminator"].parameters(), strict=True))
     numbers = step(*pair(), completed=1)[1]
     assert not all(torch.equal(*both) for both in zip(before, step.networks["discriminator"].parameters(), strict=True))
@@ -308,4 +308,4 @@ def test_a_run_with_all_controls_resumes_with_the_same_bits_and_logs_every_numbe
     logged = {name.removeprefix("train/") for name in entry if name.startswith("train/")}
     losses = {"generator_loss", "content_loss", "adversarial_loss", "feature_matching_loss", "discriminator_loss"}
     outputs = {"penalty", "real_output", "fake_output", "generator_gradient_norm", "discriminator_gradient_norm"}
-    assert logged >= losses | outputs
+    assert logged >= losses | outputs | {"l1_loss"}

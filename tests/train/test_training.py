@@ -416,19 +416,22 @@ def test_every_epoch_is_logged_on_the_terminal_in_a_file_and_for_tensorboard(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(adversarial("epochs=2", "data.rotation_deg=0.0"), data=[gopro], run=tmp_path)
+    train(adversarial("epochs=2", "data.rotation_deg=0.0", "log_steps=2"), data=[gopro], run=tmp_path)
     lines = read_log(tmp_path)
     expected = {f"train/{name}" for name in ("generator_loss", "content_loss", "adversarial_loss", "psnr_db", "ssim")}
     expected |= {
         f"validation/{name}" for name in ("content_loss", "psnr_db", "ssim", "blurred_psnr_db", "blurred_ssim")
     }
     expected |= {"train/discriminator_loss", "learning_rate/generator", "learning_rate/discriminator"}
-    expected |= {f"train/{name}" for name in ("real_output", "fake_output")}
+    expected |= {f"train/{name}" for name in ("real_output", "fake_output", "mse_loss", "ssim_loss")}
     expected |= {f"train/{name}_gradient_norm" for name in ("generator", "discriminator")}
     expected |= {"images_per_second", "skipped_steps"}
     assert set(lines[0]) == expected | {"epoch", "step", "is_published"}
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert set(events.Tags()["scalars"]) == expected
+    of_steps = {name.replace("train/", "steps/") for name in expected if name.startswith("train/")}
+    of_steps -= {"steps/psnr_db", "steps/ssim"}
+    assert set(events.Tags()["scalars"]) == expected | of_steps
+    assert [event.step for event in events.Scalars("steps/ssim_loss")] == [2, 4, 6]
     assert [event.step for event in events.Scalars("train/psnr_db")] == [line["step"] for line in lines]
     printed = capsys.readouterr()
     assert "epoch 2, step 6: loss" in printed.out + printed.err

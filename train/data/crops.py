@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from train.config import DataConfig
 from train.data.blur import Image, make_blurred_pair
 from train.data.index import Sample, thread_pool
 
+T = TypeVar("T")
 CROPS_PER_IMAGE = 8
 """Number of crops that are taken each time an image is decoded."""
 MAX_VALIDATION_CROPS = 192
@@ -55,15 +56,17 @@ def resize(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(resized, np.uint8)
 
 
-def interleave_samples(groups: list[list[Sample]], shares: tuple[float, ...], *, count: int, seed: int) -> list[Sample]:
-    """Return `count` samples, taken from the groups alternately and in proportion to their shares.
+def interleave_samples(
+    groups: Sequence[Sequence[T]], shares: tuple[float, ...], *, count: int, seed: int | tuple[int, ...]
+) -> list[T]:
+    """Return `count` samples, or their numbers, taken from the groups alternately and in proportion to their shares.
 
     Without shares each group gives the same number. Every group is in a random order, and repeated when it ends.
     """
     rng = np.random.default_rng(seed)
     weights = np.array(shares or [1.0] * len(groups))
     weights /= weights.sum()
-    queues: list[Iterator[Sample]] = [_shuffle_endlessly(group, rng) for group in groups]
+    queues: list[Iterator[T]] = [_shuffle_endlessly(group, rng) for group in groups]
     counts = np.zeros(len(groups))
     samples = []
     for index in range(count):
@@ -73,7 +76,34 @@ def interleave_samples(groups: list[list[Sample]], shares: tuple[float, ...], *,
     return samples
 
 
-def _shuffle_endlessly(samples: list[Sample], rng: np.random.Generator) -> Iterator[Sample]:
+def draw_pair(
+    image: Image, config: DataConfig, rng: np.random.Generator, *, length_share: float = 1.0
+) -> tuple[Image, Image]:
+    """Return a random crop of a sample, blurred and sharp uint8[S, S, 3].
+
+    `image`: a photograph uint8[H, W, 3], or uint8[H, W, 6] with a blurred image and its sharp partner.
+    `length_share`: as for `make_blurred_pair`.
+    """
+    side_px = config.size_px[0]
+    if image.shape[2] == 6:
+        crop = _draw_crop(image, side_px, 0, rng)
+        return np.ascontiguousarray(crop[..., :3]), np.ascontiguousarray(crop[..., 3:])
+    margin_px = config.blur.margin_px
+    crop_px = side_px + 2 * margin_px
+    scale = _draw_scale(image, crop_px, config, rng)
+    source_px = min(round(crop_px / scale), *image.shape[:2])
+    crop = _draw_crop(image, source_px, round(margin_px * source_px / crop_px), rng)
+    reduced = resize(np.ascontiguousarray(crop), (crop_px, crop_px))
+    return make_blurred_pair(reduced, config=config.blur, rng=rng, length_share=length_share)
+
+
+def _draw_scale(image: Image, crop_px: int, config: DataConfig, rng: np.random.Generator) -> float:
+    """Return a random factor by which a photograph is reduced, so that it is not smaller than a crop."""
+    min_scale = crop_px / min(image.shape[:2])
+    return rng.uniform(max(config.scale[0], min_scale), max(config.scale[1], min_scale))
+
+
+def _shuffle_endlessly(samples: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
     """Yield the samples in random order, for ever; each is yielded once before any is repeated."""
     while True:
         for row in rng.permutation(len(samples)):
@@ -119,8 +149,7 @@ def _fill_crops(sample: Sample, blurred: Image, sharp: Image, config: DataConfig
         return
     crop_px = side_px + 2 * config.blur.margin_px
     image = read_image(sample.sharp)
-    min_scale = crop_px / min(image.shape[:2])
-    scale = rng.uniform(max(config.scale[0], min_scale), max(config.scale[1], min_scale))
+    scale = _draw_scale(image, crop_px, config, rng)
     height, width = (max(crop_px, round(side * scale)) for side in image.shape[:2])
     image = resize(image, (width, height))
     for row in range(len(sharp)):

@@ -6,8 +6,8 @@ before it. Therefore a resumed run gives the same bits as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 from runtime.image_files import read_image
 from train.config import DataConfig
 from train.data.blur import Image, make_blurred_pair
-from train.data.crops import prepare_crops, resize
+from train.data.crops import draw_pair, interleave_samples, prepare_crops, resize
+from train.data.image_cache import ImageCache, prepare_images
 from train.data.index import Sample
 
 _ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
@@ -123,6 +124,32 @@ class CropDataset(Dataset[Pair]):
         return Augmentation.draw(self.config, np.random.default_rng((self.seed, epoch, row)))
 
 
+class FreshCrops(Dataset[Pair]):
+    """Square crops that are drawn anew in every epoch, from decoded images on disk."""
+
+    def __init__(self, images: ImageCache, group_sizes: Sequence[int], config: DataConfig, *, seed: int) -> None:
+        """`group_sizes`: number of images of each folder of data, in the order of `images`."""
+        self.images, self.config, self.seed = images, config, seed
+        ends = np.cumsum(group_sizes).tolist()
+        self._groups = [range(end - size, end) for end, size in zip(ends, group_sizes, strict=True)]
+        self._order: tuple[int, list[int]] = (-1, [])
+        """An epoch, and the image that each of its crops is drawn from."""
+
+    def __len__(self) -> int:
+        return self.config.crops
+
+    def __getitem__(self, key: Key) -> Pair:
+        epoch, row = key
+        if self._order[0] != epoch:
+            seed = (self.seed, epoch)
+            order = interleave_samples(self._groups, self.config.shares, count=len(self), seed=seed)
+            self._order = (epoch, order)
+        rng = np.random.default_rng((self.seed, epoch, row))
+        length_share = self.config.blur.length_share(epoch)
+        pair = draw_pair(self.images[self._order[1][row]], self.config, rng, length_share=length_share)
+        return _augment(pair, Augmentation.draw(self.config, rng))
+
+
 class DeviceCrops:
     """The crops of a `CropDataset` in the memory of a GPU, augmented there: a CPU is too slow for a small network."""
 
@@ -158,18 +185,34 @@ class DeviceCrops:
             yield blurred, sharp
 
 
+PairDataset = ImageDataset | CropDataset | FreshCrops
+
+
 def open_dataset(
     groups: list[list[Sample]], config: DataConfig, *, seed: int, augment: bool, cache: Path, key: str
-) -> ImageDataset | CropDataset:
-    """Return the dataset that the settings describe; missing crops are made in `cache`.
+) -> PairDataset:
+    """Return the dataset that the settings describe; missing crops and decoded images are made in `cache`.
 
     `groups`: the samples of each folder of data. `key`: digest of the samples, for the names of the crops.
     `augment`: False for validation.
     """
+    if config.validation_frames and not augment:
+        return _open_frames(list(chain(*groups)), config, seed=seed)
     if config.view != "crop":
         return ImageDataset(list(chain(*groups)), config, seed=seed, augment=augment)
+    if config.fresh_crops and augment:
+        images = ImageCache(prepare_images(list(chain(*groups)), cache=cache, key=key))
+        return FreshCrops(images, [len(group) for group in groups], config, seed=seed)
     folder = prepare_crops(groups, config, seed=seed, is_validation=not augment, cache=cache, key=key)
     return CropDataset(folder, config, seed=seed, augment=augment)
+
+
+def _open_frames(samples: list[Sample], config: DataConfig, *, seed: int) -> ImageDataset:
+    """Return `config.validation_frames` whole images, evenly spread over the samples."""
+    count = min(config.validation_frames, len(samples))
+    rows = np.linspace(0, len(samples) - 1, count).round().astype(int)
+    whole = replace(config, view="whole", quarter_turns=False, shares=(), fresh_crops=False)
+    return ImageDataset([samples[row] for row in rows], whole, seed=seed, augment=False)
 
 
 def _augment(pair: Pair, augmentation: Augmentation) -> Pair:

@@ -28,7 +28,9 @@ def choose_test_config(size: str, recipe: Recipe | None) -> DataConfig:
 
     `size`: `WxH`, `full` or `trained`. Raises ValueError for any other text, and for sizes that are too small.
     """
-    trained = dataclasses.replace(recipe.data if recipe else DataConfig(), shares=(), flips=False, quarter_turns=False)
+    trained = dataclasses.replace(
+        recipe.data if recipe else DataConfig(), shares=(), flips=False, quarter_turns=False, fresh_crops=False
+    )
     if size == "trained" and trained.view == "resize":
         return trained
     if size in {"trained", "full"}:

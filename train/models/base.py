@@ -60,6 +60,9 @@ class Generator(nn.Module):
     """Side P of the squares of pixels that `core` takes as channels; 1 for a network that takes pixels."""
     feature_layer: ClassVar[str] = ""
     """Name of the submodule whose output `losses.feature_distillation` compares with a teacher's; empty: none."""
+    checkpointed_parts: ClassVar[tuple[str, ...]] = ()
+    """Names of methods, and regular expressions of names of submodules, whose activations `checkpoint_activations`
+    computes again in the backward pass instead of keeping them; none of them may be inside another."""
 
     def core(self, x: Tensor) -> Tensor:
         """Compute the part that is exported: float32[N, 3 P^2, H / P, W / P] -> the same (`patches_from_pixels`).

@@ -73,6 +73,13 @@ class DeblurGanV2(Generator):
 
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (
+        r"fpn\.features\.\d+",
+        r"fpn\.inception\.(repeat|repeat_1)\.\d+",
+        r"fpn\.inception\.(conv2d|mixed)_\w+",
+        r"head\d",
+        r"smooth2?",
+    )
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class Edge(Generator):
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     patch_px: ClassVar[int] = PATCH_PX
     feature_layer: ClassVar[str] = "body"
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r".*\.(before|after)",)
     from_bgr: Tensor
     to_bgr: Tensor
 

@@ -109,6 +109,7 @@ class MimoUnet(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 4
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"(Encoder|Decoder)\.\d+\.layers\.\d+",)
 
     def __init__(self, width: int = 32, blocks: int = 8) -> None:
         super().__init__()

@@ -82,6 +82,7 @@ class Nafnet(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     feature_layer: ClassVar[str] = "middle_blks"
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"((encoders|decoders)\.\d+|middle_blks)\.\d+",)
 
     def __init__(
         self,

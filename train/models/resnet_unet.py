@@ -32,6 +32,7 @@ class ResnetUnet(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 32
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"encoder\.encoder\.stages\.\d+", r"decoder\.\d+")
 
     def __init__(
         self,

@@ -122,6 +122,7 @@ class Restormer(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 8
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"(encoder_level\d|decoder_level\d|latent|refinement)\.\d+",)
 
     def __init__(
         self,

@@ -145,6 +145,7 @@ class RtFocuser(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 16
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"encoder\d\.block\.\d+", r"Up_conv\d", r"Msf_\d")
 
     def __init__(
         self,

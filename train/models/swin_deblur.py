@@ -37,6 +37,7 @@ class SwinDeblur(Generator):
     pixel_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     multiple_of: int = 32 * _WINDOW
     """The deepest map must consist of whole windows: the Swin of transformers fails on a smaller one."""
+    checkpointed_parts: ClassVar[tuple[str, ...]] = (r"encoder\.encoder\.layers\.\d+\.blocks\.\d+", r"decoder")
 
     def __init__(
         self,

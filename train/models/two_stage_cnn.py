@@ -30,6 +30,7 @@ class TwoStageCnn(Generator):
     channel_order: ClassVar[ChannelOrder] = "RGB"
     pixel_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     multiple_of: int = 1
+    checkpointed_parts: ClassVar[tuple[str, ...]] = ("l1", "l2", "t1", "t2", "compute_l6", "join_l8_l9", "join_l11")
 
     def __init__(
         self,
@@ -104,18 +105,30 @@ class TwoStageCnn(Generator):
     def t4(self, x: Tensor) -> Tensor:
         return F.relu(torch.cat([x, self.maxpool_t1_t4(x)], dim=1))
 
+    def compute_l6(self, l4: Tensor) -> Tensor:
+        l5 = self.t4(l4)  # [N, 128, H, W]
+        l6: Tensor = self.t3_reduce_l6(torch.cat([l5, l4], dim=1))
+        return l6
+
+    def join_l8_l9(self, x: Tensor, skip: Tensor) -> Tensor:
+        y: Tensor = self.t3_reduce_l8_l9(torch.cat([x, skip], dim=1))
+        return y
+
+    def join_l11(self, x: Tensor, skip: Tensor) -> Tensor:
+        y: Tensor = self.t3_reduce_l11(torch.cat([x, skip], dim=1))
+        return y
+
     def forward(self, x: Tensor) -> Tensor:
         l1 = self.l1(x)  # [N, 32, H, W]
         l2 = self.l2(l1)  # [N, 64, H, W]; the same for all layers below without a comment
         l3 = self.t1(l2)
         l4 = self.t2(l3)
-        l5 = self.t4(l4)  # [N, 128, H, W]
-        l6 = self.attend_l6(self.t3_reduce_l6(torch.cat([l5, l4], dim=1)))
+        l6 = self.attend_l6(self.compute_l6(l4))
         l7 = self.t2(l6)
-        l8 = self.attend_l8(self.t3_reduce_l8_l9(torch.cat([l7, l3], dim=1)))
-        l9 = self.attend_l9(self.t3_reduce_l8_l9(torch.cat([l8, l2], dim=1)))
+        l8 = self.attend_l8(self.join_l8_l9(l7, l3))
+        l9 = self.attend_l9(self.join_l8_l9(l8, l2))
         l10 = self.t2(l9)
-        l11 = self.attend_l11(self.t3_reduce_l11(torch.cat([l10, l1], dim=1)))  # [N, 32, H, W]
+        l11 = self.attend_l11(self.join_l11(l10, l1))  # [N, 32, H, W]
         l12 = self.t1(l11)
         residual: Tensor = self.tanh(self.final_conv(l12))  # [N, 3, H, W]
         output: Tensor = residual + x

@@ -21,7 +21,7 @@ from runtime.errors import InputError, UsageError
 from runtime.files import write_whole
 from runtime.interrupt import Interruption
 from train.config import Recipe
-from train.data.datasets import CropDataset, DeviceCrops, ImageDataset, Key, Pair, open_dataset
+from train.data.datasets import CropDataset, DeviceCrops, Key, Pair, PairDataset, open_dataset
 from train.data.index import check_images, compute_fingerprint, describe_blurred, find_samples, split_samples
 from train.training.distributed import Ranks
 
@@ -55,7 +55,7 @@ class TrainingData:
         )
         checked, facts = run / CHECKED, f"{self.data_hash} {recipe.data}\n".encode()
 
-        def open_datasets() -> tuple[ImageDataset | CropDataset, ImageDataset | CropDataset]:
+        def open_datasets() -> tuple[PairDataset, PairDataset]:
             options: dict[str, Any] = {"cache": run / "crops", "key": self.data_hash}
             return (
                 open_dataset(training, recipe.data, seed=recipe.seed, augment=True, **options),
@@ -77,12 +77,14 @@ class TrainingData:
         ranks.run_on_first(check_and_make_crops)  # the other processes then find the crops
         self._pairs, held_out_pairs = open_datasets()
         self._held_out_pairs = held_out_pairs
-        self.steps_per_epoch = count_steps_per_epoch(len(self._pairs), batch=recipe.batch * ranks.count)
+        self.steps_per_epoch = count_steps_per_epoch(len(self._pairs), batch=recipe.step_pairs * ranks.count)
         self.steps = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         """Number of steps of the whole run."""
         self._workers = 0 if isinstance(self._pairs, CropDataset) else recipe.workers
-        keys = list_validation_keys(len(held_out_pairs), batch=recipe.batch, rank=ranks.rank, ranks=ranks.count)
-        self._loaders = [_BatchLoader(held_out_pairs, keys, workers=self._workers)]
+        batch = 1 if recipe.data.validation_frames else recipe.batch  # whole images have sizes of their own
+        keys = list_validation_keys(len(held_out_pairs), batch=batch, rank=ranks.rank, ranks=ranks.count)
+        workers = 0 if isinstance(held_out_pairs, CropDataset) else self._workers
+        self._loaders = [_BatchLoader(held_out_pairs, keys, workers=workers)]
         self.validation: Iterable[Batch] = self._loaders[0]
         """Validation batches of this process, the same each time."""
 
@@ -91,7 +93,7 @@ class TrainingData:
         ranks, recipe = self._ranks, self._recipe
         keys = iterate_training_keys(
             len(self._pairs),
-            batch=recipe.batch,
+            batch=recipe.step_pairs,
             seed=recipe.seed,
             rank=ranks.rank,
             ranks=ranks.count,
@@ -147,7 +149,7 @@ def list_validation_keys(rows: int, *, batch: int, rank: int = 0, ranks: int = 1
 class _BatchLoader(Iterable[Batch]):
     """Batches of a dataset, read in advance by worker processes if there are any."""
 
-    def __init__(self, pairs: ImageDataset | CropDataset, keys: Iterable[list[Key]], *, workers: int) -> None:
+    def __init__(self, pairs: PairDataset, keys: Iterable[list[Key]], *, workers: int) -> None:
         self._loader: DataLoader[Any] = DataLoader(
             _ErrorsAsValues(pairs),
             batch_sampler=keys,
@@ -182,7 +184,7 @@ class _ErrorsAsValues(Dataset["Pair | InputError"]):
     A DataLoader does not pass exceptions of a worker process on, but makes new ones from their type and traceback.
     """
 
-    def __init__(self, pairs: ImageDataset | CropDataset) -> None:
+    def __init__(self, pairs: PairDataset) -> None:
         self._pairs = pairs
 
     def __getitem__(self, key: Key) -> Pair | InputError:

@@ -27,11 +27,11 @@ from train.metrics import measure_batch
 from train.models import nchw_from_frames
 from train.training.adversary import min_discriminator_px
 from train.training.distributed import Ranks, join_ranks, leave_ranks
-from train.training.epoch_totals import EpochTotals, average_sums
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
 from train.training.run_log import RunLog
 from train.training.sample_images import MAX_SAMPLES, draw_samples
+from train.training.step_totals import StepTotals
 from train.training.validation import ValidationScores, validate
 from train.weights import STATE
 
@@ -41,6 +41,8 @@ CHANGEABLE_SETTINGS = {
     "early_stopping_epochs",
     "keep_every_epochs",
     "save_steps",
+    "log_steps",
+    "validation_steps",
     "image_steps",
     "workers",
 }
@@ -78,6 +80,7 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
         require_folder(root)
     check_networks(recipe, initialize=not resume)
     ranks = join_ranks(device)
+    torch.backends.cudnn.benchmark = ranks.device.type == "cuda"  # a run has few sizes of images
     try:
         if not resume and checkpoint.has_state(run):
             raise UsageError("this folder holds a run already", run, hint="add --resume, or give another --out")
@@ -104,7 +107,8 @@ class Training:
         self._networks = build_networks(recipe, ranks, steps=self._data.steps, initialize=not is_resumed)
         self._step = 0
         """Number of completed steps."""
-        self._totals = EpochTotals()
+        self._totals, self._recent = (StepTotals(self._networks.content_loss.names) for _ in range(2))
+        """Sums over the epoch, and over the steps since the latest entry of `log_steps`."""
         self._best_loss, self._epochs_since_best = math.inf, 0
         """Smallest validation loss, or score to be published by with its sign changed where more is better."""
 
@@ -171,14 +175,12 @@ class Training:
                     break
                 self._take_step(*(self._to_network_input(frames) for frames in batch))
                 bar.update()
-                if log and self._recipe.image_steps and self._step % self._recipe.image_steps == 0:
-                    samples = self._data.read_samples(MAX_SAMPLES)
-                    log.write_images(draw_samples(self._networks.published, samples), step=self._step)
-                if self._is_end_of_epoch():
+                self._log_step(log)
+                if self._is_end_of_epoch() or self._is_due(self._recipe.validation_steps):
                     steps_per_second = (self._step - first_step) / (time.monotonic() - began_s)
-                    entry = self._end_epoch(images_per_second=steps_per_second * len(batch[0]) * self._ranks.count)
+                    entry = self._validate(images_per_second=steps_per_second * len(batch[0]) * self._ranks.count)
                     if log:
-                        log.write_epoch(entry)
+                        log.write_entry(entry)
                     began_s, first_step = time.monotonic(), self._step
                 is_stopped = interruption.number is not None
                 if is_stopped or self._is_end_of_epoch() or self._step % self._recipe.save_steps == 0:
@@ -204,48 +206,72 @@ class Training:
         if networks.step.skipped:
             self._totals.add_skipped_step()
             return
-        self._totals.add_step(losses)
+        for totals in (self._totals, self._recent):
+            totals.add_step(losses)
         if self._step % self._recipe.metrics_steps == 0 or self._is_end_of_epoch():
             self._totals.add_scores(measure_batch(restored, sharp))
 
-    def _end_epoch(self, *, images_per_second: float) -> dict[str, Any]:
-        """Validate, set the learning rates, publish the generator if it is the best; return the entry for the log."""
+    def _log_step(self, log: RunLog | None) -> None:
+        """Record the means of the latest steps and sample images if they are due."""
+        if self._is_due(self._recipe.log_steps):
+            self._recent.read_pending()
+            means = self._recent.average(self._ranks.sum(self._recent.sums))
+            self._recent.clear()
+            if log:
+                log.write_numbers({f"steps/{name}": value for name, value in means.items()}, step=self._step)
+        if log and self._is_due(self._recipe.image_steps):
+            samples = self._data.read_samples(MAX_SAMPLES)
+            log.write_images(draw_samples(self._networks.published, samples), step=self._step)
+
+    def _validate(self, *, images_per_second: float) -> dict[str, Any]:
+        """Validate, and publish the generator if it is the best; return the entry for the log.
+
+        At the end of an epoch, the learning rates are set too, and the sums cleared.
+        """
         self._synchronize()
-        sums = self._ranks.sum(self._totals.sums)
-        self._totals.clear()
-        entry: dict[str, Any] = {"epoch": math.ceil(self._step / self._data.steps_per_epoch), "step": self._step}
-        entry |= {f"train/{name}": value for name, value in average_sums(sums).items()}
-        networks = self._networks
+        networks, is_end = self._networks, self._is_end_of_epoch()
+        sums, epochs = self._ranks.sum(self._totals.sums), self._step / self._data.steps_per_epoch
+        entry: dict[str, Any] = {"epoch": math.ceil(epochs) if is_end else round(epochs, 4), "step": self._step}
+        entry |= {f"train/{name}": value for name, value in self._totals.average(sums).items()}
         scores = validate(
-            networks.published, self._data.validation, content_loss=networks.content_loss, ranks=self._ranks
+            networks.published,
+            self._data.validation,
+            content_loss=networks.content_loss,
+            ranks=self._ranks,
+            autocast=networks.step.autocast,
         )
         entry |= {f"validation/{name}": score for name, score in scores._asdict().items() if score is not None}
         for name, schedule in networks.schedules.items():
             entry[f"learning_rate/{name}"] = networks.optimizers[name].param_groups[0]["lr"]
-            schedule.after_epoch(scores.content_loss)
+            if is_end:
+                schedule.after_epoch(scores.content_loss)
+        if is_end:
+            self._totals.clear()
         entry["images_per_second"] = images_per_second
         entry["skipped_steps"] = int(sums["skipped_steps"] / self._ranks.count)
-        entry["is_published"] = self._is_best(scores) or not self._recipe.published_score
+        is_best = self._is_best(scores, is_end=is_end)
+        entry["is_published"] = is_best if self._recipe.published_score else is_end
         if self._ranks.is_first:
-            self._publish(entry)
+            self._publish(entry, is_end=is_end)
         return entry
 
-    def _is_best(self, scores: ValidationScores) -> bool:
-        """Return whether an epoch is the best so far, and count those since the best."""
+    def _is_best(self, scores: ValidationScores, *, is_end: bool) -> bool:
+        """Return whether a validation is the best so far; at the end of an epoch, count those without a better one."""
         name = self._recipe.published_score or "content_loss"
         loss = getattr(scores, name) * (-1 if name in {"psnr_db", "ssim"} else 1)
-        self._epochs_since_best += 1
-        if loss >= self._best_loss:
-            return False
-        self._best_loss, self._epochs_since_best = loss, 0
-        return True
+        is_best = loss < self._best_loss
+        if is_best:
+            self._best_loss, self._epochs_since_best = loss, 0 if is_end else -1  # the end of this epoch adds 1
+        elif is_end:
+            self._epochs_since_best += 1
+        return bool(is_best)
 
-    def _publish(self, entry: dict[str, Any]) -> None:
-        """Write the weights of an epoch if it is published or kept."""
+    def _publish(self, entry: dict[str, Any], *, is_end: bool) -> None:
+        """Write the weights of a validation if it is published or kept."""
         generator, config = self._networks.published, self._recipe.to_json()
         if entry["is_published"]:
             checkpoint.publish(generator, config, self._run)
-        if self._recipe.keep_every_epochs and entry["epoch"] % self._recipe.keep_every_epochs == 0:
+        if is_end and self._recipe.keep_every_epochs and entry["epoch"] % self._recipe.keep_every_epochs == 0:
             checkpoint.publish(generator, config, self._run / f"epoch_{entry['epoch']:04}")
 
     def _save(self) -> None:
@@ -283,6 +309,10 @@ class Training:
     def _report_divergence(self, what: str) -> DivergedError:
         hint = "the last good state is kept; start again with a lower learning_rate"
         return DivergedError(what, self._run, hint=hint)
+
+    def _is_due(self, interval: int) -> bool:
+        """Return whether something that happens every `interval` steps (0: never) happens after this one."""
+        return interval > 0 and self._step % interval == 0
 
     def _is_end_of_epoch(self) -> bool:
         return self._step % self._data.steps_per_epoch == 0 or self._step == self._data.steps

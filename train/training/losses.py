@@ -101,10 +101,18 @@ class ContentLoss(nn.Module):
         if config.lpips:
             assert lpips is not None
             losses["lpips"] = lpips
-        self.terms = [(getattr(config, name), loss) for name, loss in losses.items() if getattr(config, name)]
+        weights = {name: getattr(config, name) for name in losses}
+        self._terms = {name: (weights[name], loss) for name, loss in losses.items() if weights[name]}
+        self.names = tuple(f"{name}_loss" for name in self._terms)
+        """Names of the losses in the log."""
 
     def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:
-        total = restored.new_zeros(())
-        for weight, loss in self.terms:
-            total = total + weight * loss(restored, sharp)
-        return total
+        return self.compute(restored, sharp)[0]
+
+    def compute(self, restored: Tensor, sharp: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and each of the losses `names` without its weight."""
+        total, losses = restored.new_zeros(()), {}
+        for name, (weight, loss) in zip(self.names, self._terms.values(), strict=True):
+            losses[name] = loss(restored, sharp)
+            total = total + weight * losses[name]
+        return total, losses

@@ -19,6 +19,7 @@ from train.training.distributed import Ranks
 from train.training.losses import ContentLoss
 from train.training.lpips import Lpips
 from train.training.lr_schedule import LearningRateSchedule
+from train.training.memory import checkpoint_activations
 from train.training.step import Step
 
 _OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -57,6 +58,8 @@ def check_networks(recipe: Recipe, *, initialize: bool) -> None:
     used, and CheckpointError.
     """
     generator = _create_generator(recipe, initialize=initialize)
+    if recipe.checkpoint_activations:
+        checkpoint_activations(generator)
     if recipe.teacher:
         load_generator(Path(recipe.teacher))
     _create_content_loss(recipe, generator)
@@ -84,6 +87,8 @@ def build_networks(recipe: Recipe, ranks: Ranks, *, steps: int, initialize: bool
         _move(network, ranks.device, memory_format).train()  # pretrained encoders arrive in eval mode
     averaging = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(generator, ranks.device, multi_avg_fn=averaging) if recipe.ema_decay else None
+    if recipe.checkpoint_activations:
+        checkpoint_activations(generator)  # the average keeps no activations
     content_loss = _create_content_loss(recipe, generator).to(ranks.device)
     optimizers = {name: _create_optimizer(recipe, name, network, ranks.device) for name, network in networks.items()}
     schedules = {name: LearningRateSchedule(recipe, optimizer, steps=steps) for name, optimizer in optimizers.items()}

@@ -1,8 +1,9 @@
-"""Log of a run: one entry for each epoch, on the terminal, in `log.jsonl`, and for TensorBoard."""
+"""Log of a run: one entry for each validation, on the terminal, in `log.jsonl`, and for TensorBoard."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +13,54 @@ from tqdm import tqdm
 
 from runtime.files import output_error, write_whole
 from runtime.json_text import parse_json
+from train.training.trackers import TensorBoard, Tracker
 
 LOG = "log.jsonl"
-TENSORBOARD = "tensorboard"
 _ALWAYS_LOGGED = ("epoch", "step", "validation/content_loss")
 """Numbers in every entry of `log.jsonl`."""
 
 
 class RunLog:
-    """Writes `log.jsonl`, a line on the terminal, and TensorBoard events if TensorBoard is installed."""
+    """Writes `log.jsonl`, a line on the terminal, and the numbers and images of trackers such as TensorBoard."""
 
-    def __init__(self, run: Path, *, from_step: int) -> None:
-        """Open the log. Entries after `from_step` are removed, because those steps are repeated."""
+    def __init__(self, run: Path, *, from_step: int, trackers: Iterable[Tracker] = ()) -> None:
+        """Open the log. Entries after `from_step` are removed, because those steps are repeated.
+
+        `trackers`: those besides TensorBoard.
+        """
         self._path = run / LOG
         entries = [entry for entry in read_log(run) if entry["step"] <= from_step]
         write_whole(self._path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
-        self._events = _create_event_writer(run / TENSORBOARD, from_step)
+        events = TensorBoard.open(run, from_step=from_step)
+        self._trackers: list[Tracker] = [*([events] if events else []), *trackers]
 
-    def write_epoch(self, entry: dict[str, Any]) -> None:
-        """Record an epoch: numbers by name, with `step` and `epoch` among them; raises OutputError."""
+    def write_entry(self, entry: dict[str, Any]) -> None:
+        """Record a validation: numbers by name, with `step` and `epoch` among them; raises OutputError."""
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise output_error(self._path, error) from error
-        if self._events:
-            for name, value in entry.items():
-                if name not in {"step", "epoch", "is_published"}:
-                    self._events.add_scalar(name, value, entry["step"])
-            self._events.flush()
-        tqdm.write(_format_epoch(entry))
+        numbers = {name: value for name, value in entry.items() if name not in {"step", "epoch", "is_published"}}
+        self.write_numbers(numbers, step=entry["step"])
+        tqdm.write(_format_entry(entry))
+
+    def write_numbers(self, numbers: dict[str, float], *, step: int) -> None:
+        """Record numbers by name for the trackers alone."""
+        for tracker in self._trackers:
+            tracker.add_numbers(numbers, step=step)
 
     def write_images(self, image: NDArray[np.uint8], *, step: int) -> None:
-        """Record sample images, uint8[H, W, 3] RGB, for TensorBoard."""
-        if self._events:
-            self._events.add_image("blurred, restored, sharp", image, step, dataformats="HWC")
-            self._events.flush()
+        """Record sample images, uint8[H, W, 3] RGB, for the trackers."""
+        for tracker in self._trackers:
+            tracker.add_image(image, step=step)
 
     def __enter__(self) -> RunLog:  # noqa: PYI034 - Self is new in Python 3.11
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._events:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -72,8 +78,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _format_epoch(entry: dict[str, Any]) -> str:
-    parts = [f"epoch {entry['epoch']}, step {entry['step']}:"]
+def _format_entry(entry: dict[str, Any]) -> str:
+    parts = [f"epoch {entry['epoch']:g}, step {entry['step']}:"]
     for word, name in (("loss", "train/generator_loss"), ("discriminator", "train/discriminator_loss")):
         if name in entry:
             parts.append(f"{word} {entry[name]:.5f}")
@@ -85,13 +91,3 @@ def _format_epoch(entry: dict[str, Any]) -> str:
     if entry["skipped_steps"]:
         parts.append(f"({entry['skipped_steps']} steps skipped: gradient not finite)")
     return " ".join(parts)
-
-
-def _create_event_writer(folder: Path, from_step: int) -> Any:
-    """Return TensorBoard's writer, or None if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional
-    except ImportError:
-        tqdm.write("tensorboard is not installed; log.jsonl has the same numbers")
-        return None
-    return SummaryWriter(str(folder), purge_step=from_step + 1)

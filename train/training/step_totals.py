@@ -1,12 +1,20 @@
-"""Sums over an epoch, which become the training numbers of its log entry."""
+"""Sums over an epoch, or a few steps, which become the training numbers of the log."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from train.metrics import Similarity
 
-LOSSES = ("generator_loss", "content_loss", "distillation_loss", "feature_loss")
+_OF_GENERATOR = (
+    "generator_loss",
+    "content_loss",
+    "distillation_loss",
+    "feature_loss",
+    "generator_gradient_norm",
+)
 _OF_DISCRIMINATOR = (
     "adversarial_loss",
     "feature_matching_loss",
@@ -14,30 +22,37 @@ _OF_DISCRIMINATOR = (
     "penalty",
     "real_output",
     "fake_output",
-    "generator_gradient_norm",
     "discriminator_gradient_norm",
 )
-_MAY_BE_ZERO = ("adversarial_loss", "discriminator_loss", "real_output", "fake_output")
-"""Numbers that every step with a discriminator has; others that are 0 do not exist."""
+_OPTIONAL = ("distillation_loss", "feature_loss", "feature_matching_loss", "penalty")
+"""Numbers that only some recipes have; where their sum is 0, they do not exist."""
 _SCORES = ("psnr_db", "ssim")
-_GROUPS = {"steps": LOSSES, "adversarial_steps": _OF_DISCRIMINATOR, "pictures": _SCORES}
-_KEYS = ("skipped_steps", *_GROUPS, *(name for names in _GROUPS.values() for name in names))
-"""Names of the sums in `state.pt`: losses are summed over `steps`, which do not include the skipped ones; the numbers
-of the discriminator over `adversarial_steps`, those in which it took part; and scores over `pictures`, the images that
-were measured."""
 
 
-class EpochTotals:
-    """Sums over the steps of the current epoch in this process."""
+class StepTotals:
+    """Sums over the steps of the current epoch, or of fewer, in this process.
 
-    def __init__(self) -> None:
-        self.sums = dict.fromkeys(_KEYS, 0.0)
+    Losses are summed over `steps`, which do not include the skipped ones; the numbers of the discriminator over
+    `adversarial_steps`, those in which it took part; and scores over `pictures`, the images that were measured.
+    """
+
+    def __init__(self, content_losses: Iterable[str]) -> None:
+        """`content_losses`: names of the losses that compare images (`ContentLoss.names`)."""
+        self._groups: dict[str, tuple[str, ...]] = {
+            "steps": (*_OF_GENERATOR, *content_losses),
+            "adversarial_steps": _OF_DISCRIMINATOR,
+            "pictures": _SCORES,
+        }
         self._pending: list[dict[str, Tensor]] = []
         """Losses that are not in the sums yet: to read one, the CPU must wait for the GPU."""
+        self.sums: dict[str, float] = {}
+        """Sums by name, the same names in all processes and in `state.pt`."""
+        self.clear()
 
     def clear(self) -> None:
         """Set all sums to 0."""
-        self.sums = dict.fromkeys(_KEYS, 0.0)
+        names = [name for group in self._groups.values() for name in group]
+        self.sums = dict.fromkeys(("skipped_steps", *self._groups, *names), 0.0)
 
     def add_skipped_step(self) -> None:
         """Count a step whose gradient was not finite."""
@@ -62,11 +77,10 @@ class EpochTotals:
                 self.sums[name] += float(loss)
         self._pending.clear()
 
-
-def average_sums(sums: dict[str, float]) -> dict[str, float]:
-    """Return the means of the losses and scores that an epoch has, by name."""
-    averages: dict[str, float] = {}
-    for count, names in _GROUPS.items():
-        if sums[count]:
-            averages |= {name: sums[name] / sums[count] for name in names if sums[name] or name in _MAY_BE_ZERO}
-    return averages
+    def average(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return the means of the losses and scores that exist, by name; `sums`: those of all processes."""
+        averages: dict[str, float] = {}
+        for count, names in self._groups.items():
+            if sums[count]:
+                averages |= {name: sums[name] / sums[count] for name in names if sums[name] or name not in _OPTIONAL}
+        return averages

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from train.metrics import measure_batch
 from train.models import Generator, nchw_from_frames, restore_nchw
@@ -29,16 +30,25 @@ class ValidationScores(NamedTuple):
 
 @torch.inference_mode()
 def validate(
-    generator: Generator, batches: Iterable[Batch], *, content_loss: ContentLoss, ranks: Ranks
+    generator: Generator,
+    batches: Iterable[Batch],
+    *,
+    content_loss: ContentLoss,
+    ranks: Ranks,
+    autocast: Callable[[Tensor], torch.autocast],
 ) -> ValidationScores:
-    """Return the means over the validation images of all processes. The generator is left in train mode."""
+    """Return the means over the validation images of all processes. The generator is left in train mode.
+
+    `autocast`: returns the context in which the generator computes, that of training.
+    """
     generator.eval()
     lpips = content_loss.lpips
     names = [name for name in ValidationScores._fields if name != "lpips" or lpips]
     sums = dict.fromkeys(("images", *names), 0.0)
     for batch in batches:
         blurred, sharp = (nchw_from_frames(frames.to(ranks.device), generator) for frames in batch)
-        restored = restore_nchw(generator, blurred, generator)
+        with autocast(blurred):
+            restored = restore_nchw(generator, blurred, generator)
         sums["images"] += len(sharp)
         sums["content_loss"] += len(sharp) * float(content_loss(restored, sharp))
         if lpips:

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from runtime.errors import UsageError
 from runtime.interrupt import Interruption
@@ -20,6 +21,7 @@ from train.published import read_network
 from train.recipes import RECIPES
 from train.training.distributed import is_started_by_torchrun
 from train.training.loop import LAUNCH, get_launch_id, train
+from train.training.services import Service
 from train.weights import is_published
 
 PLAIN_OPTIONS = {"--epochs": "epochs", "--batch": "batch", "--lr": "learning_rate", "--max-steps": "max_steps"}
@@ -83,6 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--lr", type=float, metavar="RATE", help="learning rate of both networks (default: the recipe's)"
     )
     group.add_argument("--max-steps", type=int, metavar="N", help="number of steps to stop after (default: all epochs)")
+    group = parser.add_argument_group("log, besides log.jsonl and TensorBoard")
+    group.add_argument(
+        "--log",
+        choices=get_args(Service),
+        action="append",
+        default=[],
+        help="service that records the numbers and sample images too; repeat the option for both (default: none)",
+    )
     group = parser.add_argument_group("device and errors")
     group.add_argument("--device", default="cpu", help="torch device to train on: cpu, cuda, ... (default: cpu)")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -158,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
             overrides=options.set + list_plain_overrides(options),
         )
         resume = options.resume or is_restart(options.out)
-        train(recipe, data=options.data, run=options.out, resume=resume, device=options.device)
+        train(recipe, data=options.data, run=options.out, resume=resume, device=options.device, services=options.log)
 
     return run_command(command, debug=options.debug)
 

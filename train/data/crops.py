@@ -100,7 +100,7 @@ def draw_pair(
 def _draw_scale(image: Image, crop_px: int, config: DataConfig, rng: np.random.Generator) -> float:
     """Return a random factor by which a photograph is reduced, so that it is not smaller than a crop."""
     min_scale = crop_px / min(image.shape[:2])
-    return rng.uniform(max(config.scale[0], min_scale), max(config.scale[1], min_scale))
+    return float(rng.uniform(max(config.scale[0], min_scale), max(config.scale[1], min_scale)))
 
 
 def _shuffle_endlessly(samples: Sequence[T], rng: np.random.Generator) -> Iterator[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 import os
 import time
@@ -29,24 +29,14 @@ from train.training.adversary import min_discriminator_px
 from train.training.distributed import Ranks, join_ranks, leave_ranks
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
+from train.training.resume import check_state
 from train.training.run_log import RunLog
 from train.training.sample_images import MAX_SAMPLES, draw_samples
+from train.training.services import Service, open_services, require_services
 from train.training.step_totals import StepTotals
 from train.training.validation import ValidationScores, validate
 from train.weights import STATE
 
-CHANGEABLE_SETTINGS = {
-    "epochs",
-    "max_steps",
-    "early_stopping_epochs",
-    "keep_every_epochs",
-    "save_steps",
-    "log_steps",
-    "validation_steps",
-    "image_steps",
-    "workers",
-}
-"""Settings that a resumed run may change."""
 MAX_SKIPPED_STEPS = 20
 """Number of steps in a row without a finite gradient that ends a run."""
 LAUNCH = "launch.txt"
@@ -58,7 +48,15 @@ def get_launch_id() -> str:
     return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
-def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = False, device: str = "cpu") -> None:
+def train(
+    recipe: Recipe,
+    *,
+    data: Sequence[Path],
+    run: Path,
+    resume: bool = False,
+    device: str = "cpu",
+    services: Sequence[Service] = (),
+) -> None:
     """Train a generator, and a discriminator if the recipe has an adversarial loss.
 
     Writes to the folder `run`: `state.pt` and the state before it (for `resume`); `log.jsonl` and TensorBoard events,
@@ -66,7 +64,7 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
     `recipe.publish` names. Under torchrun, all processes call this function with the same arguments.
 
     `data`: folders of images; crops are taken from each of them in proportion to `data.shares`. `device`: a torch
-    device.
+    device. `services`: where the log is recorded too.
 
     Raises UsageError if `run` has a state and `resume` is False, if another process trains there, or if settings or
     images are not those of the state; DataError for images that cannot be used; CheckpointError; DivergedError;
@@ -76,6 +74,7 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
     if recipe.data.view != "whole" and min(recipe.data.size_px) < min_px:
         what = f"the discriminator needs {min_px} pixels, data.size_px is {recipe.data.size_px}"
         raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)'")
+    require_services(services)
     for root in data:
         require_folder(root)
     check_networks(recipe, initialize=not resume)
@@ -90,7 +89,7 @@ def train(recipe: Recipe, *, data: Sequence[Path], run: Path, resume: bool = Fal
             training = Training(recipe, data=data, run=run, ranks=ranks, is_resumed=resume)
             if resume:
                 training.load_state()
-            training.run_steps()
+            training.run_steps(services)
             del training  # before the group of processes ends; see leave_ranks
     finally:
         leave_ranks()
@@ -126,7 +125,14 @@ class Training:
         self._ranks.require_equal({"saved state": description})
         if failure:
             raise failure
-        self._check_state(state)
+        check_state(
+            state,
+            self._run,
+            recipe=self._recipe,
+            processes=self._ranks.count,
+            data_hash=self._data.data_hash,
+            teacher_hash=self._teacher_hash,
+        )
         if self._ranks.is_first and path.name != STATE:
             tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
         for name, part in self._networks.parts.items():
@@ -137,31 +143,15 @@ class Training:
             # Earlier versions had fewer sums, and a discriminator in each step.
             self._totals.sums |= {"adversarial_steps": state["sums"]["steps"]} | state["sums"]
 
-    def _check_state(self, state: dict[str, Any]) -> None:
-        recipe = Recipe.from_json(state["recipe"])  # of an earlier version, perhaps with fewer settings
-        before, now = json.loads(recipe.to_json()), json.loads(self._recipe.to_json())
-        changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
-        refused = [f"{name} was {value!r}" for name, value in changed.items() if name not in CHANGEABLE_SETTINGS]
-        if refused:
-            what = f"settings are not those of the run ({', '.join(refused)})"
-            raise UsageError(what, self._run, hint="give the same ones, or another --out")
-        if state["processes"] != self._ranks.count:
-            what = f"the run has {state['processes']} processes, not {self._ranks.count}"
-            raise UsageError(what, self._run, hint="start the same number")
-        if state["data_hash"] != self._data.data_hash:
-            what = "the images are not those that the run began with"
-            raise UsageError(what, self._run, hint="restore them, or give another --out")
-        if state["teacher_hash"] != self._teacher_hash:
-            what = "the teacher is not the one that the run began with"
-            raise UsageError(what, self._recipe.teacher, hint="restore it, or give another --out")
-
-    def run_steps(self) -> None:
+    def run_steps(self, services: Sequence[Service] = ()) -> None:
         """Train to the last step, or until early stopping; raises DivergedError and InterruptedRunError."""
         is_alone = self._ranks.count == 1  # torchrun ends its processes itself
         with ExitStack() as stack:
             stack.callback(self._data.close)
-            log = stack.enter_context(RunLog(self._run, from_step=self._step)) if self._ranks.is_first else None
-            if log:
+            log = None
+            if self._ranks.is_first:
+                trackers = open_services(services, run=self._run, settings=dataclasses.asdict(self._recipe))
+                log = stack.enter_context(RunLog(self._run, from_step=self._step, trackers=trackers))
                 tqdm.write(f"computing in {self._networks.step.precision} on {self._ranks.device}")
             is_hidden = None if log else True  # None: unless standard error is a terminal
             bar = tqdm(initial=self._step, total=self._data.steps, unit="step", mininterval=2, disable=is_hidden)

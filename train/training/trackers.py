@@ -1,4 +1,4 @@
-"""Where the numbers and sample images of a run are shown: TensorBoard."""
+"""Where the numbers and sample images of a run are shown while it goes on: TensorBoard."""
 
 from __future__ import annotations
 

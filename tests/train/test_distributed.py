@@ -83,22 +83,24 @@ def momenta(state: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "overrides"),
+    ("recipe", "overrides", "parts"),
     [
-        ("edge-s", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"]),
-        ("two_stage", GAN),
-        ("two_stage", [*GAN, "losses.adversarial_kind=wgan_gp"]),
-        ("two_stage", [*GAN, *UNET]),
+        ("edge-s", [*EDGE, "data.size_px=(32, 32)", "warmup_steps=0"], 1),
+        ("two_stage", GAN, 2),
+        ("two_stage", [*GAN, "losses.adversarial_kind=wgan_gp"], 1),
+        ("two_stage", [*GAN, *UNET], 1),
     ],
     ids=["edge", "bce", "wgan_gp", "unet"],
 )
 def test_two_processes_do_the_step_of_one_with_twice_the_batch(
-    recipe: str, overrides: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, overrides: list[str], parts: int, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`parts`: number of batches whose gradients each of the two processes adds up."""
     # The points of WGAN-GP between real and fake images are random; here all are in the middle.
     (tmp_path / "sitecustomize.py").write_text(CUSTOMIZED)
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.5))
-    command = launch(recipe, [*overrides, "batch=4", "max_steps=1"], data=photos, run=tmp_path / "two")
+    batches = [f"batch={4 // parts}", f"accumulate_steps={parts}"]
+    command = launch(recipe, [*overrides, *batches, "max_steps=1"], data=photos, run=tmp_path / "two")
     done = subprocess.run(
         command, cwd=ROOT, env=environment(path=tmp_path), capture_output=True, text=True, check=False
     )

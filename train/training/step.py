@@ -87,7 +87,8 @@ class Step:
         discriminator, its outputs. The gradients of parts of `recipe.batch` images are added up, in proportion to their
         sizes, before the weights change.
         """
-        parts = [Part(*images) for images in zip(*(x.split(self.recipe.batch) for x in (blurred, sharp)), strict=True)]
+        images = (torch.split(x, self.recipe.batch) for x in (blurred, sharp))
+        parts = [Part(*both) for both in zip(*images, strict=True)]
         self._is_finite = True
         numbers: dict[str, Tensor] = {}
         adversary = self.adversary if self.adversary and self.adversary.takes_part(completed) else None

@@ -112,7 +112,9 @@ class DataConfig:
             if self.view != "crop" and getattr(self, name):
                 raise ValueError(f"{name} need square crops: --set data.view=crop")
         if self.blur.curriculum_epochs and self.view == "crop" and not self.fresh_crops:
-            raise ValueError("blur.curriculum_epochs needs images that are blurred in each epoch: --set data.fresh_crops=True")
+            raise ValueError(
+                "blur.curriculum_epochs needs images that are blurred in each epoch: --set data.fresh_crops=True"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

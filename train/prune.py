@@ -33,7 +33,7 @@ def prune(generator: Generator, recipe: Recipe, *, keep: float) -> tuple[Generat
         if not 0 < keep < 1:
             raise ValueError(f"--keep must lie between 0 and 1, got {keep}")
         layers = generator.list_layers()
-        options = recipe.options | {"widths": generator.choose_widths(keep)}
+        options = recipe.options | {"widths": tuple(_narrow(width, keep) for width in generator.widths)}
         smaller = create_generator(recipe.generator, **options)
     state = generator.state_dict()
     kept = measure_groups(layers, smaller.state_dict())
@@ -41,6 +41,11 @@ def prune(generator: Generator, recipe: Recipe, *, keep: float) -> tuple[Generat
         raise UsageError(f"--keep {keep} removes no channels, which are rounded to multiples of 8", hint="keep fewer")
     smaller.load_state_dict(cut_channels(layers, state, select_channels(layers, state, kept)))
     return smaller.eval(), dataclasses.replace(recipe, options=options)
+
+
+def _narrow(width: int, keep: float) -> int:
+    """Return a share of a number of channels, rounded to a multiple of 8, and at least 8."""
+    return min(width, max(8, 8 * round(keep * width / 8)))
 
 
 def build_parser() -> argparse.ArgumentParser:

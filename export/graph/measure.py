@@ -24,8 +24,10 @@ Shape = tuple[int, ...]
 def list_float_tensors(model: onnx.ModelProto) -> list[str]:
     """Return the names of all float32 tensors, constants left out."""
     typed = onnx.shape_inference.infer_shapes(model).graph
+    constants = {tensor.name for tensor in typed.initializer}  # before IR version 4 they are inputs too
     values = (*typed.input, *typed.value_info, *typed.output)
-    return list({value.name: None for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT})
+    names = dict.fromkeys(value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT)
+    return [name for name in names if name not in constants]
 
 
 def measure_extremes(model: onnx.ModelProto, inputs: Iterable[Nchw]) -> dict[str, tuple[float, float]]:
@@ -61,7 +63,8 @@ def _create_session(
             for operator in operators
         ]
 
-    nodes = reduce(value.name for value in model.graph.input)
+    given = (*model.graph.input, *model.graph.initializer)
+    nodes = reduce(dict.fromkeys(value.name for value in given))
     for node in model.graph.node:
         nodes += [node, *reduce(node.output)]
     del probe.graph.node[:], probe.graph.output[:]

@@ -74,3 +74,16 @@ def test_methods_that_need_all_tensors_are_left_out_of_large_networks(
     assert calibration.select_methods(network, nchw) == ["minmax", "entropy", "percentile"]
     monkeypatch.setattr(calibration, "HISTOGRAM_BYTES", tensor_bytes - 1)
     assert calibration.select_methods(network, nchw) == ["minmax"]
+
+
+def test_constants_are_measured_by_their_shape_alone() -> None:
+    """A constant that is multiplied from the left, and that is an input too, as before IR version 4."""
+    network = parse_model(
+        """<ir_version: 3, opset_import: ["" : 19]>
+        product (float[1, 3, h, w] image, float[5, 2] factor) => (float[1, 3, 5, w] restored)
+        <float[5, 2] factor = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}>
+        { restored = MatMul(factor, image) }"""
+    )
+    nchw = np.ones((1, 3, 2, 4), np.float32)
+    assert measure_shapes(network, ["factor", "restored"], nchw) == {"factor": (5, 2), "restored": (1, 3, 5, 4)}
+    assert measure_extremes(network, [nchw]) == {"image": (1.0, 1.0), "restored": (3.0, 19.0)}

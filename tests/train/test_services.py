@@ -19,7 +19,7 @@ LOGGED = {"train/content_loss", "train/charbonnier_loss", "train/generator_gradi
 
 
 class Record:
-    """What a stand-in was told."""
+    """Calls that a stand-in has received."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from train.data.datasets import ImageDataset
 from train.evaluate.figures import draw_row
 from train.evaluate.report import REPORT, SCORES, describe_images
-from train.evaluate.scoring import Restorer, score_dataset, score_pair, select_examples
+from train.evaluate.scoring import Restorer, list_measured, score_dataset, score_pair, select_examples
 from train.metrics import Score
 from train.perceptual import PerceptualMeter
 
@@ -56,7 +56,7 @@ def write_comparison(comparison: Comparison, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     _write_scores(scores, out / "scores.csv")
     first = next(iter(scores))
-    parts = [f"# {' and '.join(scores)} on {root.name}"]
+    parts = [f"# {', '.join(scores)} on {root.name}"]
     parts += describe_images(dataset, has_test_folder=comparison.has_test_folder)
     if comparison.validated_on_test:
         names = ", ".join(comparison.validated_on_test)
@@ -96,10 +96,7 @@ def _format(scores: Sequence[Score], name: str, places: int) -> str:
 
 def _write_scores(scores: Mapping[str, Sequence[Score]], path: Path) -> None:
     """Write the scores as CSV, a row for each model and image."""
-    fields = [field.name for field in dataclasses.fields(Score)]
-    names = [
-        name for name in fields if any(getattr(score, name) is not None for each in scores.values() for score in each)
-    ]
+    names = list_measured(chain.from_iterable(scores.values()))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["model", *names])

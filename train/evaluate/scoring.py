@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +85,15 @@ def select_examples(scores: list[Score]) -> list[int]:
     return [int(order[position]) for position in sorted(set(positions))]
 
 
+def list_measured(scores: Iterable[Score]) -> list[str]:
+    """Return the names of the values that at least one of the scores has."""
+    rows = [dataclasses.asdict(score) for score in scores]
+    return [field.name for field in dataclasses.fields(Score) if any(row[field.name] is not None for row in rows)]
+
+
 def write_scores(scores: list[Score], path: Path) -> None:
     """Write the scores as CSV; raises OSError."""
-    fields = [field.name for field in dataclasses.fields(Score)]
-    names = [name for name in fields if any(getattr(score, name) is not None for score in scores)]
+    names = list_measured(scores)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         # The header of the first column is "picture", as in the files of earlier versions.

@@ -60,6 +60,8 @@ class Generator(nn.Module):
     """Side P of the squares of pixels that `core` takes as channels; 1 for a network that takes pixels."""
     feature_layer: ClassVar[str] = ""
     """Name of the submodule whose output `losses.feature_distillation` compares with a teacher's; empty: none."""
+    widths: tuple[int, ...] = ()
+    """Option `widths` of a network whose channels can be removed (`list_layers`)."""
     checkpointed_parts: ClassVar[tuple[str, ...]] = ()
     """Names of methods, and regular expressions of names of submodules, whose activations `checkpoint_activations`
     computes again in the backward pass instead of keeping them; none of them may be inside another."""
@@ -90,21 +92,15 @@ class Generator(nn.Module):
         return state
 
     def list_layers(self) -> list[Layer]:
-        """Return the layers with the groups of their channels, for pruning; raises ValueError if there are none."""
-        raise ValueError(f"channels of {type(self).__name__} cannot be removed")
+        """Return the layers, each with the groups that its channels belong to, so that channels can be removed.
 
-    def choose_widths(self, keep: float) -> tuple[int, ...]:
-        """Return the option `widths` of a network with a share of the channels; raises ValueError as `list_layers`."""
-        raise ValueError(f"channels of {type(self).__name__} cannot be removed ({keep})")
+        Raises ValueError for a network whose channels cannot be removed.
+        """
+        raise ValueError(f"channels of {type(self).__name__} cannot be removed")
 
     def copy_weights_from(self, trained: Generator) -> None:
         """Take the weights of a trained generator; raises RuntimeError if they do not fit."""
         self.load_state_dict(trained.state_dict())
-
-
-def narrow(width: int, keep: float) -> int:
-    """Return a share of a number of channels, rounded to a multiple of 8, and at least 8."""
-    return min(width, max(8, 8 * round(keep * width / 8)))
 
 
 def count_items(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runtime.patch_colours import bgr_from_yuv420, yuv420_from_bgr
-from train.models.base import ChannelOrder, Generator, narrow, patches_from_pixels, pixels_from_patches
+from train.models.base import ChannelOrder, Generator, patches_from_pixels, pixels_from_patches
 from train.models.channels import FIXED, Layer
 from train.models.edge_levels import Level
 from train.models.half_pass import HalfPass
@@ -95,10 +95,6 @@ class Edge(Generator):
 
     def _to_bgr(self, residual: Tensor) -> Tensor:
         return F.conv2d(residual, self.to_bgr) if self.colour == "yuv420" else residual
-
-    def choose_widths(self, keep: float) -> tuple[int, ...]:
-        """Return the numbers of channels of each level of a network with a share of them."""
-        return tuple(narrow(width, keep) for width in self.widths)
 
     def list_layers(self) -> list[Layer]:
         """Return the layers with their channels: those of a level, and those inside of each block."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import ChannelOrder, Generator, narrow
+from train.models.base import ChannelOrder, Generator
 from train.models.channel_attention import ChannelAttention
 from train.models.channels import FIXED, Layer
 
@@ -58,10 +58,6 @@ class TwoStageCnn(Generator):
         self.attend_l6, self.attend_l8, self.attend_l9, self.attend_l11 = (
             ChannelAttention(channels) if channel_attention else nn.Identity() for channels in (wide, wide, wide, last)
         )
-
-    def choose_widths(self, keep: float) -> tuple[int, ...]:
-        """Return the numbers of channels of a network with a share of them."""
-        return tuple(narrow(width, keep) for width in self.widths)
 
     def list_layers(self) -> list[Layer]:
         """Return the layers with their channels.

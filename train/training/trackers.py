@@ -1,4 +1,4 @@
-"""Where the numbers and sample images of a run are shown while it goes on: TensorBoard."""
+"""Trackers, which show the numbers and sample images of a run while it trains; TensorBoard is one."""
 
 from __future__ import annotations
 

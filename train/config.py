@@ -167,7 +167,7 @@ class Recipe:
     """Decay of the exponential moving average of the generator, which is validated and published; 0: no average."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Precision of the forward pass of both networks; weights and losses stay in float32. `auto`: bf16 on devices that
-    compute in it, else fp32."""
+    are faster in it, else fp32."""
     channels_last: bool = False
     """Keep tensors in the memory layout NHWC."""
     checkpoint_activations: bool = False

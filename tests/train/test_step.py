@@ -202,12 +202,13 @@ def test_training_in_reduced_precision_works(precision: str) -> None:
     ("capabilities", "precision"),
     [
         ({"avx2": True, "avx512_bf16": False}, "fp32"),
-        ({"avx512_bf16": True}, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "bf16"),
         ({"bf16": True}, "bf16"),
         ({}, "fp32"),
     ],
 )
-def test_auto_is_bfloat16_on_cpus_that_compute_in_it(
+def test_auto_is_bfloat16_on_cpus_that_are_faster_in_it(
     capabilities: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)

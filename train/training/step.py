@@ -19,7 +19,8 @@ from train.training.losses import ContentLoss, attention_distance
 from train.training.memory import hold_statistics
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_COMPUTES_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+_FASTER_IN_BF16 = ("amx_bf16", "bf16")
+"""Capabilities of CPUs, on x86 and on Arm, with which bfloat16 is faster than float32 (docs/experiments.md)."""
 """Capabilities of x86 and Arm CPUs, as torch.cpu names them."""
 
 
@@ -209,19 +210,20 @@ def _exchange_gradients(network: nn.Module, *, exchange: bool) -> AbstractContex
 
 
 def choose_precision(device: str, precision: str) -> str:
-    """Return the precision for a device, `cpu` or `cuda`: bf16 instead of `auto` if the device computes in it.
+    """Return the precision for a device, `cpu` or `cuda`: bf16 instead of `auto` if it is faster there.
 
-    A CPU without bfloat16 emulates it, five times slower than it computes in float32.
+    A CPU without bfloat16 emulates it, five times slower than it computes in float32; one that has it in AVX-512 alone,
+    without AMX, is slower in it too.
     """
     if precision != "auto":
         return precision
     if device == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        use_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # The oldest supported torch has no `get_capabilities`.
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        has_bf16 = any(capabilities.get(name) for name in _COMPUTES_BF16)
-    return "bf16" if has_bf16 else "fp32"
+        use_bf16 = any(capabilities.get(name) for name in _FASTER_IN_BF16)
+    return "bf16" if use_bf16 else "fp32"
 
 
 def _record_features(network: Generator) -> list[Tensor]:

@@ -66,6 +66,10 @@ class DataConfig:
     """Number of crops."""
     shares: tuple[float, ...] = ()
     """Relative numbers of crops from each folder of images; empty: the same number from each."""
+    progressive: tuple[tuple[float, int], ...] = ()
+    """Smaller squares at first, as pairs of a share of all steps, which rises, and a side in pixels: until that share,
+    every crop of a batch is cut into squares of this side, all of which are in the batch (Zamir et al. 2022,
+    Restormer)."""
     fresh_crops: bool = False
     """Draw other crops in every epoch, with other synthetic blur, from decoded images that are kept on disk."""
     scale: tuple[float, float] = (1.0, 1.0)
@@ -95,6 +99,7 @@ class DataConfig:
         if not 1 <= self.crops <= MAX_CROPS:
             raise ValueError(f"crops must be from 1 to {MAX_CROPS}, got {self.crops}")
         self._check_view()
+        self._check_progressive()
         if self.shares and min(self.shares) <= 0:
             raise ValueError(f"shares must be positive, got {self.shares}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -105,10 +110,29 @@ class DataConfig:
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
 
+    def _check_progressive(self) -> None:
+        if self.progressive != tuple(sorted(self.progressive)) or any(
+            not 0 < share < 1 for share, _ in self.progressive
+        ):
+            raise ValueError(f"progressive needs shares between 0 and 1 that rise, got {self.progressive}")
+        for _, side_px in self.progressive:
+            if side_px < SSIM_MIN_PX or self.size_px[0] % side_px:
+                limits = f"divide size_px {self.size_px} and be at least {SSIM_MIN_PX}"
+                raise ValueError(f"sides in progressive must {limits}, got {side_px}")
+
+    def side_at(self, share: float) -> int:
+        """Return the side of the squares, in pixels, after a share of all steps, from 0 to 1."""
+        return next((side_px for end, side_px in self.progressive if share < end), self.size_px[0])
+
+    @property
+    def smallest_px(self) -> int:
+        """Smallest width or height of an image in training."""
+        return min(*self.size_px, *(side_px for _, side_px in self.progressive))
+
     def _check_view(self) -> None:
         if self.view == "crop" and self.size_px[0] != self.size_px[1]:
             raise ValueError(f"crops are square, got size_px {self.size_px}")
-        for name in ("quarter_turns", "shares", "fresh_crops"):
+        for name in ("quarter_turns", "shares", "fresh_crops", "progressive"):
             if self.view != "crop" and getattr(self, name):
                 raise ValueError(f"{name} need square crops: --set data.view=crop")
         if self.blur.curriculum_epochs and self.view == "crop" and not self.fresh_crops:

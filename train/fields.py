@@ -41,8 +41,8 @@ def build_config(kind: type[Config], values: Any, *, prefix: str = "") -> Config
 
 
 def _tuple_from_list(value: Any) -> Any:
-    """Return the tuple that JSON keeps as a list, and any other value unchanged."""
-    return tuple(value) if isinstance(value, list) else value
+    """Return the tuple that JSON keeps as a list, with those inside of it, and any other value unchanged."""
+    return tuple(map(_tuple_from_list, value)) if isinstance(value, list) else value
 
 
 def check_types(config: Any) -> None:

@@ -58,6 +58,29 @@ def test_recipes_are_complete_and_come_back_from_json() -> None:
     assert (RECIPES["deblurgan_v2"].batch, RECIPES["deblurgan_v2"].data.validation) == (8, "test")
 
 
+def test_progressive_sides() -> None:
+    recipe = apply_overrides(RECIPES["edge-s"], ["data.size_px=(96, 96)", "data.progressive=((0.25, 32), (0.5, 48))"])
+    assert [recipe.data.side_at(share) for share in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [32, 32, 48, 48, 96, 96]
+    assert recipe.data.smallest_px == 32
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.progressive=((0.5, 64), (0.25, 32))"], "shares between 0 and 1 that rise"),
+        (["data.progressive=((1.0, 64),)"], "shares between 0 and 1"),
+        (["data.progressive=((0.5, 48),)"], "must divide size_px"),
+        (["data.progressive=((0.5, 8),)"], "at least 11"),
+        (["data.progressive=((0.5, '64'),)"], "progressive must be"),
+        (["data.view=resize", "data.quarter_turns=False", "data.progressive=((0.5, 64),)"], "need square crops"),
+    ],
+)
+def test_progressive_sides_that_are_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        apply_overrides(RECIPES["edge-s"], overrides)
+
+
 def test_overrides_reach_every_level() -> None:
     recipe = apply_overrides(
         RECIPES["deblurgan_v2"],

@@ -24,7 +24,7 @@ from train.data.crops import interleave_samples
 from train.data.datasets import Augmentation, DeviceCrops, ImageDataset, open_dataset
 from train.data.index import check_images, compute_fingerprint, find_samples, split_samples
 from train.errors import DataError
-from train.training.loaders import iterate_training_keys, list_validation_keys
+from train.training.loaders import cut_squares, iterate_training_keys, list_validation_keys
 
 
 def names(samples: list) -> list[str]:
@@ -237,6 +237,14 @@ def test_augmentation_on_a_device_equals_that_of_the_cpu(photos: Path, tmp_path:
         for part in (0, 1):
             assert np.array_equal(batch[part].numpy(), np.stack([crops[key][part] for key in rows]))
     assert {crops.draw_augmentation(key).quarter_turns for rows in keys for key in rows} == {0, 1, 2, 3}
+
+
+def test_squares_of_a_batch_are_all_cut_once() -> None:
+    images = torch.arange(2 * 12 * 12 * 3).reshape(2, 12, 12, 3)
+    squares = cut_squares(images, 4)
+    assert squares.shape == (18, 4, 4, 3)
+    assert torch.equal(squares[9 + 3 * 2 + 1], images[1, 8:12, 4:8])
+    assert len(squares.unique()) == images.numel()
 
 
 def test_folders_give_crops_in_proportion_to_their_shares(gopro: Path, photos: Path) -> None:

@@ -106,6 +106,26 @@ def train_and_die(recipe: Recipe, *, data: list[Path], run: Path, in_step: int, 
             train(recipe, data=data, run=run, resume=resume)
 
 
+def test_progressive_training_begins_with_small_squares_and_resumes_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = ["data.progressive=((0.3, 16), (0.6, 32))", "data.size_px=(64, 64)", "data.blur.length_px=(0, 4)"]
+    recipe = small("precision=fp32", *sizes)
+    original, shapes = Step.__call__, []
+
+    def call(self: Step, *images: torch.Tensor, completed: int) -> object:
+        shapes.append([tuple(image.shape) for image in images])
+        return original(self, *images, completed=completed)
+
+    monkeypatch.setattr(Step, "__call__", call)
+    train(recipe, data=[photos], run=tmp_path / "whole")
+    assert shapes == [[(4 * (64 // side) ** 2, 3, side, side)] * 2 for side in [16] * 3 + [32] * 3 + [64] * 3]
+    monkeypatch.setattr(Step, "__call__", original)
+    train_and_die(recipe, data=[photos], run=tmp_path / "broken", in_step=3)
+    train(recipe, data=[photos], run=tmp_path / "broken", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "broken")
+
+
 @pytest.mark.parametrize(
     "recipe",
     [small("precision=bf16"), small("precision=fp32"), adversarial(), adversarial("losses.adversarial_kind=wgan_gp")],

@@ -88,8 +88,8 @@ class TrainingData:
         self.validation: Iterable[Batch] = self._loaders[0]
         """Validation batches of this process, the same each time."""
 
-    def iterate_batches(self, *, start: int) -> Iterable[Batch]:
-        """Return a batch for each step of this process from step `start`; the first step is 0."""
+    def iterate_batches(self, *, start: int) -> Iterator[Batch]:
+        """Yield a batch for each step of this process from step `start`; the first step is 0."""
         ranks, recipe = self._ranks, self._recipe
         keys = iterate_training_keys(
             len(self._pairs),
@@ -100,10 +100,16 @@ class TrainingData:
             start=start,
             stop=self.steps,
         )
+        batches: Iterable[Batch]
         if isinstance(self._pairs, CropDataset) and DeviceCrops.fits(self._pairs, ranks.device):
-            return DeviceCrops(self._pairs, ranks.device).iterate_batches(keys)
-        self._loaders.append(_BatchLoader(self._pairs, keys, workers=self._workers))
-        return self._loaders[-1]
+            batches = DeviceCrops(self._pairs, ranks.device).iterate_batches(keys)
+        else:
+            batches = _BatchLoader(self._pairs, keys, workers=self._workers)
+            self._loaders.append(batches)
+        for step, (blurred, sharp) in enumerate(batches, start):
+            side_px = recipe.data.side_at(step / self.steps)
+            is_whole = side_px == recipe.data.size_px[0]
+            yield (blurred, sharp) if is_whole else (cut_squares(blurred, side_px), cut_squares(sharp, side_px))
 
     def read_samples(self, count: int) -> list[Pair]:
         """Return up to `count` validation pairs, spread over all of them; the same each time."""
@@ -114,6 +120,13 @@ class TrainingData:
         """End the processes that read batches in advance; without it they may keep this process from ending."""
         for loader in self._loaders:
             loader.close()
+
+
+def cut_squares(images: Tensor, side_px: int) -> Tensor:
+    """Cut each of N square images [N, S, S, 3] into its squares, [N (S / side_px)^2, side_px, side_px, 3]."""
+    count, size_px = len(images), images.shape[1]
+    squares = images.reshape(count, size_px // side_px, side_px, size_px // side_px, side_px, 3)
+    return squares.transpose(2, 3).reshape(-1, side_px, side_px, 3)
 
 
 def count_steps_per_epoch(rows: int, *, batch: int) -> int:

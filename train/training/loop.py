@@ -71,9 +71,9 @@ def train(
     OutputError; and InterruptedRunError after a signal.
     """
     min_px = min_discriminator_px(recipe.gan) if recipe.losses.adversarial else 0
-    if recipe.data.view != "whole" and min(recipe.data.size_px) < min_px:
-        what = f"the discriminator needs {min_px} pixels, data.size_px is {recipe.data.size_px}"
-        raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)'")
+    if recipe.data.view != "whole" and recipe.data.smallest_px < min_px:
+        what = f"the discriminator needs {min_px} pixels, images have {recipe.data.smallest_px}"
+        raise UsageError(what, hint="give a larger --set data.size_px='(WIDTH, HEIGHT)', or data.progressive")
     require_services(services)
     for root in data:
         require_folder(root)

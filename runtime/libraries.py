@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import cast
 
 from runtime.errors import UsageError
 
 _EXTRAS = {
-    "": {"av": "av>=17", "cv2": "opencv-python>=4.8", "numpy": "numpy>=1.24", "onnxruntime": "onnxruntime>=1.20"},
+    "": {"av": "av>=17,<19", "cv2": "opencv-python>=4.8", "numpy": "numpy>=1.24", "onnxruntime": "onnxruntime>=1.20"},
     "train": {
         "matplotlib": "matplotlib>=3.8",
         "safetensors": "safetensors>=0.5",
@@ -48,6 +50,24 @@ def install_hint(*modules: str) -> str:
     The toolkit is not on PyPI, so the command names the libraries and not an extra of the toolkit.
     """
     return "pip install " + " ".join(shlex.quote(_REQUIREMENTS[module]) for module in modules)
+
+
+def import_openvino() -> ModuleType:
+    """Return the module `openvino`, imported without its telemetry; raises ImportError.
+
+    OpenVINO's telemetry reports each import to a server from a fork of the process. The fork may hang for ever, as it
+    lacks the threads that hold its locks, and then keeps pipes and files of the process open. Without the package of
+    the telemetry, OpenVINO uses a stub.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return import_module("openvino")
+    modules = cast("dict[str, ModuleType | None]", sys.modules)
+    modules[telemetry] = None  # "not installed"
+    try:
+        return import_module("openvino")
+    finally:
+        del modules[telemetry]
 
 
 def explain_import_error(error: BaseException) -> UsageError | None:

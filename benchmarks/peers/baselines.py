@@ -26,6 +26,7 @@ from benchmarks.harness.engines import open_named_engine
 from runtime.engines.onnx import inspect
 from runtime.errors import EngineError
 from runtime.frame import Pixels, Size
+from runtime.libraries import import_openvino
 from runtime.spec import Precision
 from train.models import Generator, nchw_from_frames, restore_nchw
 
@@ -185,7 +186,7 @@ def make_onnxruntime(
 def make_openvino(generator: Generator, model: bytes, threads: int, **settings: str) -> Restorer:
     """Run a plain export in OpenVINO with additional settings; raise UnavailableError if it is not installed."""
     try:
-        import openvino  # noqa: PLC0415 - an optional package
+        openvino = import_openvino()
     except ImportError as error:
         raise UnavailableError("OpenVINO is not installed", hint="pip install openvino") from error
     core = openvino.Core()

@@ -15,7 +15,7 @@ from runtime.engines.onnx import inspect
 from runtime.engines.parallel import MAX_FRAMES_AT_ONCE, available_cores
 from runtime.errors import DeblurError, EngineError
 from runtime.frame import Pixels
-from runtime.libraries import install_hint
+from runtime.libraries import import_openvino, install_hint
 
 _MAX_COMPILED_SHAPES = 4
 
@@ -45,7 +45,7 @@ class OpenVinoEngine:
 
     def __init__(self, path: Path, *, threads: int = 0, mode: Mode = "latency") -> None:
         try:
-            import openvino  # noqa: PLC0415 - an optional package
+            openvino = import_openvino()
         except ImportError as error:
             raise EngineError(
                 "OpenVINO is not installed", path, hint=f"{install_hint('openvino')}, or use provider cpu"
@@ -130,13 +130,9 @@ def _shared_core() -> Any:
 
     After the last core is released, the next signal crashes the process (seen with OpenVINO 2026.4).
     """
-    import openvino  # noqa: PLC0415 - optional dependency
-
-    return openvino.Core()
+    return import_openvino().Core()
 
 
 def _tensor(array: Pixels) -> Any:
     """Return a tensor in the memory of an array."""
-    import openvino  # noqa: PLC0415 - optional dependency
-
-    return openvino.Tensor(array, shared_memory=True)
+    return import_openvino().Tensor(array, shared_memory=True)

@@ -86,3 +86,13 @@ def test_hints_name_no_package_that_is_not_published() -> None:
     for package in ("runtime", "train", "export", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             assert "install 'deblur-toolkit" not in path.read_text(), path
+
+
+def test_openvino_is_imported_without_its_telemetry(tmp_path: Path) -> None:
+    """The telemetry forks the process, and a fork that hangs keeps the pipes of the process open."""
+    pytest.importorskip("openvino")
+    (tmp_path / "openvino_telemetry.py").write_text('raise SystemExit("telemetry was imported")')
+    code = "from runtime.libraries import import_openvino as load; print(load().__name__, load() is load())"
+    done = run_python(["-c", code], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "openvino True\n", "")
+    assert run_python(["-c", "import openvino"], tmp_path).stderr == "telemetry was imported\n"

@@ -100,9 +100,7 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         f"| blurred images | | | {result.blurred.psnr_db:.2f} | {result.blurred.ssim:.4f} | | | |",
         *(_format_engine(engine) for engine in engines),
     ]
-    lines += [
-        line for note in result.notes for line in ("", f"How the network is run was found by experiment: {note}.")
-    ]
+    lines += [line for note in result.notes for line in ("", f"How the network is run: {note}.")]
     if any(engine.spec.pixels == "yuv420" for engine in engines):
         lines += [
             "",

@@ -27,6 +27,8 @@ _SAME_DB = 50.0
 """Agreement of two ways above which they are one: rounding."""
 _UNCHANGED_DB = 46.0
 """Agreement with the blurred images above which a way does nothing: a residual of 0..1 in images of 0..255."""
+_NOTHING_CODES = 0.25
+"""RMS of the change, in codes and without its mean, up to which a way is never taken: another brightness at most."""
 _CHOICE, _CONTRADICTION = (0.02, 2.0), (0.2, 4.0)
 """A way is chosen, or contradicts what the user states, if its mean gain in dB over another way, on the same pairs, is
 the first number, and this number of standard errors of the mean, or if it gains on every pair. Between ways that differ
@@ -62,6 +64,11 @@ class Trial:
         images = zip(self.restored, parts, strict=True)
         return min(psnr_db(image, part.blurred) for image, part in images) >= _UNCHANGED_DB
 
+    def does_nothing(self, parts: list[Pair]) -> bool:
+        """Return whether the blurred images stay as they are, except for rounding and brightness."""
+        changes = [image - part.blurred.astype(np.float32) for image, part in zip(self.restored, parts, strict=True)]
+        return all(float(change.std(axis=(0, 1)).max()) <= _NOTHING_CODES for change in changes)
+
     def is_same_as(self, other: Trial) -> bool:
         """Return whether both ways make the same images except for rounding."""
         images = zip(self.restored, other.restored, strict=True)
@@ -90,7 +97,7 @@ def find_way(
     Raises EngineError if the options name a worse way than another one, unless `force` is set, and if two ways cannot
     be told apart.
     """
-    is_stated = bool(options.range and (options.channels or form.channels == 1))
+    missing = ["--range"] * (not options.range) + ["--channels"] * (not options.channels and form.channels == 3)
     search = _Search(session, form, multiple, options, force=force)
     candidates = []
     for probe in list_probes(pairs):
@@ -98,11 +105,11 @@ def find_way(
         if found.is_restored:
             return search.choose(found)
         candidates.append(found)
-    if is_stated or force:
+    if not missing or force:
         return search.choose(candidates[0])
     best = candidates[0].describe_best()
     what = f"no way restores the pairs ({best}), nor their sharp images with motion blur or noise"
-    hint = "give --range and --channels, or --pairs that it was made for"
+    hint = f"give --pairs of what it was made for, or {' and '.join(missing)} as its authors say"
     raise EngineError(what, session.path, hint=hint)
 
 
@@ -119,7 +126,7 @@ class _Found:
         return bool(self.trials) and self.trials[0].mean_db > self.blurred_db + self.probe.min_gain_db
 
     def describe_best(self) -> str:
-        best = f"best {_describe(self.trials[:1])}" if self.trials else "all leave them as they are"
+        best = f"best {_describe(self.trials[:3])}" if self.trials else "all leave them as they are"
         return f"{best}; blurred {self.blurred_db:.2f} dB"
 
 
@@ -138,7 +145,11 @@ class _Search:
         blurred = [min(psnr_db(_trim(part.blurred, part), part.sharp), IDENTICAL_DB) for part in parts]
         blurred_db = float(np.mean(blurred))
         trials = list(_run_trials(self._session, self._form, parts, self._options))
-        trials = [trial for trial in trials if trial.mean_db > blurred_db or not trial.keeps(parts)]
+        trials = [
+            trial
+            for trial in trials
+            if not trial.does_nothing(parts) and (trial.mean_db > blurred_db or not trial.keeps(parts))
+        ]
         return _Found(probe, blurred_db, sorted(trials, key=lambda trial: -trial.mean_db))
 
     def choose(self, found: _Found) -> Finding:
@@ -152,7 +163,7 @@ class _Search:
             self._refuse_options()
         best = allowed[0]
         is_contradicted = trials[0].is_better_than(best, _CONTRADICTION) and not trials[0].is_same_as(best)
-        if is_contradicted and found.is_restored and not self._force:
+        if is_contradicted and not self._force:
             what = (
                 f"{best.way.describe()} restores {found.probe.name} to {best.mean_db:.2f} dB, {_describe(trials[:1])}"
             )

@@ -62,7 +62,7 @@ def test_mean_and_std_are_stated_as_red_green_blue(
     in_order = slice(None, None, 1 if order == "rgb" else -1)
     kind = Kind(is_strict=True, order=order, mean=mean[in_order], std=std[in_order])
     assert export(tmp_path, kind, pairs) == 4  # no known range restores anything
-    assert "give --range and --channels" in capsys.readouterr().err
+    assert "--range and --channels as its authors say" in capsys.readouterr().err
     assert export(tmp_path, kind, pairs, "--mean", "0.2,0.5,0.8", "--std", "0.5,1,2") == 0
     assert f"view    mean 0.2,0.5,0.8 std 0.5,1,2 {order} " in capsys.readouterr().err
     require_gain(tmp_path, pairs)

@@ -190,7 +190,7 @@ def _format_methods(calibration: Calibration) -> list[str]:
         return []
     agreements = (f"- {method}: {agreement_db:.2f} dB" for method, agreement_db in calibration.agreements_db.items())
     return [
-        "Agreement of the completely quantised network with the float network by method, on calibration frames; the",
+        "Agreement of the completely quantised network with the float network by method, on the worst frame; the",
         "pairs have no part in the choice:",
         "",
         *agreements,

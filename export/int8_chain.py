@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -61,23 +61,17 @@ class Int8Chain:
     def quantize(self, layout: Layout) -> tuple[onnx.ModelProto, int]:
         """Return the core with as many quantised layers as the budget allows, and the number of these layers."""
         ranges = self._ranges_by_method[self._method]
-        core = (
-            self._convert_to_fp16(half_residual=self._has_half_residual)
-            if layout == "int8"
-            else replace_depth_to_space(self._core)
-        )
+        core = self._prepare_core(layout, half_residual=layout == "int8" and self._has_half_residual)
         keeps_bytes = self._network.keeps_bytes(layout)
-        pixel_range = self._network.code_range if keeps_bytes else None
         budget_db = self._config.int8_budget_db
 
         def build(layers: frozenset[str], *, per_channel: bool = True) -> onnx.ModelProto:
-            options: dict[str, Any] = {"pixel_range": pixel_range, "per_channel": per_channel}
-            return quantize_int8(core, ranges, layout, layers=layers, **options)
+            return self._quantize_layers(core, layout, ranges, layers, per_channel=per_channel)
 
         def measure(model: onnx.ModelProto) -> float:
             return self._float_psnr_db - self._evaluator.score_core(model, keep_bytes=keeps_bytes).psnr_db
 
-        candidates = list_convolutions(self._core, include_ends=keeps_bytes)
+        candidates = self._list_candidates(layout)
         suggested = self._model._found.get(layout) if self._model else None  # noqa: SLF001 - of this class
 
         def search() -> dict[str, Any]:
@@ -207,16 +201,33 @@ class Int8Chain:
 
     def _quantize_completely(self, ranges: Ranges) -> Iterator[onnx.ModelProto]:
         """Yield the completely quantised network in each layout that is exported."""
-        if "int8" in self._config.precisions:
-            core = quantize_int8(self._convert_to_fp16(), ranges, "int8", layers=list_convolutions(self._core))
-            yield self._network.wrap(core)
-        if "int8_cpu" in self._config.precisions:
-            keeps_bytes = self._network.keeps_bytes("int8_cpu")
-            layers = list_convolutions(self._core, include_ends=keeps_bytes)
-            pixel_range = self._network.code_range if keeps_bytes else None
-            core = replace_depth_to_space(self._core)
-            core = quantize_int8(core, ranges, "int8_cpu", layers=layers, pixel_range=pixel_range)
-            yield self._network.wrap(core, keep_bytes=keeps_bytes)
+        for layout in get_args(Layout):
+            if layout in self._config.precisions:
+                layers = self._list_candidates(layout)
+                core = self._quantize_layers(self._prepare_core(layout), layout, ranges, layers)
+                yield self._network.wrap(core, keep_bytes=self._network.keeps_bytes(layout))
+
+    def _prepare_core(self, layout: Layout, *, half_residual: bool = False) -> onnx.ModelProto:
+        """Return the core that a layout is made from."""
+        if layout == "int8":
+            return self._convert_to_fp16(half_residual=half_residual)
+        return replace_depth_to_space(self._core)
+
+    def _list_candidates(self, layout: Layout) -> list[str]:
+        """Return the convolutions that may be quantised in a layout."""
+        return list_convolutions(self._core, include_ends=self._network.keeps_bytes(layout))
+
+    def _quantize_layers(
+        self,
+        core: onnx.ModelProto,
+        layout: Layout,
+        ranges: Ranges,
+        layers: Collection[str],
+        *,
+        per_channel: bool = True,
+    ) -> onnx.ModelProto:
+        pixel_range = self._network.code_range if self._network.keeps_bytes(layout) else None
+        return quantize_int8(core, ranges, layout, layers=layers, pixel_range=pixel_range, per_channel=per_channel)
 
     @cached_property
     def _layer_losses_db(self) -> dict[str, float]:

@@ -111,9 +111,8 @@ class DataConfig:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}")
 
     def _check_progressive(self) -> None:
-        if self.progressive != tuple(sorted(self.progressive)) or any(
-            not 0 < share < 1 for share, _ in self.progressive
-        ):
+        shares = [share for share, _ in self.progressive]
+        if shares != sorted(shares) or not all(0 < share < 1 for share in shares):
             raise ValueError(f"progressive needs shares between 0 and 1 that rise, got {self.progressive}")
         for _, side_px in self.progressive:
             if side_px < SSIM_MIN_PX or self.size_px[0] % side_px:

@@ -20,8 +20,7 @@ from train.training.memory import hold_statistics
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FASTER_IN_BF16 = ("amx_bf16", "bf16")
-"""Capabilities of CPUs, on x86 and on Arm, with which bfloat16 is faster than float32 (docs/experiments.md)."""
-"""Capabilities of x86 and Arm CPUs, as torch.cpu names them."""
+"""Capabilities with which bfloat16 is faster than float32, of x86 and Arm CPUs, as torch.cpu names them."""
 
 
 @dataclass

@@ -19,9 +19,10 @@ from export.publish import (
     STEPS,
     compute_inputs_digest,
     compute_tools_digest,
+    create_folder,
     list_input_files,
-    prepare_folder,
     publish,
+    refuse_other_files,
 )
 from export.step_cache import StepCache
 from runtime.cli import run_cli, say
@@ -72,12 +73,13 @@ def run(options: ExportOptions) -> int:
         if has_files and former.is_unchanged(compute_inputs_digest(checkpoint, options.config)):
             print(f"nothing has changed: {options.out}")
             return 0
+        config = options.config
+        refuse_other_files(options.out, config, overwrite=options.overwrite)
         # Importing torch takes seconds, which an export with unchanged inputs does not need.
         from export.loading import load_any_network  # noqa: PLC0415
 
-        config = options.config
         network = load_any_network(checkpoint, config)
-        prepare_folder(options.out, config, overwrite=options.overwrite)
+        create_folder(options.out)
         print(export(network, options, former))
     except OSError as error:
         raise output_error(options.out, error) from error

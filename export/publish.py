@@ -82,15 +82,11 @@ def list_names(config: ExportConfig) -> list[str]:
     return [*names, PARETO, REPORT_MARKDOWN, REPORT_JSON]
 
 
-def prepare_folder(out: Path, config: ExportConfig, *, overwrite: bool) -> None:
-    """Create the output folder, and check before the first step that the files can be published in it.
+def refuse_other_files(out: Path, config: ExportConfig, *, overwrite: bool) -> None:
+    """Check that no file of the export's names is in the output folder unless an export wrote it; nothing is written.
 
-    Raises UsageError if one exists in a folder that no export has used, unless `overwrite` is set; OutputError if
-    there is a folder of its name; OSError if nothing can be written.
+    Raises UsageError if there is one, unless `overwrite` is set; OutputError if there is a folder of its name.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
     existing = [out / name for name in list_names(config) if (out / name).exists()]
     for path in existing:
         if path.is_dir():
@@ -98,6 +94,13 @@ def prepare_folder(out: Path, config: ExportConfig, *, overwrite: bool) -> None:
     if existing and not (overwrite or (out / STEPS).is_dir() or (out / REPORT_JSON).exists()):
         hint = "give another --out, or add -y to replace it"
         raise UsageError("this file exists, and no export wrote it", existing[0], hint=hint)
+
+
+def create_folder(out: Path) -> None:
+    """Create the output folder; raises OSError if nothing can be written in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass
 
 
 def publish(out: Path, files: dict[str, bytes], *, obsolete: set[str]) -> None:

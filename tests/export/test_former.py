@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import pytest
 
-from export import __main__ as command
 from export.__main__ import main
 from export.former import read_former_export
 from tests.export.conftest import write_run
@@ -87,7 +86,7 @@ def test_a_report_of_this_export_is_read(tmp_path: Path) -> None:
         ("deblur_fp32.onnx", True, 6, "a folder has the name of an output file"),
     ],
 )
-def test_files_of_others_are_found_before_the_first_step(
+def test_files_of_others_are_found_before_the_network_is_read(
     name: str,
     is_folder: bool,
     code: int,
@@ -103,7 +102,7 @@ def test_files_of_others_are_found_before_the_first_step(
     (out / name).mkdir() if is_folder else (out / name).write_text("precious")
     arguments = [str(tmp_path / "run"), "--out", str(out), "--precision", "fp32", "--pairs", str(pairs)]
     with monkeypatch.context() as patch:
-        patch.setattr(command, "export", lambda *_: pytest.fail("it should not have been called"))
+        patch.setattr("export.loading.load_any_network", lambda *_: pytest.fail("it should not have been called"))
         assert main(arguments) == code
     error = capsys.readouterr().err
     assert words in error

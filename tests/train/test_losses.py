@@ -172,6 +172,17 @@ def test_lpips_is_its_formula(tmp_path: Path) -> None:
     assert flat.grad.isfinite().all()
 
 
+def test_lpips_sees_other_rows_and_columns_in_each_step_of_training(tmp_path: Path) -> None:
+    lpips_file(tmp_path / "lpips.safetensors")
+    lpips = Lpips(tmp_path / "lpips.safetensors", channel_order="RGB")
+    loss = ContentLoss(LossConfig(lpips=1.0), lpips=lpips)
+    restored, sharp = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    assert len({loss(restored, sharp).item() for _ in range(20)}) > 5
+    with torch.no_grad():
+        assert {loss(restored, sharp).item() for _ in range(20)} == {lpips(restored, sharp).item()}
+
+
 def test_damaged_lpips_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="FileNotFoundError"):
         Lpips(tmp_path / "none.pth", channel_order="RGB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,19 @@ def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
     return (own - teacher).square().sum(dim=1).mean()
 
 
+def _lpips_at_random_offset(lpips: Lpips, restored: Tensor, sharp: Tensor) -> Tensor:
+    """Return LPIPS; where gradients are computed, without up to 3 rows at the top and columns at the left, at random.
+
+    The first convolution of AlexNet looks at every 4th position only. With the same positions in each step, its
+    gradient would differ between them and teach a grid (compare Kettunen et al. 2019, E-LPIPS).
+    """
+    if torch.is_grad_enabled():
+        top, left = torch.randint(GRID_PX, (2,)).tolist()
+        restored, sharp = (images[:, :, top:, left:] for images in (restored, sharp))
+    distance: Tensor = lpips(restored, sharp)
+    return distance
+
+
 class ContentLoss(nn.Module):
     """Weighted sum of all losses that compare a restored image with the sharp one, in [0, 1]."""
 
@@ -100,7 +114,7 @@ class ContentLoss(nn.Module):
         }
         if config.lpips:
             assert lpips is not None
-            losses["lpips"] = lpips
+            losses["lpips"] = partial(_lpips_at_random_offset, lpips)
         weights = {name: getattr(config, name) for name in losses}
         self._terms = {name: (weights[name], loss) for name, loss in losses.items() if weights[name]}
         self.names = tuple(f"{name}_loss" for name in self._terms)

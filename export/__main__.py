@@ -1,4 +1,4 @@
-"""`python -m export RUN --out DIR`: export a trained generator to verified engines."""
+"""`python -m export NETWORK --out DIR`: turn a trained network or an ONNX file into verified engines."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ def run(options: ExportOptions) -> int:
         network = load_any_network(checkpoint, config)
         create_folder(options.out)
         print(export(network, options, former))
+        say(f"engines {options.out}; to restore a clip: deblur --engine {options.out} --source CLIP --out sharp.mp4")
     except OSError as error:
         raise output_error(options.out, error) from error
     return 0

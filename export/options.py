@@ -22,7 +22,7 @@ from runtime.spec import PixelFormat, Precision
 from train.fields import parse_value
 from train.weights import PUBLISHED_NETWORKS
 
-_DESCRIPTION = "`python -m export RUN --out DIR`: export a trained generator to verified engines."
+_DESCRIPTION = "`python -m export NETWORK --out DIR`: turn a trained network or an ONNX file into verified engines."
 _TIMING_CACHE = ".timing.cache"
 _Name = TypeVar("_Name", bound=str)
 _INTERFACES: tuple[Interface, ...] = get_args(Interface)

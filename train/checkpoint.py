@@ -23,7 +23,7 @@ from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
 from train.published import load_published
-from train.weights import CONFIG, PREVIOUS_STATE, STATE, WEIGHTS, is_published, is_state, weights_path
+from train.weights import CONFIG, PREVIOUS_STATE, STATE, SUFFIXES, WEIGHTS, is_published, is_state, weights_path
 
 _NEXT_STATE = "state.next.pt"
 LOCK = "lock"
@@ -117,6 +117,9 @@ def load_generator(
         generator = create_generator(config["generator"], **config["options"] | without_encoder)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        if folder.is_file():
+            what = "neither the folder of a run nor weights, whose names end in " + ", ".join(sorted(SUFFIXES))
+            raise CheckpointError(what, folder, hint="give one of them") from error
         hint = "give the folder that python -m train wrote"
         raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
     try:

@@ -34,6 +34,8 @@ _EDGE = Recipe(
     metrics_steps=100,
 )
 
+_EDGE_L = {"widths": (64, 96, 96), "blocks": (2, 2, 2)}
+
 RECIPES: dict[str, Recipe] = {
     # "Two-Stage CNN Framework for Single-Image Deblurring and Restoration", section 3.3. The paper does not say which
     # images it validates with; here it is a tenth of the training sequences.
@@ -86,5 +88,25 @@ RECIPES: dict[str, Recipe] = {
     # The recipes of the bundled engines of these names.
     "edge-s": dataclasses.replace(_EDGE, options={"widths": (32, 64, 96), "blocks": (1, 1, 2)}),
     "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2)}),
-    "edge-l": dataclasses.replace(_EDGE, options={"widths": (64, 96, 96), "blocks": (2, 2, 2)}),
+    "edge-l": dataclasses.replace(_EDGE, options=_EDGE_L),
+    # From the weights of `edge-l` (`--init`). `grid_l1` keeps the discriminator and LPIPS from teaching a grid.
+    "edge-l-gan": dataclasses.replace(
+        _EDGE,
+        options=_EDGE_L | {"half_pass": True},
+        losses=LossConfig(
+            charbonnier=1.0, fft_l1=0.1, lpips=0.2, grid_l1=2.0, adversarial=0.005, adversarial_kind="ragan"
+        ),
+        gan=GanConfig(width=32, spectral_norm=True, learning_rate=2e-4, shift_px=4.0, warmup_steps=500),
+        normalisation="none",
+        data=dataclasses.replace(
+            _EDGE.data,
+            size_px=(192, 192),
+            blur=BlurConfig(
+                length_px=(0.0, 64.0), length_exponent=2, codes_share=0.5, still_share=0.06, defocus_share=0.12
+            ),
+        ),
+        batch=8,
+        learning_rate=3e-4,
+        warmup_steps=100,
+    ),
 }

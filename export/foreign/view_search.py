@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ def find_way(
     Raises EngineError if the options name a worse way than another one, unless `force` is set, and if two ways cannot
     be told apart.
     """
+    _require_channels(session, form, options)
     missing = ["--range"] * (not options.range) + ["--channels"] * (not options.channels and form.channels == 3)
     search = _Search(session, form, multiple, options, force=force)
     candidates = []
@@ -160,33 +162,44 @@ class _Search:
             raise EngineError("it leaves the pairs as they are, whatever range it gets", path, hint=hint)
         allowed = [trial for trial in trials if _is_allowed(trial.way, self._options)]
         if not allowed:
-            self._refuse_options()
+            self._refuse_range()
         best = allowed[0]
         is_contradicted = trials[0].is_better_than(best, _CONTRADICTION) and not trials[0].is_same_as(best)
         if is_contradicted and not self._force:
             what = (
                 f"{best.way.describe()} restores {found.probe.name} to {best.mean_db:.2f} dB, {_describe(trials[:1])}"
             )
-            hint = f"give {_name_options(trials[0].way)}, or add --force to keep yours"
+            hint = f"give {self._name_options(trials)}, or add --force to keep yours"
             raise EngineError(what, path, hint=hint)
         rivals = [trial for trial in allowed if not (best.is_better_than(trial) or trial.is_same_as(best))]
         scale = f"blurred {found.blurred_db:.2f} dB"
         if rivals:
             what = f"these restore {found.probe.name} equally well: {_describe([best, *rivals[:2]])}; {scale}"
-            raise EngineError(what, path, hint=_ask_for(best.way, rivals[0].way))
+            raise EngineError(what, path, hint=_ask_for(best, rivals[0]))
         others = [trial for trial in trials if trial is not best and trial.way.has_same_result_as(best.way)]
-        text = f"{_describe([best])} on {found.probe.name}, {scale}; {_describe(others[:_SHOWN])}"
+        text = f"{_describe([best])} in the middle of {found.probe.name}, {scale}; {_describe(others[:_SHOWN])}"
         return Finding(best.way, text.removesuffix("; "))
 
-    def _refuse_options(self) -> NoReturn:
-        count, options = self._form.channels, self._options
-        if options.channels and (options.channels == "gray") != (count == 1):
-            what, hint = f"it takes {count} channel{'s' * (count > 1)}, not {options.channels}", "leave out --channels"
-        else:
-            kind = TensorProto.DataType.Name(self._session.image.data_type)
-            stated = options.range.name if options.range else ""
-            what, hint = f"it takes {count} channel{'s' * (count > 1)} of {kind}, not {stated}", "leave out the range"
-        raise EngineError(what, self._session.path, hint=hint)
+    def _name_options(self, trials: list[Trial]) -> str:
+        """Return the options that name the best way, without an order of channels that makes no clear difference."""
+        best, options = trials[0], f"--range {trials[0].way.range.name}"
+        turned = [trial for trial in trials if dataclasses.replace(trial.way, channels=best.way.channels) == best.way]
+        if self._options.channels is None and not all(best.is_better_than(trial) for trial in turned[1:]):
+            return f"{options}, and --channels rgb or bgr, which differ too little here to say which"
+        return f"{options} --channels {best.way.channels}"
+
+    def _refuse_range(self) -> NoReturn:
+        kind = TensorProto.DataType.Name(self._session.image.data_type)
+        stated = self._options.range.name if self._options.range else ""
+        raise EngineError(f"it takes {kind}, not {stated}", self._session.path, hint="leave out the range")
+
+
+def _require_channels(session: ForeignSession, form: Form, options: ForeignOptions) -> None:
+    """Raise EngineError if the options state channels of which the network takes another number."""
+    if options.channels and (options.channels == "gray") != (form.channels == 1):
+        what = f"it takes {form.channels} channel{'s' * (form.channels > 1)}, not {options.channels}"
+        hint = "leave out --channels" if form.channels == 1 else "give --channels rgb or --channels bgr"
+        raise EngineError(what, session.path, hint=hint)
 
 
 def _is_allowed(way: Way, options: ForeignOptions) -> bool:
@@ -197,15 +210,16 @@ def _describe(trials: list[Trial]) -> str:
     return ", ".join(f"{trial.way.describe()} {trial.mean_db:.2f} dB" for trial in trials)
 
 
-def _name_options(way: Way) -> str:
-    return f"--range {way.range.name} --channels {way.channels}"
-
-
-def _ask_for(one: Way, other: Way) -> str:
-    if one.range != other.range:
-        return f"give --range {one.range.name} or --range {other.range.name}"
-    if one.channels != other.channels:
-        return "give --channels rgb, which most networks take, or --channels bgr, as OpenCV reads images"
+def _ask_for(one: Trial, other: Trial) -> str:
+    if one.way.range != other.way.range:
+        return f"give --range {one.way.range.name} or --range {other.way.range.name}"
+    if one.way.channels != other.way.channels:
+        images = zip(one.restored, other.restored, strict=True)
+        rms = np.sqrt(np.mean([np.square(image - turned.astype(np.float32)).mean() for image, turned in images]))
+        return (
+            "give --channels rgb, which most networks take, or --channels bgr, as OpenCV reads images "
+            f"({rms:.1f} codes between them); --pairs of the blur that it was made for may tell"
+        )
     return "export it again with the one output that is the restored image"
 
 

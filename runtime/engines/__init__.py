@@ -106,7 +106,7 @@ def open_engine(
 
     if path.is_dir():
         backend, path, reason = choose_engine(
-            path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode)
+            path, open_one, size=size, pixels=pixels, settings=(provider, threads, mode), say=say
         )
         say(f"chosen  {reason}")
     else:

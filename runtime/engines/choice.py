@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter
 
 from runtime.commands import EXPORTER
 from runtime.engines.base import Engine
@@ -16,14 +17,16 @@ from runtime.engines.onnx_providers import GPU_PROVIDERS
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.variants import PixelChoice
 from runtime.errors import DeblurError, EngineError
-from runtime.files import write_json
-from runtime.frame import Size
+from runtime.files import sha256, write_json
+from runtime.frame import Pixels, Size
 from runtime.json_text import read_json
 from runtime.spec import FLOAT_NCHW, EngineSpec
 
 SUFFIXES = (".onnx", ".plan")
 TRIAL_S = 1.0
 """Seconds of measurement for each engine."""
+_SLOW_FACTOR = 2.0
+"""An engine that takes longer than the fastest by this factor for one frame is not measured further."""
 _BGR_FACTOR = 1.1
 """Factor on the time of an engine for BGR beside one for planes: frames of video have to be converted for it."""
 _LIBRARIES = (
@@ -43,6 +46,7 @@ def choose_engine(
     size: Size,
     pixels: PixelChoice = "bgr",
     settings: Sequence[object] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Engine, Path, str]:
     """Open the fastest engine of a folder that accepts frames of `size` (width, height) and keeps its budget in dB.
 
@@ -50,9 +54,9 @@ def choose_engine(
     another engine is clearly faster.
 
     `open_engine` opens one file; an engine that it cannot open is left out. Returns the open engine, its file, and
-    the reason for the choice as one line for the user. The choice is cached for this machine until the files, the
-    versions of the libraries, the size or the `settings` change. Raises EngineError if no engine of the folder can be
-    used.
+    the reason for the choice as one line for the user. The choice is cached for this machine until the contents of the
+    files, the versions of the libraries, the size or the `settings` change; a copy of the folder needs no new trial.
+    `say` receives a line before a trial. Raises EngineError if no engine of the folder can be used.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     paths = [path for path in files if not path.stem.endswith(FLOAT_NCHW)]  # those are for other programs
@@ -61,7 +65,9 @@ def choose_engine(
     if cached_name in {path.name for path in paths}:
         cached = folder / str(cached_name)
         with suppress(DeblurError):
-            return open_engine(cached), cached, f"{cached_name}, the fastest in the last trial here"
+            return open_engine(cached), cached, f"{cached_name}, as in the last trial here"
+    if len(paths) > 1:
+        say(f"trial   {len(paths)} engines with frames of {size[0]}x{size[1]}, once; the choice is remembered")
     engines, rejections = _open_candidates(paths, open_engine, size, pixels)
     if not engines:  # none takes frames of this size whole, so that tiles are left
         engines, rejections = _open_candidates(paths, open_engine, size, pixels, in_tiles=True)
@@ -74,21 +80,53 @@ def choose_engine(
         for name in rejected:
             engines.pop(name).close()
             rejections.append(f"{name}: is for CPUs")
-    sizes = [_fit(size, engine.spec) for engine in engines.values()]
-    frames = [trial_frame(fitted, engine.spec.pixels) for fitted, engine in zip(sizes, engines.values(), strict=True)]
-    medians_ms = median_ms_per_frame(list(engines.values()), frames, seconds=TRIAL_S * len(engines))
-    area = size[0] * size[1]
-    times_ms = {
-        name: ms * area / (fitted[0] * fitted[1]) for name, ms, fitted in zip(engines, medians_ms, sizes, strict=True)
-    }
+    times_ms, slow_ms = _compare(engines, size)
     factors = {name: _BGR_FACTOR if engine.spec.pixels == "bgr" else 1 for name, engine in engines.items()}
-    fastest, *others = sorted(engines, key=lambda name: factors[name] * times_ms[name])
-    for name in others:
+    fastest = min(times_ms, key=lambda name: factors[name] * times_ms[name])
+    for name in engines.keys() - {fastest}:
         engines[name].close()
     with suppress(DeblurError):  # without a cache the next run measures again
         write_json(cache, _read_cache(cache) | {key: fastest})
-    times = ", ".join(f"{name} {times_ms[name]:.1f} ms" for name in (fastest, *others))
-    return engines[fastest], folder / fastest, "; ".join([times, *rejections])
+    parts = _describe_times(fastest, times_ms, slow_ms)
+    if times_ms[fastest] > min(times_ms.values()):
+        parts.append(f"engines for planes save the conversion of frames, taken as {_BGR_FACTOR - 1:.0%}")
+    return engines[fastest], folder / fastest, "; ".join([*parts, *rejections])
+
+
+def _compare(engines: Mapping[str, Engine], size: Size) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the milliseconds of a frame of `size` by engine, and those of engines that are out after one frame."""
+    if len(engines) == 1:
+        return dict.fromkeys(engines, 0.0), {}
+    frames, shares = {}, {}
+    for name, engine in engines.items():
+        width, height = _fit(size, engine.spec)
+        frames[name] = trial_frame((width, height), engine.spec.pixels)
+        shares[name] = size[0] * size[1] / (width * height)
+    first_ms = {name: shares[name] * _measure_once(engine, frames[name]) for name, engine in engines.items()}
+    limit_ms = _SLOW_FACTOR * min(first_ms.values())
+    fast = [name for name in engines if first_ms[name] <= limit_ms]
+    seconds = TRIAL_S * len(fast)
+    medians_ms = median_ms_per_frame([engines[name] for name in fast], [frames[name] for name in fast], seconds=seconds)
+    times_ms = {name: shares[name] * ms for name, ms in zip(fast, medians_ms, strict=True)}
+    return times_ms, {name: ms for name, ms in first_ms.items() if name not in times_ms}
+
+
+def _measure_once(engine: Engine, frame: Pixels) -> float:
+    """Return the milliseconds of one frame, which is not the first one of the engine."""
+    start = perf_counter()
+    engine.infer(frame)
+    return 1e3 * (perf_counter() - start)
+
+
+def _describe_times(fastest: str, times_ms: Mapping[str, float], slow_ms: Mapping[str, float]) -> list[str]:
+    if len(times_ms) + len(slow_ms) == 1:
+        return [f"{fastest}, the only one that can be used"]
+    others = sorted(times_ms.keys() - {fastest}, key=times_ms.__getitem__)
+    parts = [", ".join(f"{name} {times_ms[name]:.1f} ms" for name in (fastest, *others))]
+    if slow_ms:
+        slow = ", ".join(f"{name} {ms:.0f}" for name, ms in sorted(slow_ms.items(), key=lambda item: item[1]))
+        parts.append(f"one frame of each: {slow} ms")
+    return parts
 
 
 def _open_candidates(
@@ -166,12 +204,20 @@ def _read_cache(path: Path) -> dict[str, str]:
     return values if isinstance(values, dict) else {}
 
 
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read, which opening it will tell."""
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
+
+
 def _cache_key(paths: Sequence[Path], size: Size, settings: Sequence[object]) -> str:
     """Return a hash of everything that may change the choice."""
     libraries = []
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
             libraries.append((name, version(name)))
-    files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    files = [(path.name, _digest(path)) for path in paths]
     values = (platform.machine(), platform.node(), os.cpu_count(), libraries, files, size, tuple(map(str, settings)))
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

@@ -256,10 +256,12 @@ def test_another_brightness_is_no_restoration(tmp_path: Path, pairs: Path, capsy
     _require_refusal(tmp_path, pairs, capsys, r"no way restores the pairs")
 
 
-def _require_refusal(folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], pattern: str, *more: str) -> None:
+def _require_refusal(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], pattern: str, *more: str, hint: str = "."
+) -> None:
     assert run(folder / "model.onnx", folder / "out", pairs, *more) == 4
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(f"error: {pattern}.*: .*model.onnx; .", line), line
+    assert re.match(f"error: {pattern}.*: .*model.onnx; {hint}", line), line
     assert not (folder / "out").exists()
 
 
@@ -274,14 +276,18 @@ def test_a_damaged_file_is_refused(
 
 
 def test_a_wrong_statement_is_refused_with_the_figures(
-    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "model.onnx")
     figures = r".* restores the pairs to \d+\.\d\d dB, 0..1 rgb 32.0\d dB"
-    _require_refusal(tmp_path, pairs, capsys, figures, "--range", "0..255")
+    hint = r"give --range 0..1 --channels rgb, or add --force"
+    _require_refusal(tmp_path, pairs, capsys, figures, "--range", "0..255", hint=hint)
     _require_refusal(tmp_path, pairs, capsys, figures, "--range", "-1..1")
     _require_refusal(tmp_path, pairs, capsys, f"0..1 bgr{figures}", "--channels", "bgr")
-    _require_refusal(tmp_path, pairs, capsys, r"it takes 3 channels, not gray", "--channels", "gray")
+    with monkeypatch.context() as patch:
+        patch.setattr(view_search, "_run_trials", lambda *_: pytest.fail("the file states its channels"))
+        hint = "give --channels rgb or --channels bgr"
+        _require_refusal(tmp_path, pairs, capsys, r"it takes 3 channels, not gray", "--channels", "gray", hint=hint)
     forced = ("--channels", "bgr", "--force", "--precision", "fp32", "--pixels", "bgr")
     assert run(tmp_path / "model.onnx", tmp_path / "out", pairs, *forced) == 0
 
@@ -293,9 +299,11 @@ def test_what_cannot_be_told_apart_is_asked_for(
     write(tmp_path / "model.onnx")
     monkeypatch.setattr(view_search, "_CHOICE", (5.0, 2.0))
     monkeypatch.setattr(view_search.Trial.is_better_than, "__defaults__", ((5.0, 2.0),))
-    _require_refusal(
-        tmp_path, pairs, capsys, r"these restore the pairs equally well: 0..1 rgb 32.0\d dB, .*", "--range", "0..1"
-    )
+    alike = r"these restore the pairs equally well: 0..1 rgb 32.0\d dB, .*"
+    hint = r".* \([1-9][\d.]* codes between them\)"
+    _require_refusal(tmp_path, pairs, capsys, alike, "--range", "0..1", hint=hint)
+    hint = "give --range 0..1, and --channels rgb or bgr, which differ too little here to say which"
+    _require_refusal(tmp_path, pairs, capsys, ".* restores the pairs to", "--range", "0..255", hint=hint)
     monkeypatch.undo()
     for kind in ("blur", "sharp"):
         for file in (pairs / kind).iterdir():

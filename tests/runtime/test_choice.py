@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -29,15 +31,16 @@ class PacedEngine(SynchronousEngine):
 
     def __init__(self, milliseconds: float, spec: EngineSpec) -> None:
         super().__init__()
-        self.spec, self.closed = spec, False
-        self._seconds = milliseconds / 1e3
+        self.spec, self.closed, self.frames = spec, False, 0
+        self.milliseconds = milliseconds
 
     def infer(self, batch: Pixels) -> Pixels:
         assert not self.closed
         assert self.spec.accepts(width=batch.shape[2], height=batch.shape[1])
         if self.spec.name == "fails":
             raise EngineError("engine failed on a frame", hint="")
-        time.sleep(self._seconds)
+        time.sleep(self.milliseconds / 1e3)
+        self.frames += 1
         return batch
 
     def close(self) -> None:
@@ -109,7 +112,7 @@ def test_choice_is_cached_until_something_changes(folder: Path, cache: Path) -> 
     assert list(json.loads(cache.read_text()).values()) == ["fast.onnx"]
     _, why = engines.choose()
     assert len(engines.opened) == 3
-    assert "fast.onnx, the fastest in the last trial here" in why
+    assert "fast.onnx, as in the last trial here" in why
     engines.choose(settings=["other"])
     assert len(engines.opened) == 5
     (folder / "slow.onnx").write_bytes(b"another")
@@ -119,6 +122,31 @@ def test_choice_is_cached_until_something_changes(folder: Path, cache: Path) -> 
     engines.choose()
     assert len(engines.opened) == 9
     assert json.loads(cache.read_text())
+
+
+def test_a_copy_of_a_folder_needs_no_trial(folder: Path, tmp_path: Path) -> None:
+    engines = EngineFolder(folder, slow=(20, GOOD), fast=(5, GOOD))
+    lines: list[str] = []
+    engines.choose(say=lines.append)
+    assert lines == ["trial   2 engines with frames of 64x48, once; the choice is remembered"]
+    engines.folder = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _, why = engines.choose(say=lines.append)
+    assert "as in the last trial" in why
+    assert len(lines) == 1
+
+
+def test_an_engine_that_is_far_slower_is_measured_with_one_frame(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_once(engine: PacedEngine, frame: Pixels) -> float:
+        engine.infer(frame)
+        return engine.milliseconds
+
+    monkeypatch.setattr("runtime.engines.choice._measure_once", measure_once)
+    engines = EngineFolder(folder, fast=(10, GOOD), near=(19, GOOD), slow=(40, GOOD))
+    _, why = engines.choose()
+    counts = {name: engine.frames for name, engine in zip(sorted(engines.engines), engines.opened, strict=True)}
+    assert counts["slow"] == 2  # the first shows that it works
+    assert min(counts["fast"], counts["near"]) > 5
+    assert re.fullmatch(r"fast\.onnx [\d.]+ ms, near\.onnx [\d.]+ ms; one frame of each: slow\.onnx \d+ ms", why)
 
 
 def test_cache_that_cannot_be_written_is_no_error(folder: Path, cache: Path) -> None:
@@ -151,7 +179,7 @@ def test_folder_through_the_command_line(clip: Path, folder: Path, capsys: pytes
 
     (folder / "bundled.onnx").write_bytes(BUNDLED.read_bytes())
     assert main(arguments) == 0
-    assert "chosen  bundled.onnx " in capsys.readouterr().err
+    assert "chosen  bundled.onnx, the only one that can be used; unmeasured.onnx: its loss" in capsys.readouterr().err
     assert main([*arguments, "--watch-engine"]) == 2
     assert "--watch-engine watches one engine" in capsys.readouterr().err
 
@@ -208,11 +236,13 @@ def test_an_engine_for_planes_unless_one_for_bgr_is_clearly_faster(
         assert [frame.shape for frame in frames] == [shapes[engine.spec.pixels] for engine in engines]
         return [planes_ms if engine.spec.pixels == "yuv420" else 10 for engine in engines]
 
+    monkeypatch.setattr("runtime.engines.choice._measure_once", lambda *_: 1.0)
     monkeypatch.setattr("runtime.engines.choice.median_ms_per_frame", measure)
     planes = dataclasses.replace(GOOD, pixels="yuv420")
     engines = EngineFolder(folder, bgr=(0, GOOD), planes=(0, planes))
     engine, why = engines.choose(pixels="auto")
     assert why.startswith(chosen)
     assert engine.spec.pixels == ("yuv420" if chosen == "planes" else "bgr")
+    assert ("engines for planes save the conversion of frames, taken as 10%" in why) == (planes_ms == 10.5)
     assert engines.choose(pixels="bgr")[1].startswith("bgr")
     assert engines.choose(pixels="yuv420")[1].startswith("planes")

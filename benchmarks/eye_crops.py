@@ -1,0 +1,6 @@
+"""`python -m benchmarks.eye_crops`: command line of `benchmarks.assets.eye_crops`."""
+
+from benchmarks.assets.eye_crops import main
+
+if __name__ == "__main__":
+    main()

@@ -207,10 +207,10 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelE
         return default
     if other_ms < default_ms:
         default.close()
-        other.backend += f" ({other_ms:.1f} ms for a small frame; ONNX Runtime {default_ms:.1f})"
+        other.backend += f" ({other_ms:.1f} ms for {width}x{height}; ONNX Runtime {default_ms:.1f})"
         return other
     other.close()
-    default.backend += f" ({default_ms:.1f} ms for a small frame; OpenVINO {other_ms:.1f})"
+    default.backend += f" ({default_ms:.1f} ms for {width}x{height}; OpenVINO {other_ms:.1f})"
     return default
 
 

@@ -18,6 +18,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._step = ""
+        self._cached: set[str] = set()
         self._began_s = self._shown_s = 0.0
 
     @contextmanager
@@ -45,8 +46,10 @@ class Progress:
             self._shown_s = now_s
 
     def report_cached(self, name: str) -> None:
-        """Print that the result of a step is that of an earlier export."""
-        self._print(f"{name}: cached")
+        """Print that the result of a step is one of an earlier export, or of this step for another engine; once a step."""
+        if name not in self._cached:
+            self._cached.add(name)
+            self._print(f"{name}: cached")
 
     def _print(self, line: str) -> None:
         self._draw("")

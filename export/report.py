@@ -92,8 +92,8 @@ def _format_engines(result: ExportResult, cpu: str) -> list[str]:
         "",
         f"Measured on `{first.measured_on}`. PSNR and SSIM compare 8-bit images with the sharp references. Loss is the",
         "PSNR lost against the float network. Latency is that of a frame of 640x360 after a warm-up, median, on ONNX",
-        f"Runtime's CPU provider, {cpu}. Convolutions and matrix products take {result.macs_before:,.0f}",
-        f"multiply-accumulates per pixel as trained and {result.macs_after:,.0f} after `fuse_convolutions`.",
+        f"Runtime's CPU provider, {cpu}. Convolutions and matrix products take {result.macs_after:,.0f}",
+        f"multiply-accumulates per pixel ({result.macs_before:,.0f} before `fuse_convolutions`).",
         "",
         "| engine | MB | latency ms | PSNR dB | SSIM | loss dB | budget dB | worst image, agreement dB with float |",
         "|---|---|---|---|---|---|---|---|",
@@ -213,8 +213,8 @@ def draw_figure(result: ExportResult) -> Figure:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     points = {engine.spec.variant: (engine.latency_ms, engine.score.psnr_db) for engine in result.engines.values()}
     for label, point in ({"blurred input": (0.0, result.blurred.psnr_db)} | points).items():
-        axes.plot(*point, "o", clip_on=False)
-        axes.annotate(label, point, textcoords="offset points", xytext=(6, 4))
+        axes.plot(*point, "o", clip_on=False, label=label)
+    axes.legend(fontsize="small")
     axes.margins(0.25)
     axes.set_xlim(left=0.0)
     axes.set_xlabel("latency (ms per frame of 640x360, ONNX Runtime CPU)")

@@ -46,7 +46,7 @@ class Progress:
             self._shown_s = now_s
 
     def report_cached(self, name: str) -> None:
-        """Print that the result of a step is one of an earlier export, or of this step for another engine; once a step."""
+        """Print, once for each step, that a result is that of an earlier export or of this step for another engine."""
         if name not in self._cached:
             self._cached.add(name)
             self._print(f"{name}: cached")

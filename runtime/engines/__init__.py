@@ -67,8 +67,9 @@ def open_engine(
     """Open an engine for frames of any size; it pads and tiles by itself and is a context manager.
 
     Args:
-        engine: a bundled name (`edge-s`, `edge-m`, `edge-l`), an `.onnx` file, a `.plan` with its sidecar, a folder of
-            them (the fastest that keeps its quality budget is measured and used), or `triton://HOST:PORT/MODEL`.
+        engine: a bundled name (`edge-s`, `edge-m`, `edge-l`, `edge-l-gan`), an `.onnx` file, a `.plan` with its
+            sidecar, a folder of them (the fastest that keeps its quality budget is measured and used), or
+            `triton://HOST:PORT/MODEL`.
         provider: the library that runs an `.onnx` file. `auto` is CUDA where ONNX Runtime has it, else the faster of
             ONNX Runtime and OpenVINO in a short measurement; `backend` of the result says which. On a GPU a bundled
             engine is its FP16 file.

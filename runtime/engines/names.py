@@ -14,9 +14,9 @@ from runtime.model_folder import find_model, list_model_folders
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt", "trt-rtx", "coreml"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l")
+BUNDLED_NAMES = ("edge-s", "edge-m", "edge-l", "edge-l-gan")
 """Names of the engines that come with the package."""
-BUNDLED_HELP = f"bundled engine {BUNDLED_NAMES[0]} (default), {' or '.join(BUNDLED_NAMES[1:])}"
+BUNDLED_HELP = f"bundled engine {BUNDLED_NAMES[0]} (default), {', '.join(BUNDLED_NAMES[1:-1])} or {BUNDLED_NAMES[-1]}"
 """Start of the help text of `--engine`."""
 MODELS = Path(__file__).parent.parent / "models"
 BUNDLED = MODELS / f"{BUNDLED_NAMES[0]}_int8_cpu.onnx"

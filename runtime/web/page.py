@@ -64,8 +64,8 @@ def show_restore_tab(queue: JobQueue, settings: Settings) -> None:
             "Network",
             queue.engines,
             format_func=partial(_engine_name, queue),
-            help="The network that restores the upload. Of the bundled ones, edge-s is the fastest and edge-l the "
-            "sharpest.",
+            help="The network that restores the upload. Of the bundled ones, edge-s is the fastest, edge-l the nearest "
+            "to the true image, and edge-l-gan the most natural to look at; it may invent detail.",
         )
     main_column, side_column = st.columns([3, 1])
     with main_column:

@@ -61,13 +61,13 @@ def test_an_added_export_is_found_by_its_name(export: Path, hub: Path, capsys: p
     lines: list[str] = []
     with open_engine("street", say=lines.append) as engine, open_engine("edge-s") as bundled:
         assert np.abs(engine(frame).astype(int) - bundled(frame)).mean() < 2
-    assert "mine_int8_cpu.onnx" in lines[0]
+    assert "mine_int8_cpu.onnx" in lines[1]
     assert main([]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "engines", "PSNR", "dB", "loss", "dB", "MAC/pixel", "MB", "licence", "network"]
-    assert [row.split()[0] for row in rows[:4]] == ["edge-s", "edge-m", "edge-l", "street"]
+    assert [row.split()[0] for row in rows[:5]] == ["edge-s", "edge-m", "edge-l", "edge-l-gan", "street"]
     for part in ("fp16, int8_cpu", "32.4", "blurred 31.53, held_out", "up to 0.05", "8,080", "MIT"):
-        assert part in rows[3]
+        assert part in rows[4]
     assert "Apache-2.0" in rows[0]
     assert "20,304" in rows[1]
     assert str(hub) in rows[-1]
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_engine_is_not_added_and_a_broken_one_is_listed(
 
 def test_an_unknown_name_says_which_there_are(export: Path) -> None:
     assert main(["add", str(export), "--name", "street"]) == 0
-    with pytest.raises(EngineError, match="use edge-s, edge-m, edge-l or street"):
+    with pytest.raises(EngineError, match="use edge-s, edge-m, edge-l, edge-l-gan or street"):
         require_engine("strete")
 
 

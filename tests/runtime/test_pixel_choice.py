@@ -170,7 +170,7 @@ def test_an_engine_that_cannot_be_opened_at_all_is_one_error(engines: Path, run:
 
 
 def test_a_folder_has_the_engine_for_planes_first(engines: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.engines.choice._measure_once", lambda *_: 1.0)
+    monkeypatch.setattr("runtime.engines.choice._measure_roughly", lambda *_: 1.0)
     monkeypatch.setattr("runtime.engines.choice.median_ms_per_frame", lambda *_, **__: [1.0, 1.0])
     for path in engines.parent.iterdir():
         describe(path, precision="fp32")

@@ -75,6 +75,12 @@ def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> Non
         assert (reached.max(0).values - reached.min(0).values + 1).tolist() == [facts[2]] * 2
 
 
+def test_edge_l_gan_has_the_cost_of_its_card() -> None:
+    generator = create_generator("edge", **RECIPES["edge-l-gan"].options).eval()
+    fixed = 48 * 48 * (1 + 9) / 16  # the convolutions that halve and enlarge, which are no layers
+    assert (parameters(generator), macs_per_pixel(generator, size=160) + fixed) == (2_976_421, 45_234.5)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
+from runtime.metrics import GRID_MIN_PX, IDENTICAL_DB, grid_codes, psnr_db, ssim
 from train.data.blur import Image
 
 
@@ -56,6 +56,11 @@ def measure_batch(images: Tensor, references: Tensor) -> list[Similarity]:
     """Compare the images of two batches, float32[N, 3, H, W] in [0, 1] each, after rounding to 8 bits."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV and NumPy release Python's lock
         return list(pool.map(measure_similarity, _to_images(images), _to_images(references)))
+
+
+def measure_grids(images: Tensor) -> list[float]:
+    """Return `grid_codes` of each image of a batch, float32[N, 3, H, W] in [0, 1]; empty for images too small for it."""
+    return [grid_codes(image) for image in _to_images(images)] if min(images.shape[2:]) >= GRID_MIN_PX else []
 
 
 def _to_images(batch: Tensor) -> Sequence[Image]:

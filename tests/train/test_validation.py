@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.conftest import scene
+from runtime.metrics import GRID_MIN_PX, grid_codes
+from tests.train.conftest import lpips_file, scene
 from tests.train.test_training import same_state, small, train_and_die, weights
 from train.checkpoint import load_generator
 from train.data.datasets import ImageDataset
-from train.models import nchw_from_frames, restore_nchw
+from train.models import create_generator, nchw_from_frames, restore_frames, restore_nchw
 from train.training.distributed import Ranks
 from train.training.loop import train
 from train.training.losses import ContentLoss
+from train.training.lpips import Lpips
 from train.training.run_log import read_log
 from train.training.step import Step
 from train.training.validation import ValidationScores, validate
@@ -66,8 +68,6 @@ def test_training_on_crops_is_validated_on_whole_images(sizes: Path, tmp_path: P
 
 def test_validation_computes_in_the_precision_of_training() -> None:
     torch.manual_seed(0)
-    from train.models import create_generator
-
     generator = create_generator("edge", widths=(8,), blocks=(1,))
     frames = torch.from_numpy(np.stack([scene(48, 32, seed=seed) for seed in range(2)]))
     seen = []
@@ -84,6 +84,31 @@ def test_validation_computes_in_the_precision_of_training() -> None:
     assert generator.training
     blurred = nchw_from_frames(frames, generator)
     assert restore_nchw(generator, blurred, generator).dtype == torch.float32
+
+
+@pytest.mark.parametrize("side_px", [96, 48])
+def test_the_grid_is_measured_beside_lpips_on_images_that_are_large_enough(side_px: int, tmp_path: Path) -> None:
+    generator = create_generator("edge", widths=(8,), blocks=(1,))
+    torch.nn.init.zeros_(generator.tail.weight)
+    torch.nn.init.zeros_(generator.tail.bias)
+    generator.tail.bias.data[0] = 0.2  # one value of each patch is brighter
+    lpips_file(tmp_path / "lpips.safetensors")
+    lpips = Lpips(tmp_path / "lpips.safetensors", channel_order="BGR")
+    frames = torch.from_numpy(np.stack([scene(side_px, side_px, seed=seed) // 2 for seed in range(2)]))
+    scores = validate(
+        generator,
+        [(frames[:1], frames[:1]), (frames[1:], frames[1:])],
+        content_loss=ContentLoss(small().losses, lpips=lpips),
+        ranks=ALONE,
+        autocast=lambda batch: torch.autocast("cpu", enabled=False),
+    )
+    assert scores.lpips > 0
+    if side_px < GRID_MIN_PX:
+        assert scores.grid_codes is None
+    else:
+        grids = [grid_codes(frame.numpy()) for frame in restore_frames(generator, frames)]
+        assert scores.grid_codes == pytest.approx(np.mean(grids), abs=1e-4)
+        assert scores.grid_codes > 0.5 + np.mean([grid_codes(frame.numpy()) for frame in frames])
 
 
 def test_validations_within_an_epoch_are_logged_and_change_no_weights(photos: Path, tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def format_training_table(log: list[dict[str, Any]]) -> str:
         "Validation SSIM": ("validation/ssim", ".4f"),
         "Validation PSNR (dB)": ("validation/psnr_db", ".2f"),
         "Validation LPIPS": ("validation/lpips", ".4f"),
+        "Validation grid (codes)": ("validation/grid_codes", ".2f"),
         "Training generator loss": ("train/generator_loss", ".6f"),
         "Training discriminator loss": ("train/discriminator_loss", ".6f"),
         "Training SSIM": ("train/ssim", ".4f"),

@@ -87,6 +87,8 @@ def _format_entry(entry: dict[str, Any]) -> str:
     parts.append(f"(blurred {entry['validation/blurred_psnr_db']:.3f}), SSIM {entry['validation/ssim']:.4f},")
     if "validation/lpips" in entry:
         parts.append(f"LPIPS {entry['validation/lpips']:.4f},")
+    if "validation/grid_codes" in entry:
+        parts.append(f"grid {entry['validation/grid_codes']:.2f},")
     parts.append(f"{entry['images_per_second']:.3g} images/s")
     if entry["skipped_steps"]:
         parts.append(f"({entry['skipped_steps']} steps skipped: gradient not finite)")

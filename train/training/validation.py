@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from train.metrics import measure_batch
+from train.metrics import measure_batch, measure_grids
 from train.models import Generator, nchw_from_frames, restore_nchw
 from train.training.distributed import Ranks
 from train.training.loaders import Batch
@@ -26,6 +26,8 @@ class ValidationScores(NamedTuple):
     blurred_ssim: float
     lpips: float | None = None
     """None if the recipe does not need it."""
+    grid_codes: float | None = None
+    """`runtime.metrics.grid_codes`, where LPIPS is measured too, of images that are large enough; None without any."""
 
 
 @torch.inference_mode()
@@ -43,8 +45,7 @@ def validate(
     """
     generator.eval()
     lpips = content_loss.lpips
-    names = [name for name in ValidationScores._fields if name != "lpips" or lpips]
-    sums = dict.fromkeys(("images", *names), 0.0)
+    sums = dict.fromkeys(("images", "grids", *ValidationScores._fields), 0.0)
     for batch in batches:
         blurred, sharp = (nchw_from_frames(frames.to(ranks.device), generator) for frames in batch)
         with autocast(blurred):
@@ -53,10 +54,15 @@ def validate(
         sums["content_loss"] += len(sharp) * float(content_loss(restored, sharp))
         if lpips:
             sums["lpips"] += len(sharp) * float(lpips(restored.clamp(0, 1), sharp))
+            grids = measure_grids(restored)
+            sums["grids"] += len(grids)
+            sums["grid_codes"] += sum(grids)
         for prefix, images in (("", restored), ("blurred_", blurred)):
             similarities = measure_batch(images, sharp)
             sums[f"{prefix}psnr_db"] += sum(similarity.psnr_db for similarity in similarities)
             sums[f"{prefix}ssim"] += sum(similarity.ssim for similarity in similarities)
     generator.train()
     sums = ranks.sum(sums)
-    return ValidationScores(**{name: sums[name] / sums["images"] for name in names})
+    counts = dict.fromkeys(ValidationScores._fields, sums["images"])
+    counts |= {"lpips": sums["images"] if lpips else 0, "grid_codes": sums["grids"]}
+    return ValidationScores(**{name: sums[name] / count for name, count in counts.items() if count})

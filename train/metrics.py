@@ -59,7 +59,7 @@ def measure_batch(images: Tensor, references: Tensor) -> list[Similarity]:
 
 
 def measure_grids(images: Tensor) -> list[float]:
-    """Return `grid_codes` of each image of a batch, float32[N, 3, H, W] in [0, 1]; none for images of too few pixels."""
+    """Return `grid_codes` of the images of a batch, float32[N, 3, H, W] in [0, 1]; none where they are too small."""
     return [grid_codes(image) for image in _to_images(images)] if min(images.shape[2:]) >= GRID_MIN_PX else []
 
 

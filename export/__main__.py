@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -81,7 +82,8 @@ def run(options: ExportOptions) -> int:
         network = load_any_network(checkpoint, config)
         create_folder(options.out)
         print(export(network, options, former))
-        say(f"engines {options.out}; to restore a clip: deblur --engine {options.out} --source CLIP --out sharp.mp4")
+        engine = shlex.quote(str(options.out))
+        say(f"engines {options.out}; to restore a clip: deblur --engine {engine} --source CLIP --out sharp.mp4")
     except OSError as error:
         raise output_error(options.out, error) from error
     return 0

@@ -26,9 +26,9 @@ def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], *, share
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share must be from 0 to 1, got {share}", hint="0 is the first network, 1 the second")
-    shapes = ({name: weight.shape for name, weight in state.items()} for state in (start, end))
-    if len({tuple(sorted(each.items())) for each in shapes}) > 1:
-        raise UsageError("the networks have other weights", hint="give two runs of one network")
+    shapes, end_shapes = ({name: weight.shape for name, weight in state.items()} for state in (start, end))
+    if shapes != end_shapes:
+        raise UsageError("the weights differ in names or shapes", hint="give two runs of one network")
     return {
         name: start[name].lerp(weight, share) if weight.is_floating_point() else weight for name, weight in end.items()
     }

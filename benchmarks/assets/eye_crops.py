@@ -14,6 +14,8 @@ import numpy as np
 
 from benchmarks.assets.calibration_frames import load_photograph
 from runtime import open_engine
+from runtime.cli import run_cli
+from runtime.files import write_whole
 from runtime.frame import Pixels
 from runtime.parser import CommandParser
 from train.data.blur import BlurConfig, make_blurred_pair
@@ -82,12 +84,18 @@ def _stack(title: str, images: list[Pixels]) -> Pixels:
     return np.vstack([head, *cells])
 
 
-def main() -> None:
-    """Run the command line of `python -m benchmarks.eye_crops`."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line of `python -m benchmarks.eye_crops` and return its exit code."""
     parser = CommandParser("benchmarks.eye_crops", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, default=Path("docs/gan.jpg"), metavar="F", help="image to write (default: docs/gan.jpg)"
     )
-    path = parser.parse_args().out
-    cv2.imwrite(str(path), draw_table(), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    print(path)
+    path: Path = parser.parse_args(arguments).out
+
+    def command(_: object) -> int:
+        _, content = cv2.imencode(".jpg", draw_table(), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        write_whole(path, content.tobytes())
+        print(path)
+        return 0
+
+    return run_cli(command, debug=False)

@@ -218,7 +218,7 @@ def _ask_for(one: Trial, other: Trial) -> str:
         rms = np.sqrt(np.mean([np.square(image - turned.astype(np.float32)).mean() for image, turned in images]))
         return (
             "give --channels rgb, which most networks take, or --channels bgr, as OpenCV reads images "
-            f"({rms:.1f} codes between them); --pairs of the blur that it was made for may tell"
+            f"({rms:.1f} codes RMS between them), or --pairs with the blur that it was trained on"
         )
     return "export it again with the one output that is the restored image"
 

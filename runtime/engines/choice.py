@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from time import perf_counter
+from time import sleep
 
 from runtime.commands import EXPORTER
 from runtime.engines.base import Engine
 from runtime.engines.onnx_providers import GPU_PROVIDERS
-from runtime.engines.timing import median_ms_per_frame, trial_frame
+from runtime.engines.timing import PAUSE_S, measure_ms_per_frame, median_ms_per_frame, trial_frame
 from runtime.engines.variants import PixelChoice
 from runtime.errors import DeblurError, EngineError
 from runtime.files import sha256, write_json
 from runtime.frame import Pixels, Size
 from runtime.json_text import read_json
+from runtime.sidecar import sidecar_path
 from runtime.spec import FLOAT_NCHW, EngineSpec
 
 SUFFIXES = (".onnx", ".plan")
@@ -67,7 +68,7 @@ def choose_engine(
         with suppress(DeblurError):
             return open_engine(cached), cached, f"{cached_name}, as in the last trial here"
     if len(paths) > 1:
-        say(f"trial   {len(paths)} engines with frames of {size[0]}x{size[1]}, once; the choice is remembered")
+        say(f"trial   of the engines in {folder} with frames of {size[0]}x{size[1]}, which may take a minute")
     engines, rejections = _open_candidates(paths, open_engine, size, pixels)
     if not engines:  # none takes frames of this size whole, so that tiles are left
         engines, rejections = _open_candidates(paths, open_engine, size, pixels, in_tiles=True)
@@ -89,7 +90,7 @@ def choose_engine(
         write_json(cache, _read_cache(cache) | {key: fastest})
     parts = _describe_times(fastest, times_ms, slow_ms)
     if times_ms[fastest] > min(times_ms.values()):
-        parts.append(f"engines for planes save the conversion of frames, taken as {_BGR_FACTOR - 1:.0%}")
+        parts.append(f"engines for planes need no conversion of frames, worth {_BGR_FACTOR - 1:.0%}")
     return engines[fastest], folder / fastest, "; ".join([*parts, *rejections])
 
 
@@ -112,13 +113,9 @@ def _compare(engines: Mapping[str, Engine], size: Size) -> tuple[dict[str, float
 
 
 def _measure_roughly(engine: Engine, frame: Pixels) -> float:
-    """Return the milliseconds of a frame, the smaller of two; the engine has computed one before."""
-    times_s = []
-    for _ in range(2):
-        start = perf_counter()
-        engine.infer(frame)
-        times_s.append(perf_counter() - start)
-    return 1e3 * min(times_s)
+    """Return the milliseconds per frame with all slots busy, the smaller of two times."""
+    sleep(PAUSE_S)  # threads of the engine before it may still wait for work
+    return min(measure_ms_per_frame(engine, frame, engine.slots) for _ in range(2))
 
 
 def _describe_times(fastest: str, times_ms: Mapping[str, float], slow_ms: Mapping[str, float]) -> list[str]:
@@ -208,7 +205,7 @@ def _read_cache(path: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; empty if it cannot be read, which opening it will tell."""
+    """Return the SHA-256 of a file; empty for one that does not exist or cannot be read."""
     try:
         return sha256(path)
     except OSError:
@@ -221,6 +218,6 @@ def _cache_key(paths: Sequence[Path], size: Size, settings: Sequence[object]) ->
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
             libraries.append((name, version(name)))
-    files = [(path.name, _digest(path)) for path in paths]
+    files = [(file.name, _digest(file)) for path in paths for file in (path, sidecar_path(path))]
     values = (platform.machine(), platform.node(), os.cpu_count(), libraries, files, size, tuple(map(str, settings)))
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

@@ -73,16 +73,16 @@ def median_ms_per_frame(
     times_ms = interleave(
         [_make_block(*pair) for pair in zip(engines, frames, strict=True)],
         has_enough=lambda times: len(times[0]) >= _MIN_ROUNDS and perf_counter() >= end,
-        wake=lambda index: _measure_ms_per_frame(engines[index], frames[index], 1),
+        wake=lambda index: measure_ms_per_frame(engines[index], frames[index], 1),
     )
     return [median(engine_times_ms[1:]) for engine_times_ms in times_ms]
 
 
 def _make_block(engine: Engine, frame: Pixels) -> Callable[[], float]:
-    return lambda: _measure_ms_per_frame(engine, frame, _FRAMES_PER_SLOT * engine.slots)
+    return lambda: measure_ms_per_frame(engine, frame, _FRAMES_PER_SLOT * engine.slots)
 
 
-def _measure_ms_per_frame(engine: Engine, frame: Pixels, count: int) -> float:
+def measure_ms_per_frame(engine: Engine, frame: Pixels, count: int) -> float:
     """Return the milliseconds per frame with all slots busy, over `count` frames or those that begin in `_BLOCK_S`."""
     start = perf_counter()
     submitted = 0

@@ -275,8 +275,10 @@ def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
         ("edge-s", "fp32,int8,int8_cpu"),
         ("edge-m", "fp16"),
         ("edge-l", "fp16"),
+        ("edge-l-gan", "fp16"),
         pytest.param("edge-m", "int8,int8_cpu", marks=pytest.mark.slow),
         pytest.param("edge-l", "int8,int8_cpu", marks=pytest.mark.slow),
+        pytest.param("edge-l-gan", "int8,int8_cpu", marks=pytest.mark.slow),
     ],
 )
 def test_bundled_engines_match_an_export_of_their_checkpoint(name: str, precisions: str, tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ def test_what_cannot_be_told_apart_is_asked_for(
     monkeypatch.setattr(view_search, "_CHOICE", (5.0, 2.0))
     monkeypatch.setattr(view_search.Trial.is_better_than, "__defaults__", ((5.0, 2.0),))
     alike = r"these restore the pairs equally well: 0..1 rgb 32.0\d dB, .*"
-    hint = r".* \([1-9][\d.]* codes between them\)"
+    hint = r".* \([1-9][\d.]* codes RMS between them\)"
     _require_refusal(tmp_path, pairs, capsys, alike, "--range", "0..1", hint=hint)
     hint = "give --range 0..1, and --channels rgb or bgr, which differ too little here to say which"
     _require_refusal(tmp_path, pairs, capsys, ".* restores the pairs to", "--range", "0..255", hint=hint)

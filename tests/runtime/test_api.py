@@ -196,7 +196,7 @@ def test_a_missing_engine_is_reported_before_a_camera_is_opened(
     assert main(["--engine", engine]) == 4
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: no such engine: {engine}; ")
-    assert all(name in shown for name in ("edge-s", "edge-m", "edge-l"))
+    assert all(name in shown for name in ("edge-s", "edge-m", "edge-l", "edge-l-gan"))
 
 
 def test_without_a_source_the_default_camera_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,11 +128,20 @@ def test_a_copy_of_a_folder_needs_no_trial(folder: Path, tmp_path: Path) -> None
     engines = EngineFolder(folder, slow=(20, GOOD), fast=(5, GOOD))
     lines: list[str] = []
     engines.choose(say=lines.append)
-    assert lines == ["trial   2 engines with frames of 64x48, once; the choice is remembered"]
+    assert lines == [f"trial   of the engines in {folder} with frames of 64x48, which may take a minute"]
     engines.folder = Path(shutil.copytree(folder, tmp_path / "copy"))
     _, why = engines.choose(say=lines.append)
     assert "as in the last trial" in why
     assert len(lines) == 1
+
+
+def test_a_new_sidecar_of_a_plan_asks_for_a_new_trial(folder: Path) -> None:
+    engines = EngineFolder(folder, slow=(20, GOOD), fast=(5, GOOD))
+    (folder / "slow.onnx").rename(folder / "slow.plan")
+    engines.choose()
+    assert "as in the last trial" in engines.choose()[1]
+    (folder / "slow.plan.json").write_text("{}")
+    assert "as in the last trial" not in engines.choose()[1]
 
 
 def test_an_engine_that_is_far_slower_is_not_measured_further(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,9 +230,9 @@ def test_a_block_of_a_slow_engine_ends_after_the_frame_that_a_second_passes_in(
 
     monkeypatch.setattr("runtime.engines.timing.perf_counter", lambda: clock_s)
     engine = Slow(0, GOOD)
-    assert timing._measure_ms_per_frame(engine, trial_frame((64, 48)), 4) == pytest.approx(600)
+    assert timing.measure_ms_per_frame(engine, trial_frame((64, 48)), 4) == pytest.approx(600)
     assert counts == [2]
-    assert timing._measure_ms_per_frame(engine, trial_frame((64, 48)), 1) == pytest.approx(600)
+    assert timing.measure_ms_per_frame(engine, trial_frame((64, 48)), 1) == pytest.approx(600)
     assert counts == [3]
 
 
@@ -243,6 +252,6 @@ def test_an_engine_for_planes_unless_one_for_bgr_is_clearly_faster(
     engine, why = engines.choose(pixels="auto")
     assert why.startswith(chosen)
     assert engine.spec.pixels == ("yuv420" if chosen == "planes" else "bgr")
-    assert ("engines for planes save the conversion of frames, taken as 10%" in why) == (planes_ms == 10.5)
+    assert ("engines for planes need no conversion of frames, worth 10%" in why) == (planes_ms == 10.5)
     assert engines.choose(pixels="bgr")[1].startswith("bgr")
     assert engines.choose(pixels="yuv420")[1].startswith("planes")

@@ -54,6 +54,6 @@ def test_other_networks_and_folders_in_use_are_refused(tmp_path: Path, capsys: p
     write_run(tmp_path / "first", 1)
     write_run(tmp_path / "second", 2, widths=(16, 16))
     assert mix(tmp_path, "0.5") == 2
-    assert "the networks have other weights; give two runs of one network" in capsys.readouterr().err
+    assert "the weights differ in names or shapes; give two runs of one network" in capsys.readouterr().err
     assert mix(tmp_path, "0.5", out="first") == 2
     assert "this folder holds a network already" in capsys.readouterr().err

@@ -84,14 +84,15 @@ def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 def _lpips_at_random_offset(lpips: Lpips, restored: Tensor, sharp: Tensor) -> Tensor:
-    """Return LPIPS; where gradients are computed, without up to 3 rows at the top and columns at the left, at random.
+    """Return LPIPS; where gradients are computed, of all but 3 rows and columns, at random at the borders.
 
     The first convolution of AlexNet looks at every 4th position only. With the same positions in each step, its
     gradient would differ between them and teach a grid (compare Kettunen et al. 2019, E-LPIPS).
     """
     if torch.is_grad_enabled():
         top, left = torch.randint(GRID_PX, (2,)).tolist()
-        restored, sharp = (images[:, :, top:, left:] for images in (restored, sharp))
+        height, width = (side - GRID_PX + 1 for side in sharp.shape[2:])
+        restored, sharp = (images[:, :, top : top + height, left : left + width] for images in (restored, sharp))
     distance: Tensor = lpips(restored, sharp)
     return distance
 

@@ -64,7 +64,7 @@ def test_throughput_mode_gives_the_results_of_latency_mode() -> None:
 def test_bundled_files_are_small_and_name_no_machine() -> None:
     for path in BUNDLED.parent.rglob("*.*"):
         content = path.read_bytes()
-        assert len(content) < 3_000_000, path
+        assert len(content) < 7_000_000, path
         assert path.suffix not in {".onnx", ".json"} or not re.search(rb"/(home|root|tmp|work|usr)/", content), path
 
 

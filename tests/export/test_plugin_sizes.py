@@ -21,4 +21,4 @@ def test_sizes_of_trt_rtx_need_little_memory(name: str, tmp_path: Path) -> None:
     assert main([str(engine), "--out", str(out), "--target", "tensorrt-rtx", *limits]) == 0
     scratch = read_sidecar(out, out.read_bytes()).scratch_bytes
     assert scratch
-    assert scratch < 450e6
+    assert scratch < 550e6

@@ -29,7 +29,8 @@ _CPU_HINT = "use provider cpu"
 HEIGHT_PX, WIDTH_PX = (64, 720, 2176), (64, 1280, 3840)
 """Smallest, best and largest size of frames; others are padded or cut into tiles, as with a plan.
 
-TensorRT-RTX plans scratch memory for the largest: 0.3 GB for `edge-s`, 0.4 GB for `edge-l`, 0.5 GB for `edge-l-gan`.
+TensorRT-RTX plans scratch memory for the largest: 0.3 GB for `edge-s`, 0.4 GB for `edge-l` and 0.5 GB for
+`edge-l-gan`.
 """
 
 

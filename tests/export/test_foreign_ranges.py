@@ -119,4 +119,5 @@ def test_a_network_against_noise_is_recognised(tmp_path: Path, pairs: Path, caps
     code = main([*arguments, "--precision", "fp32", "--pixels", "bgr", "--channels", "rgb"])
     said = capsys.readouterr().err
     assert code == 0, said
-    assert re.search(r"view    \S+ (to \S+ )?rgb \d+\.\d\d dB in the middle of sharp images with noise of 20 codes", said)
+    found = r"view    \S+ (to \S+ )?rgb \d+\.\d\d dB in the middle of sharp images with noise of 20 codes"
+    assert re.search(found, said)

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command("benchmarks.report", "result files as one page, in Markdown and HTML"),
     "gpu-check": Command("benchmarks.gpu_check.__main__", "verdict on an NVIDIA machine, as one page"),
     "demo-clip": Command("benchmarks.demo_clip", "render the demo clip and its ground truth"),
+    "eye-crops": Command("benchmarks.eye_crops", "draw the crops of docs/gan.md"),
     "calibration-frames": Command("benchmarks.calib_frames", "write the frames in calib_data/", has_options=False),
     "classical": Command("benchmarks.classical", "search the settings of the classical methods"),
     "machine": Command("benchmarks.machine", "facts of this machine, as JSON", has_options=False),

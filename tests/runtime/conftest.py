@@ -27,6 +27,12 @@ SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
 """Folder for screenshots of the pages."""
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the choices of engines out of the user's cache, and those of earlier runs of the tests out of these."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session", params=PIXEL_FORMATS)
 def invert_in_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine that inverts BGR, and one that inverts the codes of planes: the tests run with both."""

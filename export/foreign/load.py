@@ -37,6 +37,7 @@ def load_foreign_network(path: Path, options: ForeignOptions, pairs: list[Pair],
     """
     model = read_model(path)
     image = read_input(model, path)
+    say(f"trial   of the sizes, range, colours and residual of {path.name}, which may take a minute")
     session = ForeignSession(path, image)
     form = session.find_form()
     multiple = session.find_multiple(form, options.multiple_of)

@@ -260,7 +260,8 @@ def _require_refusal(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], pattern: str, *more: str, hint: str = "."
 ) -> None:
     assert run(folder / "model.onnx", folder / "out", pairs, *more) == 4
-    (line,) = capsys.readouterr().err.splitlines()
+    *trial, line = capsys.readouterr().err.splitlines()
+    assert all(text.startswith("trial ") for text in trial) and len(trial) <= 1
     assert re.match(f"error: {pattern}.*: .*model.onnx; {hint}", line), line
     assert not (folder / "out").exists()
 

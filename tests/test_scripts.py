@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from importlib import import_module
 
 import pytest
@@ -81,3 +82,9 @@ def test_every_parser_is_the_one_of_the_toolkit() -> None:
         if "argparse.ArgumentParser(" in path.read_text().replace("class CommandParser(argparse.ArgumentParser)", "")
     ]
     assert set(places) == ELSEWHERE
+
+
+def test_one_command_collects_all_tests() -> None:
+    """Pytest refuses two files of a name in folders that are no packages."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    assert [name for name, count in Counter(path.name for path in files).items() if count > 1] == []

@@ -261,7 +261,8 @@ def _require_refusal(
 ) -> None:
     assert run(folder / "model.onnx", folder / "out", pairs, *more) == 4
     *trial, line = capsys.readouterr().err.splitlines()
-    assert all(text.startswith("trial ") for text in trial) and len(trial) <= 1
+    assert all(text.startswith("trial ") for text in trial)
+    assert len(trial) <= 1
     assert re.match(f"error: {pattern}.*: .*model.onnx; {hint}", line), line
     assert not (folder / "out").exists()
 

@@ -149,6 +149,9 @@ class Recipe:
     """Arguments of the generator's class (`train.models`)."""
     init: str | None = None
     """Checkpoint that the generator is initialised from; None: random weights."""
+    trained_parts: tuple[str, ...] = ()
+    """Beginnings of the names of the generator's weights that are trained, such as `tail`; the others keep their
+    values. Empty: all are trained."""
     teacher: str | None = None
     """Checkpoint of a better generator, whose output is learned from too (`losses.distillation`)."""
     normalisation: Normalisation = "batch"

@@ -612,6 +612,21 @@ def test_init_takes_the_weights_of_another_run(photos: Path, tmp_path: Path) -> 
     )
 
 
+def test_only_the_chosen_parts_are_trained_and_the_run_resumes(photos: Path, tmp_path: Path) -> None:
+    train(small("epochs=1"), data=[photos], run=tmp_path / "first")
+    parts = ("epochs=1", f"init={tmp_path / 'first'}", "trained_parts=('tail', 'body.before.0.conv2')")
+    train(small(*parts), data=[photos], run=tmp_path / "whole")
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "whole")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith(("tail.", "body.before.0.conv2."))}
+    train_and_die(small(*parts), data=[photos], run=tmp_path / "broken", in_step=3)
+    train(small(*parts), data=[photos], run=tmp_path / "broken", resume=True)
+    assert same_state(tmp_path / "whole", tmp_path / "broken")
+    with pytest.raises(UsageError, match=r"no weight of edge begins with it: tial; give head, body, tail"):
+        train(small("trained_parts=('tail', 'tial')"), data=[photos], run=tmp_path / "wrong")
+    assert not (tmp_path / "wrong" / "state.pt").exists()
+
+
 def test_weights_of_another_network_are_refused(photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1"), data=[photos], run=tmp_path / "first")
     with pytest.raises(CheckpointError, match="of another network"):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from runtime.errors import UsageError
 from train.checkpoint import load_generator, load_initial_weights
 from train.config import Recipe
 from train.errors import settings_checked
@@ -118,7 +119,21 @@ def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
         generator = create_generator(recipe.generator, **options)
     if recipe.init and initialize:
         load_initial_weights(generator, Path(recipe.init))
+    if recipe.trained_parts:
+        _freeze_others(generator, recipe)
     return generator
+
+
+def _freeze_others(generator: Generator, recipe: Recipe) -> None:
+    """Train only the weights of `recipe.trained_parts`; raises UsageError if there are none of a name."""
+    names = [name for name, _ in generator.named_parameters()]
+    for part in recipe.trained_parts:
+        if not any(name.startswith(part) for name in names):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            what = f"trained_parts: no weight of {recipe.generator} begins with it"
+            raise UsageError(what, part, hint=f"give {known}")
+    for name, weight in generator.named_parameters():
+        weight.requires_grad_(requires_grad=name.startswith(recipe.trained_parts))
 
 
 def _create_content_loss(recipe: Recipe, generator: Generator) -> ContentLoss:

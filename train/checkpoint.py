@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runtime.json_text import read_json
 from train.config import Recipe
 from train.errors import CheckpointError
 from train.models import Generator, create_generator
+from train.models.edge import Edge
 from train.published import load_published
 from train.weights import CONFIG, PREVIOUS_STATE, STATE, SUFFIXES, WEIGHTS, is_published, is_state, weights_path
 
@@ -192,9 +193,23 @@ def load_initial_weights(generator: Generator, run: Path) -> None:
 
     Raises CheckpointError if they do not load or do not fit.
     """
+    _copy_weights(generator.copy_weights_from, run)
+
+
+def load_half_pass(generator: Generator, run: Path) -> None:
+    """Initialise the pass at half the resolution of an `edge` with the published weights of a run.
+
+    Raises UsageError for another network, and CheckpointError if the weights do not load or do not fit.
+    """
+    if not isinstance(generator, Edge):
+        raise UsageError("half_init is for edge networks", run, hint="leave out --set half_init=...")
+    _copy_weights(generator.copy_half_pass_from, run)
+
+
+def _copy_weights(copy: Callable[[Generator], None], run: Path) -> None:
     trained, _ = load_generator(run)
     try:
-        generator.copy_weights_from(trained)
+        copy(trained)
     except RuntimeError as error:
         hint = "give the options of that network with --set options.NAME=VALUE"
         raise CheckpointError("weights are of another network", run, hint=hint) from error

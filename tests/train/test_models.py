@@ -81,6 +81,29 @@ def test_edge_l_gan_has_the_cost_of_its_card() -> None:
     assert (parameters(generator), macs_per_pixel(generator, size=160) + fixed) == (2_976_421, 45_234.5)
 
 
+def test_a_smaller_pass_at_half_the_resolution_begins_as_another_network() -> None:
+    torch.manual_seed(0)
+    full = create_generator("edge", widths=(12, 16, 16), blocks=(2, 2, 1), colour="yuv420").eval()
+    half = create_generator("edge", widths=(4, 8), blocks=(1, 2)).eval()
+    sizes: dict[str, object] = {"half_widths": (4, 8), "half_blocks": (1, 2)}
+    both = create_generator("edge", widths=(12, 16, 16), blocks=(2, 2, 1), half_pass=True, **sizes).eval()
+    assert both.multiple_of == 16
+    both.copy_weights_from(full)
+    both.copy_half_pass_from(half)
+    blurred = torch.rand(2, 3, 48, 80)
+    expected = (full(blurred) + HalfResolution(half)(blurred)) / 2
+    torch.testing.assert_close(both(blurred), expected, rtol=0, atol=1e-6)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        both.copy_half_pass_from(create_generator("edge", widths=(4, 12), blocks=(1, 2)))
+    with pytest.raises(RuntimeError, match="of another kind"):
+        both.copy_half_pass_from(both)
+    with pytest.raises(RuntimeError, match="no pass"):
+        half.copy_half_pass_from(half)
+    for wrong in ({"half_widths": (4, 8)}, {"half_pass": True, "half_widths": (4,), "half_blocks": (1, 2)}, sizes):
+        with pytest.raises(ValueError, match=r"half_widths|as many"):
+            create_generator("edge", **wrong)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -627,6 +627,23 @@ def test_only_the_chosen_parts_are_trained_and_the_run_resumes(photos: Path, tmp
     assert not (tmp_path / "wrong" / "state.pt").exists()
 
 
+def test_half_init_is_the_beginning_of_the_pass_at_half_the_resolution(photos: Path, tmp_path: Path) -> None:
+    full, half = "options={'widths': (8, 12), 'blocks': (1, 1)}", "options={'widths': (4,), 'blocks': (2,)}"
+    for name, options in (("full", full), ("half", half)):
+        train(small("epochs=1", options), data=[photos], run=tmp_path / name)
+    inits = (f"init={tmp_path / 'full'}", f"half_init={tmp_path / 'half'}", "epochs=1", "learning_rate=0.0")
+    passes = [f"options.half_{name}=({value},)" for name, value in (("widths", 4), ("blocks", 2))]
+    train(small(full, "options.half_pass=True", *passes, *inits), data=[photos], run=tmp_path / "both")
+    both, half_weights = weights(tmp_path / "both"), weights(tmp_path / "half")
+    assert torch.equal(both["head.weight"], weights(tmp_path / "full")["head.weight"])
+    assert torch.equal(both["coarse.trunk.head.weight"], half_weights["head.weight"])
+    assert torch.equal(both["coarse.tail.bias"], half_weights["tail.bias"] / 2)
+    with pytest.raises(CheckpointError, match="of another network"):
+        train(small(full, *inits), data=[photos], run=tmp_path / "without_pass")
+    with pytest.raises(UsageError, match="half_init is for edge networks"):
+        train(adversarial("generator=two_stage_cnn", "options={}", inits[1]), data=[photos], run=tmp_path / "other")
+
+
 def test_weights_of_another_network_are_refused(photos: Path, tmp_path: Path) -> None:
     train(small("epochs=1"), data=[photos], run=tmp_path / "first")
     with pytest.raises(CheckpointError, match="of another network"):

@@ -28,9 +28,10 @@ class Edge(Generator):
     last have them twice, on the way down and on the way up. `colour`: values that the convolutions read and write.
     `yuv420` has half as many for a patch: the first convolution reads the chroma of squares of 2x2 pixels, and the
     residual of chroma is repeated for the pixels of a square. The image keeps its chroma in full resolution.
-    `half_pass`: whether a network of the same size sees the image at half the resolution first, for long blur. Its
-    features are added to those of the second level, and its residual to that of the full resolution, each in a learned
-    share for each patch. It costs a quarter to a third more.
+    `half_pass`: whether a second network sees the image at half the resolution first, for long blur. Its features are
+    added to those of the second level, and its residual to that of the full resolution, each in a learned share for
+    each patch. `half_widths`, `half_blocks`: its size, by default that of the network, which costs a quarter to a third
+    more.
     """
 
     channel_order: ClassVar[ChannelOrder] = "BGR"
@@ -46,17 +47,26 @@ class Edge(Generator):
         widths: Sequence[int] = (32, 64, 96),
         blocks: Sequence[int] = (1, 1, 2),
         colour: Colour = "bgr",
-        half_pass: bool = False,  # noqa: FBT001, FBT002 - an option of a recipe, given by name
+        *,
+        half_pass: bool = False,
+        half_widths: Sequence[int] = (),
+        half_blocks: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if half_pass and len(widths) < 2:
             raise ValueError("half_pass needs two levels: give two widths")
         if colour not in get_args(Colour):
             raise ValueError(f"colour must be {' or '.join(get_args(Colour))}, got {colour!r}")
-        if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
-            raise ValueError(f"widths and blocks must be as many, each at least 1, got {widths} and {blocks}")
+        if bool(half_widths) != bool(half_blocks) or (half_widths and not half_pass):
+            raise ValueError("half_widths and half_blocks are given together, and with half_pass")
+        half_size = (half_widths or widths, half_blocks or blocks)
+        for size in ((widths, blocks), half_size):
+            if not size[0] or len(size[0]) != len(size[1]) or min(*size[0], *size[1]) < 1:
+                raise ValueError(f"widths and blocks must be as many, each at least 1, got {size[0]} and {size[1]}")
         self.levels, self.widths = len(widths), tuple(widths)
-        self.multiple_of = PATCH_PX * 2 ** (self.levels - 1 + half_pass)
+        self._half_is_alike = not half_widths
+        lowest_level = max(self.levels, half_pass * (len(half_size[0]) + 1))
+        self.multiple_of = PATCH_PX * 2 ** (lowest_level - 1)
         self.colour = colour
         channels = 3 * PATCH_PX**2
         if colour == "yuv420":
@@ -67,7 +77,7 @@ class Edge(Generator):
         self.head = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.body = Level(widths, blocks)
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
-        self.coarse = HalfPass(channels, widths, blocks, PATCH_PX) if half_pass else None
+        self.coarse = HalfPass(channels, *half_size, full_widths=widths, patch_px=PATCH_PX) if half_pass else None
         with torch.no_grad():
             for tail in [self.tail, self.coarse.tail] if self.coarse else [self.tail]:
                 tail.weight.mul_(0.1)  # training begins near the blurred image
@@ -110,8 +120,9 @@ class Edge(Generator):
 
         Channels that `trained` lacks keep their initial weights, and no channel of `trained` reads them. Blocks that it
         lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Levels that it lacks keep their initial
-        weights, and add nothing at first. A pass at half the resolution that it lacks begins as `trained`: then the
-        residual is the mean of those at both resolutions. If it has other colours, the conversion goes into the first
+        weights, and add nothing at first. A pass at half the resolution that it lacks begins as `trained`, if it has
+        the same size: then the residual is the mean of those at both resolutions. A pass of another size keeps its
+        initial weights (`copy_half_pass_from`). If it has other colours, the conversion goes into the first
         and the last convolution; to `yuv420`, the output changes by the chroma within squares of 2x2 pixels. Raises
         RuntimeError if it does not fit.
         """
@@ -124,17 +135,37 @@ class Edge(Generator):
             raise RuntimeError(f"it has more blocks or levels: {min(missing)}")
         gains_pass = self.coarse is not None and trained.coarse is None
         last_level = "body" + ".lower" * (trained.levels - 1)
-        random = (f"{last_level}.down.", f"{last_level}.lower.", "full_input.", "half_input.", "share.")
+        random = (f"{last_level}.down.", f"{last_level}.lower.", "full_input.", "half_input.", "share.", "coarse.")
         for own_name, weight in weights.items():
-            name = own_name if own_name in trained_weights else own_name.removeprefix("coarse.").removeprefix("trunk.")
+            name = own_name
+            if own_name not in trained_weights and self._half_is_alike:
+                name = own_name.removeprefix("coarse.").removeprefix("trunk.")
             if name in trained_weights:
                 _copy_into_corner(weight, trained_weights[name], name)
                 if gains_pass and name == "tail.bias":
                     weight.div_(2)  # the shares do not scale it
-            elif name.startswith((f"{last_level}.up.", "join.")):
+            elif name.startswith((f"{last_level}.up.", "join.", "coarse.join.")):
                 nn.init.zeros_(weight)
             elif not name.startswith(random):
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
+
+    def copy_half_pass_from(self, trained: Generator) -> None:
+        """Let the pass at half the resolution begin as `trained`, an `edge` without one, of the pass's size.
+
+        The residual is then the mean of that of the full resolution and that of `trained`. Raises RuntimeError if it
+        does not fit.
+        """
+        if self.coarse is None:
+            raise RuntimeError("the network has no pass at half the resolution")
+        if not isinstance(trained, Edge) or trained.coarse is not None:
+            raise RuntimeError("it is of another kind")
+        weights = trained.state_dict()
+        if trained.colour != self.colour:
+            _convert_ends(weights, to=self.colour)
+        tail = {name.removeprefix("tail."): weights.pop(name) for name in ("tail.weight", "tail.bias")}
+        tail["bias"] = tail["bias"] / 2  # the shares do not scale it
+        self.coarse.tail.load_state_dict(tail)
+        self.coarse.trunk.load_state_dict(weights)
 
 
 def _copy_into_corner(weight: Tensor, source: Tensor, name: str) -> None:

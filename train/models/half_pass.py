@@ -1,4 +1,4 @@
-"""A pass of `edge` at half the resolution: twice the reach for a quarter of the cost."""
+"""A pass of `edge` at half the resolution: twice the reach for a quarter of the cost, or less."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHARE_WIDTH = 32
 
 
 class HalfPass(nn.Module):
-    """A network of the same size at half the resolution, and the shares of both residuals in the result.
+    """A network at half the resolution, and the shares of both residuals in the result.
 
     At half the resolution the receptive field is twice as large, for long blur; short blur and detail need the full
     resolution. The shares, between 0 and 1 for each patch, are computed from the features of both.
@@ -26,13 +26,19 @@ class HalfPass(nn.Module):
     reduce: Tensor
     enlarge: Tensor
 
-    def __init__(self, channels: int, widths: Sequence[int], blocks: Sequence[int], patch_px: int) -> None:
-        """`channels`: of a patch, 48 or 24; `widths`, `blocks`: those of the network; `patch_px`: side of a patch."""
+    def __init__(
+        self, channels: int, widths: Sequence[int], blocks: Sequence[int], *, full_widths: Sequence[int], patch_px: int
+    ) -> None:
+        """Create a pass.
+
+        `channels`: of a patch, 48 or 24; `widths`, `blocks`: those of the network at half the resolution;
+        `full_widths`: those at full resolution; `patch_px`: side of a patch.
+        """
         super().__init__()
         self.trunk = Trunk(channels, widths, blocks)
-        self.join = nn.Conv2d(widths[0], widths[1], 1)
+        self.join = nn.Conv2d(widths[0], full_widths[1], 1)
         self.tail = nn.Conv2d(widths[0], channels, 3, padding=1)
-        self.full_input = nn.Conv2d(widths[0], _SHARE_WIDTH, 2, stride=2)
+        self.full_input = nn.Conv2d(full_widths[0], _SHARE_WIDTH, 2, stride=2)
         self.half_input = nn.Conv2d(widths[0], _SHARE_WIDTH, 3, padding=1)
         self.share = nn.Conv2d(_SHARE_WIDTH, 1 + 4, 3, padding=1)
         nn.init.zeros_(self.share.weight)  # both residuals begin with a share of a half
@@ -56,7 +62,7 @@ class HalfPass(nn.Module):
     def compute_shares(self, features: Tensor, half_features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shares of the full and of half the resolution: float32[N, 1, H/4, W/4], [N, 1, H/8, W/8].
 
-        `features`: float32[N, widths[0], H/4, W/4]; `half_features`: float32[N, widths[0], H/8, W/8].
+        `features`: float32[N, full_widths[0], H/4, W/4]; `half_features`: float32[N, widths[0], H/8, W/8].
         """
         seen = F.relu(self.full_input(features) + self.half_input(half_features))  # [N, C, H/8, W/8]
         shares = torch.sigmoid(self.share(seen))  # [N, 5, H/8, W/8]

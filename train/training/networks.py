@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from runtime.errors import UsageError
-from train.checkpoint import load_generator, load_initial_weights
+from train.checkpoint import load_generator, load_half_pass, load_initial_weights
 from train.config import Recipe
 from train.errors import settings_checked
 from train.models import Generator, create_generator
@@ -119,6 +119,8 @@ def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
         generator = create_generator(recipe.generator, **options)
     if recipe.init and initialize:
         load_initial_weights(generator, Path(recipe.init))
+    if recipe.half_init and initialize:
+        load_half_pass(generator, Path(recipe.half_init))
     if recipe.trained_parts:
         _freeze_others(generator, recipe)
     return generator

@@ -135,7 +135,7 @@ def _freeze_others(generator: Generator, recipe: Recipe) -> None:
             what = f"trained_parts: no weight of {recipe.generator} begins with it"
             raise UsageError(what, part, hint=f"give {known}")
     for name, weight in generator.named_parameters():
-        weight.requires_grad_(requires_grad=name.startswith(recipe.trained_parts))
+        weight.requires_grad = name.startswith(recipe.trained_parts)
 
 
 def _create_content_loss(recipe: Recipe, generator: Generator) -> ContentLoss:

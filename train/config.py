@@ -150,8 +150,8 @@ class Recipe:
     init: str | None = None
     """Checkpoint that the generator is initialised from; None: random weights."""
     half_init: str | None = None
-    """Checkpoint of a smaller `edge` that the pass at half the resolution of an `edge` begins as (`options.half_pass`);
-    None: as `init`."""
+    """Checkpoint of an `edge` that the pass at half the resolution of an `edge` begins as (`options.half_pass`); None:
+    `init` if the pass has the size of the network, else random weights."""
     trained_parts: tuple[str, ...] = ()
     """Beginnings of the names of the generator's weights that are trained, such as `tail`; the others keep their
     values. Empty: all are trained."""

@@ -199,10 +199,11 @@ def load_initial_weights(generator: Generator, run: Path) -> None:
 def load_half_pass(generator: Generator, run: Path) -> None:
     """Initialise the pass at half the resolution of an `edge` with the published weights of a run.
 
-    Raises UsageError for another network, and CheckpointError if the weights do not load or do not fit.
+    Raises UsageError for a network without this pass, and CheckpointError if the weights do not load or do not fit.
     """
-    if not isinstance(generator, Edge):
-        raise UsageError("half_init is for edge networks", run, hint="leave out --set half_init=...")
+    if not isinstance(generator, Edge) or generator.coarse is None:
+        hint = "add --set options.half_pass=True, or leave out half_init"
+        raise UsageError("half_init is for an edge network with half_pass", run, hint=hint)
     _copy_weights(generator.copy_half_pass_from, run)
 
 

@@ -29,7 +29,7 @@ SHOTS = Path(os.environ.get("DEBLUR_SCREENSHOTS", "out/screenshots"))
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the choices of engines out of the user's cache, and those of earlier runs of the tests out of these."""
+    """Give the tests a cache of their own: they leave no choice of an engine in the user's, and find none there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

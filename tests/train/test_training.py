@@ -639,8 +639,10 @@ def test_half_init_is_the_beginning_of_the_pass_at_half_the_resolution(photos: P
     assert torch.equal(both["coarse.trunk.head.weight"], half_weights["head.weight"])
     assert torch.equal(both["coarse.tail.bias"], half_weights["tail.bias"] / 2)
     with pytest.raises(CheckpointError, match="of another network"):
+        train(small(full, "options.half_pass=True", *inits), data=[photos], run=tmp_path / "larger_pass")
+    with pytest.raises(UsageError, match="half_init is for an edge network with half_pass"):
         train(small(full, *inits), data=[photos], run=tmp_path / "without_pass")
-    with pytest.raises(UsageError, match="half_init is for edge networks"):
+    with pytest.raises(UsageError, match="half_init is for an edge network with half_pass"):
         train(adversarial("generator=two_stage_cnn", "options={}", inits[1]), data=[photos], run=tmp_path / "other")
 
 

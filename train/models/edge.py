@@ -65,7 +65,7 @@ class Edge(Generator):
                 raise ValueError(f"widths and blocks must be as many, each at least 1, got {size[0]} and {size[1]}")
         self.levels, self.widths = len(widths), tuple(widths)
         self._half_is_alike = not half_widths
-        lowest_level = max(self.levels, half_pass * (len(half_size[0]) + 1))
+        lowest_level = max(self.levels, len(half_size[0]) + 1) if half_pass else self.levels
         self.multiple_of = PATCH_PX * 2 ** (lowest_level - 1)
         self.colour = colour
         channels = 3 * PATCH_PX**2

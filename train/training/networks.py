@@ -127,7 +127,7 @@ def _create_generator(recipe: Recipe, *, initialize: bool) -> Generator:
 
 
 def _freeze_others(generator: Generator, recipe: Recipe) -> None:
-    """Train only the weights of `recipe.trained_parts`; raises UsageError if there are none of a name."""
+    """Let only `recipe.trained_parts` be trained; raises UsageError for a part that no weight's name begins with."""
     names = [name for name, _ in generator.named_parameters()]
     for part in recipe.trained_parts:
         if not any(name.startswith(part) for name in names):

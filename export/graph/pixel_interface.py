@@ -54,6 +54,8 @@ def add_pixel_interface(
     build = NodeBuilder("pixels")
     quantized = remove_first_quantize(graph) if keep_bytes else None
     size = _add_input_nodes(build, graph.input[0].name, view, keep_bytes=keep_bytes, quantized=quantized)
+    if quantized:
+        _separate_convolutions(build, graph, quantized)
     split = len(build.nodes)
     codes = remove_final_dequantize(graph) if keep_bytes else None
     codes = codes or _add_codes(build, graph.output[0].name, view, keep_bytes=keep_bytes)
@@ -104,6 +106,19 @@ def _add_input_nodes(
             build.add_node("Add", values, build.add_constant(np.float32(low)))
     build.nodes[-1].output[0] = core_input
     return size
+
+
+def _separate_convolutions(build: NodeBuilder, graph: onnx.GraphProto, codes: str) -> None:
+    """Give every convolution that reads the frames, except the first, bytes of its own.
+
+    Where two read the same dequantised bytes, OpenVINO computes both in float. It joins equal nodes, but it does not
+    see that the minimum of a byte and 255 is the byte.
+    """
+    for dequantize in [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] == codes]:
+        readers = [node for node in graph.node if node.op_type == "Conv" and node.input[0] == dequantize.output[0]]
+        for convolution in readers[1:]:
+            copied = build.add_node("Min", codes, build.add_constant(np.uint8(255)))
+            convolution.input[0] = build.add_node("DequantizeLinear", copied, *dequantize.input[1:])
 
 
 def add_distance_to_multiple(build: NodeBuilder, size: str, multiple: int) -> str:

@@ -20,6 +20,7 @@ from export.quantization.int8 import quantize_int8
 from export.quantization.precision import list_convolutions, prepare_for_quantization
 from export.torch_to_onnx import export_to_onnx, get_view
 from runtime.engines import open_engine
+from runtime.frame import Pixels
 from runtime.metrics import psnr_db
 from runtime.spec import EngineSpec
 from tests.conftest import make_image
@@ -91,19 +92,24 @@ def test_engine_agrees_with_the_network(create: Callable[[], Generator], tmp_pat
     assert np.abs(restore_frames(generator, torch.from_numpy(batch)).numpy().astype(int) - batch).mean() > 1
 
 
-def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
-    """The core is quantised from end to end; the sizes need padding or do not."""
-    torch.manual_seed(0)
-    generator = create_edge().eval()
+def quantize_from_end_to_end(generator: Generator, frames: list[Pixels]) -> onnx.ModelProto:
+    """Return an engine that keeps frames as bytes."""
     view, core = get_view(generator), prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
-    frames = [make_image(64, 48, seed=seed) for seed in range(4)]
     float_engine = add_pixel_interface(core, view, spec=EngineSpec(name="floats"))
     ranges = calibrate_ranges(core, compute_core_inputs(float_engine, core.graph.input[0].name, frames), "minmax")
     names = list_convolutions(core, include_ends=True)
     quantised = quantize_int8(
         replace_depth_to_space(core), ranges, "int8_cpu", layers=names, pixel_range=view.pixel_range
     )
-    model = add_pixel_interface(quantised, view, spec=EngineSpec(name="bytes", precision="int8_cpu"), keep_bytes=True)
+    return add_pixel_interface(quantised, view, spec=EngineSpec(name="bytes", precision="int8_cpu"), keep_bytes=True)
+
+
+def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
+    """The core is quantised from end to end; the sizes need padding or do not."""
+    torch.manual_seed(0)
+    generator = create_edge().eval()
+    frames = [make_image(64, 48, seed=seed) for seed in range(4)]
+    model = quantize_from_end_to_end(generator, frames)
     assert "Cast" not in {node.op_type for node in model.graph.node}  # no node converts a whole frame to float
     onnx.save(model, tmp_path / "bytes.onnx")
     engine = open_engine(tmp_path / "bytes.onnx", provider="cpu")
@@ -113,6 +119,35 @@ def test_an_engine_that_keeps_bytes_agrees_too(tmp_path: Path) -> None:
         assert (
             psnr_db(expected[0], frame) < 35
         )  # the network changes the frame, otherwise agreement would prove nothing
+
+
+def list_openvino_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Return the type in which OpenVINO computes each convolution; the integer kernels have u8."""
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    nodes = core.compile_model(core.read_model(model.SerializeToString()), "CPU").get_runtime_model().get_ordered_ops()
+    infos = [{name: node.rt_info[name].astype(str) for name in ("layerType", "runtimePrecision")} for node in nodes]
+    return [info["runtimePrecision"] for info in infos if info["layerType"] == "Convolution"]
+
+
+def test_openvino_computes_every_convolution_of_the_frames_in_8_bits(tmp_path: Path) -> None:
+    """The pass at half the resolution reads the same frames: where both read the same tensor, both were floats."""
+    torch.manual_seed(0)
+    generator = create_generator("edge", widths=(8, 16), blocks=(1, 1), half_pass=True).eval()
+    frames = [make_image(64, 48, seed=seed) for seed in range(4)]
+    model = quantize_from_end_to_end(generator, frames)
+    assert set(list_openvino_convolutions(model)) == {"u8"}
+
+    shared = onnx.ModelProto()
+    shared.CopyFrom(model)
+    (minimum,) = (node for node in shared.graph.node if node.op_type == "Min")
+    (dequantize,) = (node for node in shared.graph.node if minimum.output[0] in node.input)
+    dequantize.input[0] = minimum.input[0]
+    assert set(list_openvino_convolutions(shared)) != {"u8"}
+    for name, version in (("own", model), ("shared", shared)):
+        onnx.save(version, tmp_path / f"{name}.onnx")
+    own, same = (open_engine(tmp_path / f"{name}.onnx", provider="cpu") for name in ("own", "shared"))
+    np.testing.assert_array_equal(own.infer(frames[0][None]), same.infer(frames[0][None]))
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped(tmp_path: Path) -> None:

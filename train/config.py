@@ -34,6 +34,8 @@ class LossConfig:
     fft_l1: float = 0.0
     grid_l1: float = 0.0
     """Weight of the strength of what repeats every 4 pixels in the error."""
+    harm: float = 0.0
+    """Weight of the error by which squares of 32 pixels are worse than in the blurred image. It needs another loss."""
     lpips: float = 0.0
     lpips_weights: str | None = None
     """File with the weights of LPIPS for AlexNet (`train.training.lpips`); None: where `train.lpips_weights` put it."""
@@ -49,7 +51,7 @@ class LossConfig:
         weights = {name: value for name, value in dataclasses.asdict(self).items() if isinstance(value, (int, float))}
         if min(weights.values()) < 0:
             raise ValueError(f"weights of losses must not be negative, got {min(weights.values())}")
-        if not any(value for name, value in weights.items() if "distillation" not in name):
+        if not any(value for name, value in weights.items() if name != "harm" and "distillation" not in name):
             raise ValueError("give at least one loss a weight, such as --set losses.l1=1.0")
 
 

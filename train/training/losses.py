@@ -15,6 +15,7 @@ from train.training.lpips import Lpips
 
 CHARBONNIER_EPSILON = 1e-3
 GRID_PX = 4
+_HARM_PX = 32
 _GRID_WINDOW = 8
 """Side of the window in which a grid is looked for, in squares of `GRID_PX` pixels."""
 
@@ -71,6 +72,21 @@ def grid_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     by_colour = means.reshape(len(means), -1, GRID_PX**2, *means.shape[2:])
     strength: Tensor = (by_colour - by_colour.mean(dim=2, keepdim=True)).abs().mean()
     return strength
+
+
+def harm(restored: Tensor, blurred: Tensor, sharp: Tensor) -> Tensor:
+    """Return the mean of max(0, e - b) over squares of 32 pixels, with the RMS errors e of `restored`, b of `blurred`.
+
+    A mean error is as small where one image gains what another loses. This loss counts what is lost alone, so that a
+    network learns to change little where it cannot restore.
+    """
+    square = (min(_HARM_PX, sharp.shape[2]), min(_HARM_PX, sharp.shape[3]))
+
+    def measure_errors(image: Tensor) -> Tensor:
+        squared = F.avg_pool2d((image - sharp).square().mean(dim=1, keepdim=True), square)
+        return (squared + CHARBONNIER_EPSILON**2).sqrt()  # the square root of 0 has no gradient
+
+    return F.relu(measure_errors(restored) - measure_errors(blurred)).mean()
 
 
 def attention_distance(features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from runtime.errors import UsageError
 from train.config import Recipe
 from train.models import Generator, restore_nchw
 from train.training.adversary import Adversary
-from train.training.losses import ContentLoss, attention_distance
+from train.training.losses import ContentLoss, attention_distance, harm
 from train.training.memory import hold_statistics
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -148,6 +148,9 @@ class Step:
         weights = self.recipe.losses
         total, losses = self.content_loss.compute(restored, sharp)
         losses["content_loss"] = total
+        if weights.harm:
+            losses["harm_loss"] = harm(restored, blurred, sharp)
+            total = total + weights.harm * losses["harm_loss"]
         if self.teacher is not None:
             losses["distillation_loss"] = F.l1_loss(restored, self._restore_with_teacher(blurred))
             total = total + weights.distillation * losses["distillation_loss"]

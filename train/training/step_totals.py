@@ -11,6 +11,7 @@ from train.metrics import Similarity
 _OF_GENERATOR = (
     "generator_loss",
     "content_loss",
+    "harm_loss",
     "distillation_loss",
     "feature_loss",
     "generator_gradient_norm",
@@ -24,7 +25,7 @@ _OF_DISCRIMINATOR = (
     "fake_output",
     "discriminator_gradient_norm",
 )
-_OPTIONAL = ("distillation_loss", "feature_loss", "feature_matching_loss", "penalty")
+_OPTIONAL = ("harm_loss", "distillation_loss", "feature_loss", "feature_matching_loss", "penalty")
 """Numbers that only some recipes have; where their sum is 0, they do not exist."""
 _SCORES = ("psnr_db", "ssim")
 

@@ -54,7 +54,7 @@ def to_yuv420(core: onnx.ModelProto, view: View) -> tuple[onnx.ModelProto, Yuv42
     """
     patch_px = max(2, view.patch_px)
     result = fuse_pointwise_ends(core)
-    ends = _find_ends(result.graph, patch_px) if view.patch_px == patch_px and not view.pixel_range[0] else None
+    ends = _find_ends(result.graph) if view.patch_px == patch_px and not view.pixel_range[0] else None
     if ends:
         ring = _fold(result.graph, ends, patch_px=patch_px, white=view.pixel_range[1])
     else:
@@ -97,12 +97,11 @@ class _Ends:
     head: onnx.NodeProto
     """The only one with padding: the frame gets a ring of black patches for it."""
     others: list[onnx.NodeProto]
-    tails: list[tuple[onnx.NodeProto, Matrix]]
-    """Each with the matrix from its channels to those that 4:2:0 has in their place."""
+    tails: list[onnx.NodeProto]
     residual: onnx.NodeProto
 
 
-def _find_ends(graph: onnx.GraphProto, patch_px: int) -> _Ends | None:
+def _find_ends(graph: onnx.GraphProto) -> _Ends | None:
     """Return the ends of a core that adds its input to its residual, and reads it else in convolutions only."""
     source = graph.input[0].name
     producers = {name: node for node in graph.node for name in node.output}
@@ -112,9 +111,9 @@ def _find_ends(graph: onnx.GraphProto, patch_px: int) -> _Ends | None:
     readers = [node for node in graph.node if source in node.input and node is not residual]
     heads = [node for node in readers if _keeps_size(node)]
     others = [node for node in readers if not _is_padded(node)]
-    tails = list(_find_tails(graph, next(name for name in residual.input if name != source), _reduce(patch_px)))
+    tails = list(_find_tails(graph, next(name for name in residual.input if name != source)))
     constants = {tensor.name for tensor in graph.initializer}
-    for node in (*readers, *(node for node, _ in tails)):
+    for node in (*readers, *tails):
         if node.op_type != "Conv" or not set(node.input[1:]) <= constants or get_attribute(node, "group", 1) != 1:
             return None
     if len(heads) != 1 or len(heads) + len(others) != len(readers):
@@ -122,24 +121,18 @@ def _find_ends(graph: onnx.GraphProto, patch_px: int) -> _Ends | None:
     return _Ends(heads[0], others, tails, residual)
 
 
-def _find_tails(graph: onnx.GraphProto, value: str, reduce: Matrix) -> Iterator[tuple[onnx.NodeProto, Matrix]]:
-    """Return the nodes whose results are only added, or spread over space, to give `value`, with their matrices.
+def _find_tails(graph: onnx.GraphProto, value: str) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes whose results are only added to give `value`.
 
-    `reduce`: matrix from the channels of `value` to those of 4:2:0. For a value that is also read elsewhere, or that no
-    node computes, the node has no type.
+    For a value that is also read elsewhere, or that no node computes, the node has no type.
     """
     is_private = sum(list(reader.input).count(value) for reader in graph.node) == 1
     node = next((node for node in graph.node if value in node.output and is_private), onnx.NodeProto())
     if node.op_type == "Add":
         for name in node.input:
-            yield from _find_tails(graph, name, reduce)
-    elif node.op_type == "DepthToSpace":
-        places = np.eye(get_attribute(node, "blocksize", 1) ** 2)
-        is_crd = get_attribute(node, "mode", b"DCR") == b"CRD"
-        spread = np.kron(reduce, places) if is_crd else np.kron(places, reduce)
-        yield from _find_tails(graph, node.input[0], spread.astype(np.float64))
+            yield from _find_tails(graph, name)
     else:
-        yield node, reduce
+        yield node
 
 
 def _is_padded(convolution: onnx.NodeProto) -> bool:
@@ -166,9 +159,10 @@ def _fold(graph: onnx.GraphProto, ends: _Ends, *, patch_px: int, white: float) -
     for attribute in ends.head.attribute:
         if attribute.name == "pads":
             attribute.ints[:] = [0] * 4
-    for convolution, reduce in ends.tails:
+    reduce = _reduce(patch_px) / white
+    for convolution in ends.tails:
         kernel, bias = _read_weights(graph, convolution)
-        _write_weights(build, convolution, np.einsum("jc,ciyx->jiyx", reduce / white, kernel), reduce @ bias / white)
+        _write_weights(build, convolution, np.einsum("jc,ciyx->jiyx", reduce, kernel), reduce @ bias)
     source = graph.input[0].name
     limits = (build.add_constant([ring] * 2), build.add_constant([-ring] * 2), build.add_constant([2, 3]))
     inner = build.add_node("Slice", source, *limits)

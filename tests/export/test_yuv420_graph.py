@@ -77,7 +77,7 @@ def test_folded_and_added_conversions_are_equal(width: int, height: int, monkeyp
     planes = make_planes(width, height)
     assert to_yuv420(core, get_view(generator))[1].ring == 1
     folded = run(make_engine(core, get_view(generator)), planes)
-    monkeypatch.setattr(module, "_find_ends", lambda graph, patch_px: None)
+    monkeypatch.setattr(module, "_find_ends", lambda graph: None)
     added_core, view = to_yuv420(core, get_view(generator))
     assert view.ring == 0
     assert len(added_core.graph.node) > len(core.graph.node)

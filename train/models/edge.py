@@ -98,7 +98,7 @@ class Edge(Generator):
         share, half_share = self.coarse.compute_shares(features, half_features)
         residual = self._to_bgr(self.tail(share * features))  # [N, 48, H/4, W/4]
         half_residual = self._to_bgr(self.coarse.tail(half_share * half_features))  # [N, 48, H/8, W/8]
-        return residual + F.pixel_shuffle(F.conv2d(half_residual, self.coarse.enlarge, padding=1), 2)
+        return residual + self.coarse.enlarge_residual(half_residual)
 
     def _to_own_colour(self, patches: Tensor) -> Tensor:
         return F.conv2d(patches, self.from_bgr) if self.colour == "yuv420" else patches

@@ -24,6 +24,7 @@ class HalfPass(nn.Module):
     """
 
     reduce: Tensor
+    split: Tensor
     enlarge: Tensor
 
     def __init__(
@@ -44,7 +45,8 @@ class HalfPass(nn.Module):
         nn.init.zeros_(self.share.weight)  # both residuals begin with a share of a half
         nn.init.zeros_(self.share.bias)  # type: ignore[arg-type]  # it has a bias
         self.register_buffer("reduce", _halving_kernel(patch_px), persistent=False)
-        self.register_buffer("enlarge", _doubling_kernel(patch_px), persistent=False)
+        self.register_buffer("split", _splitting_kernel(patch_px), persistent=False)
+        self.register_buffer("enlarge", enlargement_kernel(patch_px // 2), persistent=False)
 
     def list_layers(self, prefix: str) -> list[Layer]:
         """Return the layers with their channels; those of the full resolution have the groups `1` and `1.1`."""
@@ -58,6 +60,14 @@ class HalfPass(nn.Module):
             Layer(f"{prefix}half_input", (own,), (FIXED,)),
             Layer(f"{prefix}share", (FIXED,), (FIXED,)),
         ]
+
+    def enlarge_residual(self, residual: Tensor) -> Tensor:
+        """Enlarge a residual at half the resolution bilinearly: float32[N, 48, H/8, W/8] -> [N, 48, H/4, W/4].
+
+        It is split into patches of half the side first, which costs a quarter of enlarging whole patches.
+        """
+        patches = F.pixel_shuffle(F.conv2d(residual, self.split), 2)  # [N, 12, H/4, W/4]
+        return F.conv2d(patches, self.enlarge, padding=1)
 
     def compute_shares(self, features: Tensor, half_features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shares of the full and of half the resolution: float32[N, 1, H/4, W/4], [N, 1, H/8, W/8].
@@ -76,11 +86,12 @@ def _halving_kernel(patch_px: int) -> Tensor:
     return split.permute(0, 2, 4, 1, 3).reshape(len(kernel), -1, 2, 2).contiguous()
 
 
-def _doubling_kernel(patch_px: int) -> Tensor:
-    """Return the convolution from the patch at half the resolution to 2x2 patches, before `F.pixel_shuffle`.
+def _splitting_kernel(patch_px: int) -> Tensor:
+    """Return the 1x1 convolution that orders the channels of a patch for `F.pixel_shuffle`: [48, 48, 1, 1].
 
-    Float32[192, 48, 3, 3], bilinear.
+    Both together give 2x2 patches of half the side for each patch.
     """
-    kernel = enlargement_kernel(patch_px)  # to one patch of twice the side
-    split = kernel.reshape(2, patch_px, 2, patch_px * 3, -1, 3, 3)  # row and column of the patch, and within it
-    return split.permute(1, 3, 0, 2, 4, 5, 6).reshape(len(kernel), -1, 3, 3).contiguous()
+    side = patch_px // 2
+    channels = torch.arange(3 * patch_px**2).reshape(2, side, 2, side, 3)  # row and column of the patch, and within it
+    order = channels.permute(1, 3, 4, 0, 2).flatten()
+    return torch.eye(len(order))[order][:, :, None, None].contiguous()

@@ -34,7 +34,9 @@ _EDGE = Recipe(
     metrics_steps=100,
 )
 
-_EDGE_L = {"widths": (64, 96, 96), "blocks": (2, 2, 2)}
+_EDGE_S = {"widths": (32, 64, 96), "blocks": (1, 1, 2), "half_pass": True}
+_EDGE_L = {"widths": (64, 96, 96), "blocks": (2, 2, 2), "half_pass": True}
+_HALF_AS_EDGE_S = {"half_widths": _EDGE_S["widths"], "half_blocks": _EDGE_S["blocks"]}
 
 RECIPES: dict[str, Recipe] = {
     # "Two-Stage CNN Framework for Single-Image Deblurring and Restoration", section 3.3. The paper does not say which
@@ -86,13 +88,15 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=1e-4,
     ),
     # The recipes of the bundled engines of these names.
-    "edge-s": dataclasses.replace(_EDGE, options={"widths": (32, 64, 96), "blocks": (1, 1, 2)}),
-    "edge-m": dataclasses.replace(_EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2)}),
-    "edge-l": dataclasses.replace(_EDGE, options=_EDGE_L),
+    "edge-s": dataclasses.replace(_EDGE, options=_EDGE_S),
+    "edge-m": dataclasses.replace(
+        _EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2), "half_pass": True} | _HALF_AS_EDGE_S
+    ),
+    "edge-l": dataclasses.replace(_EDGE, options=_EDGE_L | _HALF_AS_EDGE_S),
     # From the weights of `edge-l` (`--init`). `grid_l1` keeps the discriminator and LPIPS from teaching a grid.
     "edge-l-gan": dataclasses.replace(
         _EDGE,
-        options=_EDGE_L | {"half_pass": True},
+        options=_EDGE_L,
         losses=LossConfig(
             charbonnier=1.0, fft_l1=0.1, lpips=0.2, grid_l1=2.0, adversarial=0.005, adversarial_kind="ragan"
         ),

@@ -37,7 +37,8 @@ def test_a_bundled_engine_becomes_a_plan_without_waste(
         total = sum(sidecar.convolutions.values())
         expected = {"fp16": {"Half": total}, "int8": {"Half": 2, "Int8": total - 2}}
         assert sidecar.convolutions == expected[precision]
-        assert (sidecar.pixel_kernels, sidecar.reformats) == (2, 0)  # one kernel on either side of the network
+        # One kernel on either side of the network, and the pixel shuffle of the residual at half the resolution.
+        assert (sidecar.pixel_kernels, sidecar.reformats) == (2, 1)
         scratch[precision].append(sidecar.scratch_bytes or 0)
         row = format_table([format_row(name, precision, sizes, sidecar)]).splitlines()[-1]
         assert request.config.getoption("--write-plans") or row in TABLE.read().splitlines(), STALE

@@ -388,6 +388,14 @@ def fp16_bundle(pairs: Path, tmp_path: Path) -> Path:
     return tmp_path / "deblur-2.0.0.tar.zst"
 
 
+@pytest.fixture
+def fp16_board(fp16_bundle: Path, pairs: Path, tmp_path: Path) -> Path:
+    """A board with a first version of the same engine installed."""
+    pack(fp16_bundle.with_name("fp16"), pairs, tmp_path / "deblur-1.0.0.tar.zst")
+    assert install(tmp_path / "deblur-1.0.0.tar.zst", tmp_path / "board") == 0
+    return tmp_path / "board"
+
+
 def _build_stand_ins(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], onnx: Path | None = None) -> None:
     """Let an install build stand-ins for plans, for frames of one size; with `onnx` they compute something else."""
 
@@ -413,32 +421,32 @@ def _record_synced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_a_plan_of_another_size_than_the_test_images_is_compared_on_the_same_frames(
     size: tuple[int, int],
     fp16_bundle: Path,
-    board: Path,
+    fp16_board: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _build_stand_ins(monkeypatch, size)
     synced = _record_synced(monkeypatch)
-    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0
+    assert install(fp16_bundle, fp16_board, "--plan", "tensorrt-rtx") == 0
     assert {"edge-s_fp16.plan", "edge-s_fp16.plan.json"} <= synced  # or a power cut could leave them empty
     output = capsys.readouterr().err
     onnx_db, plan_db = (float(text) for text in re.findall(r"gate .*: ([0-9.]+) dB", output)[-2:])
     assert abs(onnx_db - plan_db) > TOLERANCE_DB  # the frames of the plan give another PSNR than the images
-    assert version(board) == "2.0.0"
-    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 0  # no worse than itself
+    assert version(fp16_board) == "2.0.0"
+    assert install(fp16_bundle, fp16_board, "--plan", "tensorrt-rtx") == 0  # no worse than itself
 
 
 def test_a_plan_that_computes_something_else_changes_nothing(
     fp16_bundle: Path,
-    board: Path,
+    fp16_board: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _build_stand_ins(monkeypatch, (320, 256), engines(tmp_path / "worse", worse=True) / "deblur_int8_cpu.onnx")
-    assert install(fp16_bundle, board, "--plan", "tensorrt-rtx") == 4
+    assert install(fp16_bundle, fp16_board, "--plan", "tensorrt-rtx") == 4
     assert "dB on the same frames" in capsys.readouterr().err
-    assert version(board) == "1.0.0"
+    assert version(fp16_board) == "1.0.0"
 
 
 def test_a_full_disk_changes_nothing(

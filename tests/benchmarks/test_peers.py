@@ -269,7 +269,8 @@ def test_a_run_times_accepted_implementations_and_matches_the_schema(
         return kept if options["int8_only"] else [*kept, swapped]
 
     monkeypatch.setattr(command, "list_implementations", list_with_wrong_output)
-    results = measure([bundled], size=(64, 48), threads=2, duration_s=0.1)
+    # In smaller frames of the clip too little is blurred: the network returns them as they are.
+    results = measure([bundled], size=(320, 180), threads=2, duration_s=0.1)
     status = {entry["name"]: entry["status"] for entry in results["contenders"]}
     assert status.pop("swapped") == "refused"
     on_gpu = {name: status.pop(name) for name in list(status) if any(word in name for word in ("CUDA", "trtexec"))}

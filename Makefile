@@ -17,7 +17,7 @@ BENCH ?= out/bench-short
 QUALITY_LOAD :=
 LATENCY_LOAD := --size 64x48 --min-queries 2 --min-duration 0 --warm-up 0
 SCALING_LOAD := --size 64x48 --sizes 64x48 128x96 --min-queries 2 --min-duration 0
-PEERS_LOAD := --size 64x48 --duration 0.1
+PEERS_LOAD := --size 320x180 --duration 0.1
 JOBS_LOAD := --network edge-s --rounds 1
 else
 BENCH ?= out/bench

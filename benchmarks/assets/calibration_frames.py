@@ -35,8 +35,8 @@ CALIBRATION = {
 HELD_OUT = {"chelsea": f"Stefan van der Walt, {_CC0}", "rocket": f"SpaceX, {_CC0}", "camera": f"Lav Varshney, {_CC0}"}
 BRIGHTNESS = (1.0, 0.55, 1.3)
 """Brightness factor of each variant of a photograph."""
-BLUR_LENGTH_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0))
-"""Range of the blur length of each variant, in pixels."""
+BLUR_LENGTH_PX = ((0.0, 6.0), (8.0, 20.0), (28.0, 64.0))
+"""Range of the blur length of each variant, in pixels: the values of a network's layers depend on it."""
 
 
 def load_photograph(name: str) -> Pixels:

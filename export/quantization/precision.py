@@ -44,13 +44,44 @@ def prepare_for_quantization(core: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> list[str]:
-    """Return the names of the convolutions that may be quantised; the first and last only with `include_ends`.
+    """Return the names of the convolutions that may be quantised; the first and last ones only with `include_ends`.
 
-    Those that convert planes to BGR and back are never quantised.
+    First are those that read the image, last those whose results are the residual, each with no other convolution
+    between. Convolutions that convert planes to BGR and back are never quantised, and do not count.
     """
-    convolutions = [node.name for node in core.graph.node if node.op_type == "Conv"]
-    names = [name for name in convolutions if not name.startswith(f"{CONVERSION}.")]
-    return names if include_ends else names[1:-1]
+    names = [node.name for node in core.graph.node if _is_convolution(node)]
+    ends = set() if include_ends else _find_first_convolutions(core.graph) | _find_last_convolutions(core.graph)
+    return [name for name in names if name not in ends]
+
+
+def _is_convolution(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and not node.name.startswith(f"{CONVERSION}.")
+
+
+def _find_first_convolutions(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the convolutions that are reached from the input without another one."""
+    reached, first = {graph.input[0].name}, set()
+    for node in graph.node:  # each after the producers of its inputs
+        if reached.isdisjoint(node.input) or node.op_type == "Shape":
+            continue
+        if _is_convolution(node):
+            first.add(node.name)
+        else:
+            reached.update(node.output)
+    return first
+
+
+def _find_last_convolutions(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the convolutions from which the output is reached without another one."""
+    reached, last = {graph.output[0].name}, set()
+    for node in reversed(graph.node):
+        if reached.isdisjoint(node.output) or node.op_type == "Shape":
+            continue
+        if _is_convolution(node):
+            last.add(node.name)
+        else:
+            reached.update(node.input)
+    return last
 
 
 def convert_to_fp16(core: onnx.ModelProto, inputs: Iterable[Nchw], *, half_residual: bool = False) -> onnx.ModelProto:

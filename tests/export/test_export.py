@@ -143,6 +143,7 @@ def test_openvino_computes_every_convolution_of_the_frames_in_8_bits(tmp_path: P
     (minimum,) = (node for node in shared.graph.node if node.op_type == "Min")
     (dequantize,) = (node for node in shared.graph.node if minimum.output[0] in node.input)
     dequantize.input[0] = minimum.input[0]
+    # If this fails, OpenVINO does so by itself, and `_separate_convolutions` can go.
     assert set(list_openvino_convolutions(shared)) != {"u8"}
     for name, version in (("own", model), ("shared", shared)):
         onnx.save(version, tmp_path / f"{name}.onnx")

@@ -98,6 +98,17 @@ def test_int8_is_close_to_float_and_its_ends_are_float(
         assert all(producers.get(node.input[2]) != "DequantizeLinear" for node in convs)
 
 
+def test_a_pass_at_half_the_resolution_has_ends_of_its_own() -> None:
+    generator = create_generator("edge", widths=(8, 16), blocks=(1, 1), half_pass=True).eval()
+    core = prepare_for_quantization(fuse_convolutions(export_to_onnx(generator)))
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in core.graph.initializer}
+    names = set(list_convolutions(core))
+    kernels = [shapes[node.input[1]] for node in core.graph.node if node.op_type == "Conv" and node.name not in names]
+    reading, writing = [(8, 48, 3, 3), (48, 48, 2, 2)], [(48, 8, 3, 3), (48, 12, 3, 3)]
+    assert sorted(kernels) == sorted([*reading, *writing])
+    assert len(list_convolutions(core, include_ends=True)) == len(names) + 4
+
+
 @pytest.mark.parametrize("half_residual", [True, False])
 def test_int8_for_tensorrt_has_half_precision_between_convolutions(
     half_residual: bool, core: onnx.ModelProto, frames: list[np.ndarray]

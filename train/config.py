@@ -52,7 +52,8 @@ class LossConfig:
         if min(weights.values()) < 0:
             raise ValueError(f"weights of losses must not be negative, got {min(weights.values())}")
         if not any(value for name, value in weights.items() if name != "harm" and "distillation" not in name):
-            raise ValueError("give at least one loss a weight, such as --set losses.l1=1.0")
+            needed = "harm needs another loss beside it" if self.harm else "give at least one loss a weight"
+            raise ValueError(f"{needed}, such as --set losses.l1=1.0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ def prune(generator: Generator, recipe: Recipe, *, keep: float) -> tuple[Generat
             raise ValueError(f"--keep must lie between 0 and 1, got {keep}")
         layers = generator.list_layers()
         options = recipe.options | {"widths": tuple(_narrow(width, keep) for width in generator.widths)}
+        if options.get("half_widths"):
+            options["half_widths"] = tuple(_narrow(width, keep) for width in options["half_widths"])
         smaller = create_generator(recipe.generator, **options)
     state = generator.state_dict()
     kept = measure_groups(layers, smaller.state_dict())
@@ -81,9 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
         publish(smaller, recipe.to_json(), options.out)
         before, after = (sum(weight.numel() for weight in each.parameters()) for each in (generator, smaller))
         print(f"{before:,} -> {after:,} parameters, widths {recipe.options['widths']}: {options.out}")
-        changes = (f"--set options.{name}={shlex.quote(repr(value))}" for name, value in recipe.options.items())
+        settings = shlex.quote(f"options={recipe.options!r}")  # all of them: one by one, they would join the recipe's
         start = f"python -m train --network {recipe.generator} --init {shlex.quote(str(options.out))}"
-        print(f"fine-tune it: {start} {' '.join(changes)} --data ... --out ...")
+        print(f"fine-tune it: {start} --set {settings} --data ... --out ...")
 
     return run_command(command, debug=options.debug)
 

@@ -93,7 +93,8 @@ RECIPES: dict[str, Recipe] = {
         _EDGE, options={"widths": (48, 96, 96), "blocks": (1, 2, 2), "half_pass": True} | _HALF_AS_EDGE_S
     ),
     "edge-l": dataclasses.replace(_EDGE, options=_EDGE_L | _HALF_AS_EDGE_S),
-    # From the weights of `edge-l` (`--init`). `grid_l1` keeps the discriminator and LPIPS from teaching a grid.
+    # From trained weights (`--init`), such as those in `train/unfinished/edge-l`. `grid_l1` keeps the discriminator and
+    # LPIPS from teaching a grid.
     "edge-l-gan": dataclasses.replace(
         _EDGE,
         options=_EDGE_L,

@@ -89,7 +89,7 @@ def test_every_size_gives_the_result_of_onnx_runtime(open_onnx: Open, path: Path
     expected = open_backend(path, provider="cpu").infer(frame)
     difference = np.abs(restored.astype(int) - expected)
     assert difference.max() <= (1 if path == FP32 else 12)
-    assert difference.mean() < (1 if path == FP32 else 2)  # the smallest frames have six pixels
+    assert difference.mean() < (2 if height * width < 16 else 1)  # few pixels have a mean of 1.4 with another library
 
 
 def test_1921x1081(open_onnx: Open) -> None:

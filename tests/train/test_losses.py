@@ -24,6 +24,7 @@ from train.training.losses import (
     ContentLoss,
     charbonnier,
     fft_l1,
+    harm,
     multi_scale_l1,
     ssim_loss,
 )
@@ -223,6 +224,25 @@ def test_psnr_is_the_formula_on_rounded_values() -> None:
     expected_db = pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
     assert [score.psnr_db for score in measure_batch(sharp + 10 / 255, sharp)] == [expected_db, expected_db]
     assert [score.psnr_db for score in measure_batch(sharp + 0.4 / 255, sharp)] == [99.0, 99.0]
+
+
+def test_harm_is_the_error_by_which_squares_are_worse_than_in_the_blurred_image() -> None:
+    torch.manual_seed(0)
+    sharp = torch.rand(2, 3, 64, 96)
+    blurred = sharp + 0.1
+    assert harm(sharp, blurred, sharp) == 0
+    restored = blurred.clone()
+    restored[0, :, :32, :32] = sharp[0, :, :32, :32] - 0.3  # worse
+    restored[0, :, 32:, :32] = sharp[0, :, 32:, :32]  # better, which does not make up for it
+    assert harm(restored, blurred, sharp).item() == pytest.approx((0.3 - 0.1) / 12, rel=1e-3)
+    for height, width, count in ((12, 20, 1), (40, 70, 6)):  # the damage is in the last square
+        small = torch.full((1, 3, height, width), 0.5)
+        damaged = small.clone()
+        damaged[:, :, 32 * ((height - 1) // 32) :, 32 * ((width - 1) // 32) :] += 0.2
+        assert harm(damaged, small, small).item() == pytest.approx(0.2 / count, abs=2e-3)
+    restored = sharp.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(harm(restored, sharp, sharp), restored)
+    assert gradient.isfinite().all()
 
 
 def test_training_evaluation_and_benchmarks_give_the_same_psnr_and_ssim() -> None:

@@ -59,7 +59,10 @@ def test_two_stage_cnn_has_the_parameters_and_macs_of_listing_1() -> None:
 
 
 _HALVE_AND_ENLARGE = (48 * 48 + 12 * 48 * 9) / 16
-"""MAC per pixel of the convolutions that halve and enlarge the image, whose weights are fixed: they are no layers."""
+"""MAC per pixel of the convolutions that halve and enlarge the image, whose weights are fixed: they are no layers.
+
+The permutation before the enlargement is not counted: the export merges it into another convolution.
+"""
 
 
 def test_edge_networks_have_the_cost_and_receptive_field_of_their_cards() -> None:
@@ -137,6 +140,26 @@ def test_a_larger_edge_initialised_from_a_smaller_one_begins_with_its_residual_a
         optimizer.step()
     for name, weight in large.state_dict().items():
         assert (weight != before[name]).float().mean() > 0.4, name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"widths": (12, 16, 16), "blocks": (2, 1, 1), "half_widths": (4, 8), "half_blocks": (1, 2)},
+        {"widths": (8, 12), "blocks": (1, 2), "half_widths": (6, 12, 8), "half_blocks": (2, 3, 1)},
+        {"widths": (8, 12), "blocks": (1, 2)},
+    ],
+)
+def test_a_larger_edge_begins_as_one_with_a_smaller_pass(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, object] = {"half_widths": (4, 8), "half_blocks": (1, 2)}
+    small = create_generator("edge", widths=(8, 12), blocks=(1, 1), half_pass=True, **sizes).eval()
+    with torch.no_grad():
+        small.coarse.share.weight.normal_()
+    large = create_generator("edge", half_pass=True, **options).eval()
+    large.copy_weights_from(small)
+    blurred = torch.rand(2, 3, 128, 64)
+    torch.testing.assert_close(large(blurred), small(blurred), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

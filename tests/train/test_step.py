@@ -20,7 +20,7 @@ from train.training.step import Step, choose_precision
 
 REDUCED = {
     "deblurgan_v2": {"size": "18", "width": 8},
-    "edge-s": {"widths": (16,), "blocks": (1,)},
+    "edge-s": {"widths": (8, 16), "blocks": (1, 1), "half_pass": True},
     "swin_mse": {"size": "tiny", "width": 32},
     "two_stage": {},
 }
@@ -118,13 +118,14 @@ def test_a_step_equals_that_of_a_plain_loop(name: str) -> None:
         assert losses["discriminator_loss"].item() == pytest.approx(loss_d.item(), rel=1e-5)
     assert restored.shape == sharp.shape
     assert step.skipped == 0
+    limit = 3e-3 if name == "two_stage" else 1e-4  # with one thread, sums of the first have another order: 1e-3
     for key, network in ours.items():
         pairs = list(zip(network.parameters(), theirs[key].parameters(), strict=True))
         # After one step, Adam's first moment is a tenth of the gradient, whose size the weights do not show.
         gradients = [(step.optimizers[key].state[x]["exp_avg"], plain[key].state[y]["exp_avg"]) for x, y in pairs]
         largest = max(expected.abs().max() for _, expected in gradients)
         for gradient, expected in gradients:
-            assert (gradient - expected).abs().max() < 1e-3 * largest  # float32: the sums have another order
+            assert (gradient - expected).abs().max() < limit * largest
         for weight, expected in pairs:
             assert (weight - expected).abs().mean() < 0.05 * recipe.learning_rate
         for value, expected in zip(network.buffers(), theirs[key].buffers(), strict=True):
@@ -242,22 +243,6 @@ def test_the_output_of_a_teacher_with_other_channel_order_and_range_is_compared_
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_harm_is_the_error_by_which_squares_are_worse_than_in_the_blurred_image() -> None:
-    torch.manual_seed(0)
-    sharp = torch.rand(2, 3, 64, 96)
-    blurred = sharp + 0.1
-    assert harm(sharp, blurred, sharp) == 0
-    restored = blurred.clone()
-    restored[0, :, :32, :32] = sharp[0, :, :32, :32] - 0.3  # worse
-    restored[0, :, 32:, :32] = sharp[0, :, 32:, :32]  # better, which does not make up for it
-    assert harm(restored, blurred, sharp).item() == pytest.approx((0.3 - 0.1) / 12, rel=1e-3)
-    small = torch.full((1, 3, 12, 20), 0.5)
-    assert harm(small + 0.2, small, small).item() == pytest.approx(0.2, abs=2e-3)
-    restored = sharp.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(harm(restored, sharp, sharp), restored)
-    assert gradient.isfinite().all()
-
-
 def test_harm_joins_the_losses_of_the_generator() -> None:
     torch.manual_seed(0)
     recipe = dataclasses.replace(RECIPES["edge-s"], losses=LossConfig(l1=1.0, harm=3.0), precision="fp32")
@@ -272,7 +257,7 @@ def test_harm_joins_the_losses_of_the_generator() -> None:
     assert losses["harm_loss"] == pytest.approx(harm(restored, blurred, sharp).item(), rel=1e-4) != 0
     expected = F.l1_loss(restored, sharp) + 3 * losses["harm_loss"]
     assert losses["generator_loss"] == pytest.approx(expected.item(), rel=1e-4)
-    with pytest.raises(ValueError, match="give at least one loss a weight"):
+    with pytest.raises(ValueError, match="harm needs another loss beside it"):
         LossConfig(harm=1.0)
 
 

@@ -65,7 +65,8 @@ class Edge(Generator):
                 raise ValueError(f"widths and blocks must be as many, each at least 1, got {size[0]} and {size[1]}")
         self.levels, self.widths = len(widths), tuple(widths)
         self._half_is_alike = not half_widths
-        lowest_level = max(self.levels, len(half_size[0]) + 1) if half_pass else self.levels
+        self.half_levels = len(half_size[0]) if half_pass else 0
+        lowest_level = max(self.levels, self.half_levels + 1)
         self.multiple_of = PATCH_PX * 2 ** (lowest_level - 1)
         self.colour = colour
         channels = 3 * PATCH_PX**2
@@ -120,11 +121,11 @@ class Edge(Generator):
 
         Channels that `trained` lacks keep their initial weights, and no channel of `trained` reads them. Blocks that it
         lacks become the identity (Chen, Goodfellow and Shlens 2016, Net2Net). Levels that it lacks keep their initial
-        weights, and add nothing at first. A pass at half the resolution that it lacks begins as `trained`, if it has
-        the same size: then the residual is the mean of those at both resolutions. A pass of another size keeps its
-        initial weights (`copy_half_pass_from`). If it has other colours, the conversion goes into the first
-        and the last convolution; to `yuv420`, the output changes by the chroma within squares of 2x2 pixels. Raises
-        RuntimeError if it does not fit.
+        weights, and add nothing at first. All this holds for the pass at half the resolution too. If `trained` lacks
+        that pass and it has the size of this network, it begins as `trained`: then the residual is the mean of those at
+        both resolutions. A new pass of another size keeps its initial weights (`copy_half_pass_from`). If `trained` has
+        other colours, the conversion goes into the first and the last convolution; to `yuv420`, the output changes by
+        the chroma within squares of 2x2 pixels. Raises RuntimeError if it does not fit.
         """
         if not isinstance(trained, Edge):
             raise RuntimeError("it is of another kind")  # noqa: TRY004 - as load_state_dict
@@ -134,17 +135,16 @@ class Edge(Generator):
         if missing := trained_weights.keys() - weights.keys():
             raise RuntimeError(f"it has more blocks or levels: {min(missing)}")
         gains_pass = self.coarse is not None and trained.coarse is None
-        last_level = "body" + ".lower" * (trained.levels - 1)
-        random = (f"{last_level}.down.", f"{last_level}.lower.", "full_input.", "half_input.", "share.", "coarse.")
+        zero, random = _list_new_parts(trained, gains_pass=gains_pass)
         for own_name, weight in weights.items():
             name = own_name
-            if own_name not in trained_weights and self._half_is_alike:
+            if gains_pass and self._half_is_alike:
                 name = own_name.removeprefix("coarse.").removeprefix("trunk.")
             if name in trained_weights:
                 _copy_into_corner(weight, trained_weights[name], name)
                 if gains_pass and name == "tail.bias":
                     weight.div_(2)  # the shares do not scale it
-            elif name.startswith((f"{last_level}.up.", "join.", "coarse.join.")):
+            elif name.startswith(zero):
                 nn.init.zeros_(weight)
             elif not name.startswith(random):
                 nn.init.zeros_(weight) if weight.ndim == 1 else nn.init.dirac_(weight)
@@ -166,6 +166,22 @@ class Edge(Generator):
         tail["bias"] = tail["bias"] / 2  # the shares do not scale it
         self.coarse.tail.load_state_dict(tail)
         self.coarse.trunk.load_state_dict(weights)
+
+
+def _list_new_parts(trained: Edge, *, gains_pass: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return how the names of weights begin that `trained` lacks: those that become 0, those that stay random.
+
+    They are the levels below its last ones, and the parts that join a new pass with the network.
+    """
+    last_levels = ["body" + ".lower" * (trained.levels - 1)]
+    if trained.coarse is not None:
+        last_levels.append("coarse.trunk.body" + ".lower" * (trained.half_levels - 1))
+    zero = [f"{level}.up." for level in last_levels]
+    random = [f"{level}.{part}." for level in last_levels for part in ("down", "lower")]
+    if gains_pass:
+        zero += ["join.", "coarse.join."]
+        random += ["full_input.", "half_input.", "share.", "coarse."]
+    return tuple(zero), tuple(random)
 
 
 def _copy_into_corner(weight: Tensor, source: Tensor, name: str) -> None:

@@ -64,7 +64,7 @@ class HalfPass(nn.Module):
     def enlarge_residual(self, residual: Tensor) -> Tensor:
         """Enlarge a residual at half the resolution bilinearly: float32[N, 48, H/8, W/8] -> [N, 48, H/4, W/4].
 
-        It is split into patches of half the side first, which costs a quarter of enlarging whole patches.
+        Patches of 4x4 pixels are split into four of 2x2 pixels first: enlarging those costs a quarter.
         """
         patches = F.pixel_shuffle(F.conv2d(residual, self.split), 2)  # [N, 12, H/4, W/4]
         return F.conv2d(patches, self.enlarge, padding=1)
@@ -87,9 +87,10 @@ def _halving_kernel(patch_px: int) -> Tensor:
 
 
 def _splitting_kernel(patch_px: int) -> Tensor:
-    """Return the 1x1 convolution that orders the channels of a patch for `F.pixel_shuffle`: [48, 48, 1, 1].
+    """Return a permutation of channels as a 1x1 convolution: [48, 48, 1, 1].
 
-    Both together give 2x2 patches of half the side for each patch.
+    `F.pixel_shuffle(x, 2)` then turns each patch of 4x4 pixels into 2x2 patches of 2x2 pixels. It is a convolution and
+    no index, because the export merges it into the convolution before it, and it costs nothing there.
     """
     side = patch_px // 2
     channels = torch.arange(3 * patch_px**2).reshape(2, side, 2, side, 3)  # row and column of the patch, and within it

@@ -77,14 +77,15 @@ def grid_l1(restored: Tensor, sharp: Tensor) -> Tensor:
 def harm(restored: Tensor, blurred: Tensor, sharp: Tensor) -> Tensor:
     """Return the mean of max(0, e - b) over squares of 32 pixels, with the RMS errors e of `restored`, b of `blurred`.
 
-    A mean error is as small where one image gains what another loses. This loss counts what is lost alone, so that a
-    network learns to change little where it cannot restore.
+    A mean over all pixels hides squares that get worse if others get better. This loss counts only squares that get
+    worse, so that a network learns to change little where it cannot restore. At the right and bottom border, squares
+    are what is left of the image. float32[N, 3, H, W] in [0, 1]; 1e-6 is added to each mean square, so that its root
+    has a gradient at 0.
     """
-    square = (min(_HARM_PX, sharp.shape[2]), min(_HARM_PX, sharp.shape[3]))
 
     def measure_errors(image: Tensor) -> Tensor:
-        squared = F.avg_pool2d((image - sharp).square().mean(dim=1, keepdim=True), square)
-        return (squared + CHARBONNIER_EPSILON**2).sqrt()  # the square root of 0 has no gradient
+        squared = F.avg_pool2d((image - sharp).square().mean(dim=1, keepdim=True), _HARM_PX, ceil_mode=True)
+        return (squared + CHARBONNIER_EPSILON**2).sqrt()
 
     return F.relu(measure_errors(restored) - measure_errors(blurred)).mean()
 

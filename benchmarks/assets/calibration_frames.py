@@ -3,14 +3,13 @@
 The frames are crops of public-domain photographs of scikit-image, at several scales and brightnesses, blurred as in
 training. Some are for calibration; others, from other photographs and with their ground truth, are for measurements.
 
-Frames that are there already stay as they are, because tests and cards compare with them: earlier versions of the blur
-made the first three variants.
+Frames that are there already stay as they are, because tests compare with them: an earlier version of the blur made the
+first three variants of the pairs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +39,10 @@ CALIBRATION = {
 HELD_OUT = {"chelsea": f"Stefan van der Walt, {_CC0}", "rocket": f"SpaceX, {_CC0}", "camera": f"Lav Varshney, {_CC0}"}
 BRIGHTNESS = (1.0, 0.55, 1.3, 1.0)
 """Brightness factor of each variant of a photograph."""
-BLUR_LENGTH_PX = ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0), (24.0, 64.0))
+BLUR_LENGTH_PX = {
+    "calibration": ((0.0, 6.0), (8.0, 20.0), (28.0, 64.0)),
+    "held_out": ((0.0, 2.0), (3.0, 8.0), (8.0, 16.0), (28.0, 64.0)),
+}
 """Range of the blur length of each variant, in pixels: the range of a layer's values depends on it."""
 
 
@@ -51,17 +53,16 @@ def load_photograph(name: str) -> Pixels:
     return np.asarray(cv2.cvtColor(photo, conversion), np.uint8)
 
 
-def make_pair(photo: Pixels, *, variant: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Return a blurred and a sharp crop, uint8[256, 256, 3] BGR each.
-
-    `variant`: index into BRIGHTNESS and BLUR_LENGTH_PX.
-    """
-    config = BlurConfig(length_px=BLUR_LENGTH_PX[variant], object_share=0.5, object_px=(20.0, 60.0))
+def make_pair(
+    photo: Pixels, *, length_px: tuple[float, float], brightness: float, rng: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    """Return a blurred and a sharp crop, uint8[256, 256, 3] BGR each."""
+    config = BlurConfig(length_px=length_px, object_share=0.5, object_px=(20.0, 60.0))
     crop_px = SIDE_PX + 2 * config.margin_px
     scale = max(crop_px / min(photo.shape[:2]), rng.uniform(0.6, 1.0))
     size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
     resized = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    photo = np.clip(resized * BRIGHTNESS[variant], 0, 255).astype(np.uint8)
+    photo = np.clip(resized * brightness, 0, 255).astype(np.uint8)
     top, left = (int(rng.integers(0, max(1, side - crop_px + 1))) for side in photo.shape[:2])
     return make_blurred_pair(photo[top : top + crop_px, left : left + crop_px], config=config, rng=rng)
 
@@ -77,16 +78,17 @@ def write_images(images: Mapping[Path, Pixels]) -> None:
 def main() -> None:
     """Write the frames that are missing, and the manifest of all."""
     entries = []
-    for photos, kinds in ((CALIBRATION, ("calibration",)), (HELD_OUT, ("held_out/blur", "held_out/sharp"))):
-        for (seed, (name, origin)), variant in itertools.product(enumerate(photos.items()), range(len(BRIGHTNESS))):
-            paths = [FOLDER / kind / f"{name}_{variant}.jpg" for kind in kinds]
-            if not all(path.exists() for path in paths):
-                rng = np.random.default_rng((SEED, seed, variant))
-                pair = make_pair(load_photograph(name), variant=variant, rng=rng)
-                write_images(dict(zip(paths, pair, strict=False)))
-            for path in paths:
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                facts = {"file": path.relative_to(FOLDER).as_posix(), "sha256": digest}
-                entries.append(facts | {"origin": f"scikit-image data.{name}", "licence": origin})
+    for photos, part, kinds in ((CALIBRATION, "calibration", ("",)), (HELD_OUT, "held_out", ("blur", "sharp"))):
+        for seed, (name, origin) in enumerate(photos.items()):
+            for variant, (length_px, brightness) in enumerate(zip(BLUR_LENGTH_PX[part], BRIGHTNESS, strict=False)):
+                paths = [FOLDER / part / kind / f"{name}_{variant}.jpg" for kind in kinds]
+                if not all(path.exists() for path in paths):
+                    rng = np.random.default_rng((SEED, seed, variant))
+                    pair = make_pair(load_photograph(name), length_px=length_px, brightness=brightness, rng=rng)
+                    write_images(dict(zip(paths, pair, strict=False)))
+                for path in paths:
+                    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                    facts = {"file": path.relative_to(FOLDER).as_posix(), "sha256": digest}
+                    entries.append(facts | {"origin": f"scikit-image data.{name}", "licence": origin})
     (FOLDER / "manifest.json").write_text(json.dumps(entries, indent=1) + "\n")
     print(f"{FOLDER}: {len(entries)} images")

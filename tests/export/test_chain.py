@@ -245,14 +245,15 @@ def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
 def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The range before the last convolution at full resolution is wrong, so that the search keeps it in float."""
+    """The range before a convolution is wrong, so that the search keeps it in float."""
     original = int8_chain.calibrate_ranges
 
     def calibrate_wrongly(core: onnx.ModelProto, inputs: object, method: str) -> precision.Ranges:
         ranges = original(core, inputs, method)
-        convs = [node for node in core.graph.node if node.op_type == "Conv"]
-        low, high = ranges[convs[-3].input[0]]
-        return ranges | {convs[-3].input[0]: (low / 300, high / 300)}
+        name = precision.list_convolutions(core)[-1]
+        (damaged,) = (node.input[0] for node in core.graph.node if node.name == name)
+        low, high = ranges[damaged]
+        return ranges | {damaged: (low / 300, high / 300)}
 
     monkeypatch.setattr(int8_chain, "calibrate_ranges", calibrate_wrongly)
     arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
@@ -260,7 +261,7 @@ def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2
-    assert report["engines"]["int8"]["spec"]["float_layers"] == 3
+    assert report["engines"]["int8"]["spec"]["float_layers"] == 5
     # Without the search the same engine exceeds its budget and is refused.
     everything = QuantizedCore(onnx.ModelProto(), frozenset(report["layer_costs_db"]), 0.0)
     monkeypatch.setattr(int8_chain, "quantize_within_budget", lambda *_, **__: everything)
@@ -287,8 +288,8 @@ def test_bundled_engines_match_an_export_of_their_checkpoint(name: str, precisio
     frame = cv2.imread(str(ROOT / "calib_data" / "held_out" / "blur" / "camera_0.jpg"))[None]
     for file in (f"{name}_{precision_name}.onnx" for precision_name in precisions.split(",")):
         exported, bundled = (open_engine(folder / file, provider="cpu") for folder in (tmp_path, BUNDLED.parent))
-        # The bundled INT8 engine of edge-m for CPUs was calibrated by another method, and calibration measures with the
-        # INT8 kernels of this processor, so that INT8 engines differ by more than rounding.
+        # The choice of the calibration method measures with the INT8 kernels of this processor, so that INT8 engines may
+        # differ by more than rounding.
         is_int8 = "_int8" in file
         assert psnr_db(exported.infer(frame)[0], bundled.infer(frame)[0]) > (45 if is_int8 else 55)
         assert exported.spec.weights_sha256 == bundled.spec.weights_sha256

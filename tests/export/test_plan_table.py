@@ -35,7 +35,7 @@ def test_a_bundled_engine_becomes_a_plan_without_waste(
     scratch: dict[str, list[int]] = {"fp16": [], "int8": []}
     for precision, sizes, sidecar in build_rows(name):
         total = sum(sidecar.convolutions.values())
-        expected = {"fp16": {"Half": total}, "int8": {"Half": 2, "Int8": total - 2}}
+        expected = {"fp16": {"Half": total}, "int8": {"Half": 4, "Int8": total - 4}}
         assert sidecar.convolutions == expected[precision]
         # One kernel on either side of the network, and the pixel shuffle of the residual at half the resolution.
         assert (sidecar.pixel_kernels, sidecar.reformats) == (2, 1)

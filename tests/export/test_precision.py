@@ -78,6 +78,14 @@ def test_layers_that_overflow_half_precision_stay_in_float(frames: list[np.ndarr
     assert Counter(kernels[n.input[1]] for n in half.graph.node if n.op_type == "Conv")[onnx.TensorProto.FLOAT16] >= 4
 
 
+def test_entropy_calibrates_with_the_widest_input_first(core: onnx.ModelProto, frames: list[np.ndarray]) -> None:
+    """The first input gives the histograms the width of their bins; many narrow bins would take minutes."""
+    inputs = [0.001 * frames[0], 0.5 * frames[1], frames[2], 0.1 * frames[3]]
+    ordered = calibration._put_widest_first(core, inputs)
+    assert ordered[0] is inputs[2]
+    assert [id(each) for each in ordered[1:]] == [id(inputs[index]) for index in (0, 1, 3)]
+
+
 @pytest.mark.parametrize("layout", ["int8", "int8_cpu"])
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_int8_is_close_to_float_and_its_ends_are_float(

@@ -2,7 +2,7 @@
 
 The convolutions that read the image, those that write the residual, and the global residual are not quantised: 8 bits
 would add noise to the image itself. The layout for CPUs may quantise them too if black is 0: the input image has 8 bits
-anyway, the output image gets 8 bits anyway, and the only additional noise is that the residual is rounded a second time.
+anyway, the output image gets 8 bits anyway, and the only additional noise is that the residual is rounded twice.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def list_convolutions(core: onnx.ModelProto, *, include_ends: bool = False) -> l
     between. Convolutions that convert planes to BGR and back are never quantised, and do not count.
     """
     names = [node.name for node in core.graph.node if _is_convolution(node)]
-    ends = set() if include_ends else _find_first_convolutions(core.graph) | _find_last_convolutions(core.graph)
+    ends = set() if include_ends else _find_ends(core.graph)
     return [name for name in names if name not in ends]
 
 
@@ -58,30 +58,20 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
     return node.op_type == "Conv" and not node.name.startswith(f"{CONVERSION}.")
 
 
-def _find_first_convolutions(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the convolutions that are reached from the input without another one."""
-    reached, first = {graph.input[0].name}, set()
-    for node in graph.node:  # each after the producers of its inputs
-        if reached.isdisjoint(node.input) or node.op_type == "Shape":
-            continue
-        if _is_convolution(node):
-            first.add(node.name)
-        else:
-            reached.update(node.output)
-    return first
-
-
-def _find_last_convolutions(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the convolutions from which the output is reached without another one."""
-    reached, last = {graph.output[0].name}, set()
-    for node in reversed(graph.node):
-        if reached.isdisjoint(node.output) or node.op_type == "Shape":
-            continue
-        if _is_convolution(node):
-            last.add(node.name)
-        else:
-            reached.update(node.input)
-    return last
+def _find_ends(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the convolutions that have no other one before them, or none behind them."""
+    ends = set()
+    for tensor, forwards in ((graph.input[0].name, True), (graph.output[0].name, False)):
+        reached = {tensor}
+        for node in graph.node if forwards else reversed(graph.node):  # in topological order
+            near, far = (node.input, node.output) if forwards else (node.output, node.input)
+            if reached.isdisjoint(near) or node.op_type == "Shape":  # a shape holds no pixels
+                continue
+            if _is_convolution(node):
+                ends.add(node.name)
+            else:
+                reached.update(far)
+    return ends
 
 
 def convert_to_fp16(core: onnx.ModelProto, inputs: Iterable[Nchw], *, half_residual: bool = False) -> onnx.ModelProto:

@@ -40,7 +40,7 @@ def test_weights_have_one_scale_and_the_residual_half_precision(tmp_path: Path, 
     assert report["calibration"]["int8_half_residual"] is True
     assert "weights have one scale for each convolution, and the residual has half precision" in text
     spec = report["engines"]["int8"]["spec"]
-    assert (spec["float_layers"], spec["budget_db"], spec["forced"]) == (2, 0.3, False)
+    assert (spec["float_layers"], spec["budget_db"], spec["forced"]) == (4, 0.3, False)
     assert spec["exported_with"].endswith("opset 19")
 
 
@@ -79,7 +79,7 @@ def test_the_residual_stays_in_float_if_half_precision_exceeds_the_budget(
 def test_bundled_int8_engines_state_what_they_lose(name: str) -> None:
     path = BUNDLED.with_name(f"{name}_int8.onnx")
     spec = inspect(path)
-    assert (spec.name, spec.precision, spec.float_layers) == (f"{name}_int8", "int8", 2)
+    assert (spec.name, spec.precision, spec.float_layers) == (f"{name}_int8", "int8", 4)
     assert spec.weights_sha256 == inspect(BUNDLED.with_name(f"{name}_fp16.onnx")).weights_sha256
     assert spec.loss_db is not None
     assert spec.loss_db <= 0.3 == spec.budget_db

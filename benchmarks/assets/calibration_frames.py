@@ -79,11 +79,11 @@ def main() -> None:
     """Write the frames that are missing, and the manifest of all."""
     entries = []
     for photos, part, kinds in ((CALIBRATION, "calibration", ("",)), (HELD_OUT, "held_out", ("blur", "sharp"))):
-        for seed, (name, origin) in enumerate(photos.items()):
+        for index, (name, origin) in enumerate(photos.items()):
             for variant, (length_px, brightness) in enumerate(zip(BLUR_LENGTH_PX[part], BRIGHTNESS, strict=False)):
                 paths = [FOLDER / part / kind / f"{name}_{variant}.jpg" for kind in kinds]
                 if not all(path.exists() for path in paths):
-                    rng = np.random.default_rng((SEED, seed, variant))
+                    rng = np.random.default_rng((SEED, index, variant))
                     pair = make_pair(load_photograph(name), length_px=length_px, brightness=brightness, rng=rng)
                     write_images(dict(zip(paths, pair, strict=False)))
                 for path in paths:

@@ -146,14 +146,14 @@ def test_a_larger_edge_initialised_from_a_smaller_one_begins_with_its_residual_a
     "options",
     [
         {"widths": (12, 16, 16), "blocks": (2, 1, 1), "half_widths": (4, 8), "half_blocks": (1, 2)},
-        {"widths": (8, 12), "blocks": (1, 2), "half_widths": (6, 12, 8), "half_blocks": (2, 3, 1)},
-        {"widths": (8, 12), "blocks": (1, 2)},
+        {"widths": (8, 12), "blocks": (2, 2), "half_widths": (6, 12, 8), "half_blocks": (2, 3, 1)},
+        {"widths": (8, 12), "blocks": (2, 2)},  # the pass of this size has a block that only the full resolution had
     ],
 )
 def test_a_larger_edge_begins_as_one_with_a_smaller_pass(options: dict[str, object]) -> None:
     torch.manual_seed(0)
     sizes: dict[str, object] = {"half_widths": (4, 8), "half_blocks": (1, 2)}
-    small = create_generator("edge", widths=(8, 12), blocks=(1, 1), half_pass=True, **sizes).eval()
+    small = create_generator("edge", widths=(8, 12), blocks=(2, 1), half_pass=True, **sizes).eval()
     with torch.no_grad():
         small.coarse.share.weight.normal_()
     large = create_generator("edge", half_pass=True, **options).eval()

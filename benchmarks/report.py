@@ -139,7 +139,7 @@ def plot_latency(documents: Sequence[Document]) -> str:
         axes.plot(host["p50_ms"], row, "|", color="#000", markersize=14)
     axes.set_yticks(range(len(engines)), [_format_label(name) for name, _ in engines], fontsize=9)
     title = f"Latency, {documents[0]['machine']['device']}"
-    label = "host latency (ms/frame)\nthin line from minimum to maximum, bar up to p90, mark at the median"
+    label = "host latency (ms/frame)\nthin line from minimum to maximum,\nbar up to p90, mark at the median"
     axes.set(xscale="log", xlabel=label, title=title)
     axes.invert_yaxis()
     return _to_svg(figure)

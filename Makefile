@@ -70,12 +70,13 @@ demo: setup ## restore a blurred clip with the bundled engine: out/demo.mp4
 web: .venv/web.done ## the upload page, which restores images and clips: http://127.0.0.1:8501
 	$(BIN)/python -m runtime.web
 
-# Three processes: the runtime without torch, as on a device; the benchmarks apart, because after torch.compile has run
-# a process dies of the next signal that it should handle.
+# Three runs: the runtime without torch, as on a device; the benchmarks apart, because after torch.compile has run
+# a process dies of the next signal that it should handle. Each run in two processes: many tests wait for a server or a
+# program, or use one core.
 test: setup-dev ## run every test but the slow ones
-	$(BIN)/python -m pytest tests/runtime
-	$(BIN)/python -m pytest tests --ignore tests/runtime --ignore tests/benchmarks
-	$(BIN)/python -m pytest tests/benchmarks
+	$(BIN)/python -m pytest --numprocesses 2 tests/runtime
+	$(BIN)/python -m pytest --numprocesses 2 tests --ignore tests/runtime --ignore tests/benchmarks
+	$(BIN)/python -m pytest --numprocesses 2 tests/benchmarks
 
 test-all: setup-dev ## run every test, with the slow ones and an hour of network faults
 	$(BIN)/python -m pytest -m "" tests/runtime

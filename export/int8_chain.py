@@ -28,8 +28,6 @@ from runtime.metrics import IDENTICAL_DB, psnr_db
 
 SENSITIVITY_PX = 192
 """Side to which images are cropped while every layer is measured alone."""
-_REPORTED_LAYERS = 64
-"""Number of layers up to which all are measured for the report; of larger networks only if the search needs it."""
 
 
 class Int8Chain:
@@ -81,12 +79,12 @@ class Int8Chain:
                     return suggested
             if layout == "int8" and measure(build(frozenset(candidates), per_channel=False)) <= budget_db:
                 return {"layers": candidates, "per_channel": False}
-            everything = frozenset(candidates)
-            if len(everything) > _REPORTED_LAYERS and measure(build(everything)) <= budget_db:
-                return {"layers": candidates, "per_channel": True}
-            losses_db = {name: loss_db for name, loss_db in self._layer_losses_db.items() if name in candidates}
+
+            def rank() -> list[str]:
+                return [name for name in self._layer_losses_db if name in candidates]
+
             count = self._cache.progress.count
-            found = quantize_within_budget(losses_db, build, measure, budget_db=budget_db, count=count)
+            found = quantize_within_budget(candidates, rank, build, measure, budget_db=budget_db, count=count)
             return {"layers": sorted(found.layers), "per_channel": True}
 
         inputs = self._measurement_inputs | {"budget_db": budget_db, "suggested": suggested}
@@ -94,7 +92,7 @@ class Int8Chain:
             inputs |= {"half_residual": self._has_half_residual}
         found = self._cache.get_json(f"quantize_within_budget_{layout}", inputs, search)
         self._found[layout] = found
-        self._has_measured_layers |= len(found["layers"]) < len(candidates) or len(candidates) <= _REPORTED_LAYERS
+        self._has_measured_layers |= len(found["layers"]) < len(candidates)
         if layout == "int8":
             self._int8_per_channel = found["per_channel"]
         return build(frozenset(found["layers"]), per_channel=found["per_channel"]), len(found["layers"])

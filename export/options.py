@@ -39,7 +39,7 @@ steps of the chain, described in docs/export.md:
   calibrate_ranges         range of every tensor on the calibration frames
   choose_calibration_method
                            method that agrees best with the float network
-  measure_layer_losses     loss of each layer when only that layer is quantised
+  measure_layer_losses     loss of each layer alone, if all together exceed the budget
   choose_residual          residual of int8 in half precision if FP16's budget allows it
   quantize_within_budget   quantize_int8 with as many layers as the budget allows
   replace_depth_to_space   pixel shuffles as moves of whole rows, for int8_cpu

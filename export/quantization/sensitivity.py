@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import onnx
@@ -36,7 +36,8 @@ def measure_layer_losses(
 
 
 def quantize_within_budget(
-    layer_losses_db: dict[str, float],
+    layers: Collection[str],
+    rank: Callable[[], list[str]],
     build: BuildCore,
     measure: MeasureLoss,
     *,
@@ -45,32 +46,32 @@ def quantize_within_budget(
 ) -> QuantizedCore:
     """Return the core with the most quantised layers whose loss is within the budget.
 
-    Layers return to float in the order of `layer_losses_db`. Their number is found by bisection, as networks may have
-    hundreds of layers: more layers in float are taken to lose no more. If the last quantised layer alone still exceeds
-    the budget, the result has no quantised layer, and its loss is the one measured without any.
+    If all `layers` together exceed the budget, they return to float in the order of `rank()`, which is not called
+    otherwise. Their number is found by bisection, as networks may have hundreds of layers: more layers in float are
+    taken to lose no more. If the last quantised layer alone still exceeds the budget, the result has no quantised
+    layer, and its loss is the one measured without any.
     """
-    layers = list(layer_losses_db)
     attempts = 0
 
-    def attempt(float_layers: int) -> QuantizedCore:
+    def attempt(quantized: frozenset[str]) -> QuantizedCore:
         nonlocal attempts
-        quantized = frozenset(layers[float_layers:])
         model = build(quantized)
         result = QuantizedCore(model, quantized, measure(model))
         attempts += 1
         count(attempts, 1 + len(layers).bit_length())
         return result
 
-    result = attempt(0)
+    result = attempt(frozenset(layers))
     if result.loss_db <= budget_db or not layers:
         return result
+    ranked = rank()
     best: QuantizedCore | None = None
-    too_few, enough = 0, len(layers)
+    too_few, enough = 0, len(ranked)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        result = attempt(middle)
+        result = attempt(frozenset(ranked[middle:]))
         if result.loss_db <= budget_db:
             best, enough = result, middle
         else:
             too_few = middle
-    return best or attempt(len(layers))
+    return best or attempt(frozenset())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -211,10 +212,22 @@ def test_layers_return_to_float_by_loss_until_the_budget_holds() -> None:
 
     losses = measure_layer_losses(list(layer_loss), build, measure)
     assert list(losses) == ["b", "d", "a", "c"]
-    assert quantize_within_budget(losses, build, measure, budget_db=1.0).layers == set(layer_loss)
-    assert quantize_within_budget(losses, build, measure, budget_db=0.3).layers == {"a", "c", "d"}
-    assert quantize_within_budget(losses, build, measure, budget_db=0.05).layers == {"a", "c"}
-    assert quantize_within_budget(losses, build, lambda _: 9.0, budget_db=0.05).layers == frozenset()
+
+    def search(budget_db: float, measure_loss: Callable[[frozenset[str]], float] = measure) -> frozenset[str]:
+        layers = list(layer_loss)
+        return quantize_within_budget(layers, lambda: list(losses), build, measure_loss, budget_db=budget_db).layers
+
+    assert search(0.3) == {"a", "c", "d"}
+    assert search(0.05) == {"a", "c"}
+    assert search(0.05, lambda _: 9.0) == frozenset()
+
+
+def test_layers_are_not_ranked_if_all_are_within_the_budget() -> None:
+    layers = ["a", "b"]
+    found = quantize_within_budget(
+        layers, lambda: pytest.fail("not needed"), lambda quantized: quantized, lambda _: 0.1, budget_db=0.2
+    )
+    assert found.layers == {"a", "b"}
 
 
 def test_calibration_frames_cover_rare_scenes() -> None:

@@ -123,6 +123,11 @@ def partial_name(final: Path) -> Path:
     return final.with_name(f"{final.stem}.partial{final.suffix}")
 
 
+def set_aside_name(final: Path) -> Path:
+    """Return the name of an unfinished file while a resumed run copies it: `clip.partial.before.mp4` for `clip.mp4`."""
+    return final.with_name(f"{final.stem}.partial.before{final.suffix}")
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write values as indented JSON, as `write_whole` does; raises OutputError."""
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.colour import BT709, ColourTags
 from runtime.errors import InputError, OutputError, is_out_of_memory
+from runtime.files import has_utf8_name
 from runtime.frame import Pixels, require_memory
 from runtime.image_files import read_image
 from runtime.image_header import JPEG, jpeg_channels
@@ -73,7 +74,7 @@ class StoredImage:
             pixels = pixels[..., 0] if is_gray else pixels[..., :3]
         if pixels.dtype == np.uint16:
             deep = _turn_upright(pixels, metadata.orientation)
-        return cls(is_gray, deep, alpha, metadata, cv2.imcount(str(path)))
+        return cls(is_gray, deep, alpha, metadata, cv2.imcount(str(path)) if has_utf8_name(path) else 1)
 
 
 def encode_image(

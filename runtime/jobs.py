@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runtime.errors import UsageError
-from runtime.files import output_error, partial_name
+from runtime.files import output_error, partial_name, set_aside_name
 from runtime.json_text import read_json
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
@@ -66,7 +66,7 @@ def _files_of(output: str) -> Iterable[str]:
     if not path.name:  # `.` and `/` are folders
         return (_real(path),)
     partial = partial_name(path)
-    before = path.with_name(f"{path.stem}.before{path.suffix}")
+    before = set_aside_name(path)
     return map(_real, (path, partial, before, partial.with_name(f"{partial.name}.json")))
 
 

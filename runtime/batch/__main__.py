@@ -251,6 +251,8 @@ class _Progress:
             f"{self._finished} of {self._count}  {outcome.task.out}: {result}{place}; "
             f"{self._frames / seconds:.1f} fps in total, {format_duration(max(0.0, left_s))} left"
         )
+        for warning in outcome.warnings:
+            say(f"warning: {outcome.task.out}: {warning}")
 
 
 def _size(path: str) -> int:

@@ -10,7 +10,7 @@ from runtime.files import output_error, partial_name
 from runtime.image_files import IMAGE_SUFFIXES, is_image
 from runtime.sinks import video
 from runtime.sinks.base import NullSink, Sink, Tee
-from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
+from runtime.sinks.encoder_settings import CODEC_NAMES, DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.images import ImageSink
 from runtime.sinks.pipe import PipeFormat, PipeSink
@@ -24,6 +24,8 @@ from runtime.urls import is_mistyped_address, is_url, resolve_secrets
 STDOUT = "-"
 NULL = "null"
 """Name of the output that discards every frame."""
+_CODECS = {".mov": ("h264", "hevc"), ".m4v": ("h264",)}
+"""Codecs of the containers that do not hold all."""
 
 
 def open_sink(
@@ -65,8 +67,9 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
         raise UsageError("output is the source", path, hint="give another output")
     if text.endswith("/"):
         return ImageSink(path, source, single=False)
-    if suffix == ".mov" and choose_encoder(encoder).codec == "av1":
-        raise UsageError("MOV holds no AV1", path, hint="give an .mp4 or .mkv, or another codec")
+    if suffix in _CODECS and choose_encoder(encoder).codec not in _CODECS[suffix]:
+        held = " and ".join(CODEC_NAMES[codec] for codec in _CODECS[suffix])
+        raise UsageError(f"{suffix[1:].upper()} holds {held} only", path, hint="give an .mp4 or .mkv, or another codec")
     if suffix in video.SUFFIXES and segment_s:
         return SegmentSink(path, source, seconds=segment_s, settings=encoder)
     if suffix in video.SUFFIXES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from runtime.files import partial_name
 from runtime.frame import Frame
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.video import VideoSink
@@ -15,7 +16,7 @@ class SegmentSink:
     """Writes `NAME_00001.mp4`, `NAME_00002.mp4`, ...; each file starts at time zero.
 
     A file is complete when the next one begins: with the first frame that is `seconds` or more after its own first
-    frame. Numbers continue after existing files, so nothing is replaced. Sound is left out.
+    frame. Numbers continue after existing files, finished or not, so nothing is replaced. Sound is left out.
     """
 
     def __init__(
@@ -65,5 +66,5 @@ class SegmentSink:
         while True:
             self._number += 1
             path = self._path.with_name(f"{self._path.stem}_{self._number:05d}{self._path.suffix}")
-            if not path.exists():
+            if not path.exists() and not partial_name(path).exists():
                 return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Literal
 
 import av
@@ -15,6 +16,9 @@ from av.subtitles.subtitle import SubtitleSet
 
 _STYLED = frozenset({"ass", "ssa"})
 """Codecs whose fonts, places and effects are lost in a conversion."""
+_MOV_TEXT_TICK_S = Fraction(1, 1_000_000)
+_EMPTY_MOV_TEXT = bytes(2)
+"""Length of a text without characters (3GPP TS 26.245, 5.17)."""
 
 
 class ConvertedSubtitles:
@@ -37,7 +41,11 @@ class ConvertedSubtitles:
         self.stream: SubtitleStream = output.add_stream(self.codec)
         self.stream.codec_context.subtitle_header = header
         assert source.time_base
-        self.stream.time_base = source.time_base
+        # FFmpeg compares ticks of a subtitle with ticks of the video, ends a cue too early, and aborts at the next one;
+        # with ticks as short as these it does not.
+        self.stream.time_base = _MOV_TEXT_TICK_S if self.codec == "mov_text" else source.time_base
+        self._shown_until: int | None = None
+        """End of the last cue, in ticks of the source."""
 
     def convert(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return the packets to write instead of one: none for a gap; raises FFmpegError for a damaged one."""
@@ -48,7 +56,20 @@ class ConvertedSubtitles:
         assert packet.time_base
         converted.pts, converted.dts, converted.duration = packet.pts, packet.dts, packet.duration
         converted.time_base, converted.stream = packet.time_base, self.stream
-        return [converted]
+        return [*self._fill_gap(packet), converted] if self.codec == "mov_text" else [converted]
+
+    def _fill_gap(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """Return an empty sample between the last cue and this one: `mov_text` is shown until the next sample."""
+        end, start = self._shown_until, packet.pts
+        if start is None or not packet.duration:
+            return []
+        self._shown_until = start + packet.duration
+        if end is None or end >= start:
+            return []
+        gap: Packet[Any] = Packet(_EMPTY_MOV_TEXT)
+        gap.pts, gap.dts, gap.duration = end, end, start - end
+        gap.time_base, gap.stream = packet.time_base, self.stream
+        return [gap]
 
 
 def convert_subtitles(stream: Stream, output: OutputContainer) -> ConvertedSubtitles | None:

@@ -18,7 +18,7 @@ from runtime.json_text import read_json
 def count_whole_frames(path: Path, *, limit: int | None = None) -> int:
     """Return the number of whole frames of a file, at most `limit`; a missing or unreadable file holds none."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path.absolute())) as container:
             return sum(1 for _ in islice(read_whole_packets(container), limit))
     except (FFmpegError, ValueError, OSError, IndexError):
         return 0

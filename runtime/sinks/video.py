@@ -15,7 +15,7 @@ from av.error import ExternalError, FFmpegError
 from av.packet import Packet
 
 from runtime.errors import OutputError, UsageError, is_out_of_memory
-from runtime.files import PendingFile, output_error
+from runtime.files import PendingFile, output_error, set_aside_name
 from runtime.frame import Frame, require_memory
 from runtime.gstreamer import GStreamerError
 from runtime.sinks.conversion import to_video_frame
@@ -65,7 +65,7 @@ class VideoSink:
         self._container: av.container.OutputContainer | None = None
         self._copies: Copies | None = None
         self._file = PendingFile(path)
-        self._before = path.with_name(f"{path.stem}.before{path.suffix}")
+        self._before = set_aside_name(path)
         """The unfinished file of an earlier run, while its chunks are copied."""
         self._kept: Path | None = None
         """The file that is left after `close`."""
@@ -109,7 +109,7 @@ class VideoSink:
 
     def _copy_chunks(self, frames: int, start: Fraction) -> int:
         """Copy the complete chunks of the earlier file into the new one and return their number of frames."""
-        with av.open(str(self._before)) as unfinished:
+        with av.open(str(self._before.absolute())) as unfinished:
             stream = unfinished.streams.video[0]
             self._open_container(stream.width, stream.height)
             to_annex_b = BitStreamFilterContext(_TO_ENCODER_FORM[self._encoder.choice.codec], stream)
@@ -219,7 +219,7 @@ class VideoSink:
             self._remove_traces()
         copies = Copies(self._source, delay=self._delay_ticks * self._source.time_base)
         options = copies.extend_options(_container_options(self._path, self._source), self._path.suffix.lower())
-        container = av.open(str(self._file.partial), "w", options=options)
+        container = av.open(str(self._file.partial.absolute()), "w", options=options)
         try:
             self._stream = self._encoder.add_stream(container, width, height)
         except BaseException:

@@ -17,6 +17,8 @@ from runtime.frame import Size
 
 STDIN = Path("-")
 _DEFAULT_RATE = Fraction(25)
+_MAX_STATED_RATE = 10_000
+"""Largest frame rate that is believed if the file states it; raw DV states ticks of its clock."""
 _MAX_GUESSED_RATE = 240
 """Largest frame rate that is believed if the file states none: FFmpeg guesses ticks of the clock for uneven rates."""
 # PyAV before 19 refuses files whose titles are not UTF-8, unless this option is set.
@@ -38,7 +40,8 @@ def open_container(path: Path, raw: RawFrames | None = None, *, hwaccel: HWAccel
 
     `hwaccel` decodes on a device.
     """
-    place = "pipe:0" if path == STDIN else str(path)
+    # FFmpeg takes what is before a colon in a bare name for a protocol.
+    place = "pipe:0" if path == STDIN else str(path.absolute())
     raw_format: dict[str, Any] = {}
     if raw:
         options = {"pixel_format": "bgr24", "video_size": "{}x{}".format(*raw.size), "framerate": str(raw.fps)}
@@ -66,9 +69,11 @@ def has_codec(stream: Stream) -> bool:
     return stream.codec_context is not None
 
 
-def guess_rate(stream: av.VideoStream) -> Fraction:
-    """Return FFmpeg's guess of the frames per second, or 25 if it cannot be one."""
-    guess = stream.guessed_rate
+def find_rate(stream: av.VideoStream) -> Fraction:
+    """Return the frames per second that a file states on average, else FFmpeg's guess, or 25 if it can be neither."""
+    average, guess = stream.average_rate, stream.guessed_rate
+    if average and average <= _MAX_STATED_RATE:
+        return average
     return guess if guess and guess <= _MAX_GUESSED_RATE else _DEFAULT_RATE
 
 

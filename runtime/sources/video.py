@@ -20,8 +20,8 @@ from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.containers import (
     STDIN,
     RawFrames,
+    find_rate,
     find_video_stream,
-    guess_rate,
     late_index_error,
     undecodable_error,
 )
@@ -120,7 +120,7 @@ class VideoSource:
             self._decoder = open_decoder(self._stream, self._decoder_name, self._path)
             not_opened.callback(self._decoder.close)
             self._timeline = Timeline(self._container)
-            self._rate = self._stream.average_rate or guess_rate(self._stream)
+            self._rate = find_rate(self._stream)
             self._frames = self._read_frames()
             first = next(self._frames, None)
             if first is None:
@@ -179,10 +179,10 @@ class VideoSource:
     def _read_frames(self) -> Iterator[_Decoded]:
         """Yield decoded frames with increasing time stamps."""
         last_pts: int | None = None
-        for frame in self._interlacing.apply(self._decode()):
+        for frame in self._interlacing.apply(self._place(self._decode())):
             time_base = frame.time_base or 1 / self._rate
             pts = frame.pts
-            if pts is None:  # a raw stream has no time stamps: its frames follow at the nominal rate
+            if pts is None:  # as in raw streams, which have no time stamps: frames follow at the nominal rate
                 pts = 0 if last_pts is None else last_pts + max(1, round(1 / (self._rate * time_base)))
             elif last_pts is not None and pts <= last_pts:
                 self._out_of_order += 1
@@ -194,6 +194,14 @@ class VideoSource:
             if self._format is None:
                 self._format = StreamFormat.read(self._stream, self._decoder.model_of(frame))
             yield _Decoded(frame, pts, time_base, self._decoder.model_of(frame).rotation)
+
+    def _place(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield frames with their presentation times; of AVI, which has none, FFmpeg's are wrong if it has B-frames."""
+        is_avi = self._container.format.name == "avi"
+        for frame in frames:
+            if is_avi:
+                frame.pts = frame.dts  # increases evenly; the last frames have none
+            yield frame
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the video stream, skip damaged packets, and set `damage` at the end of the file."""
@@ -238,11 +246,11 @@ class VideoSource:
     def _find_cut_off(self, whole_packets: int, end_s: float) -> InputError | None:
         """Return an InputError if the file ends before its header says; None if it is complete.
 
-        MP4 lists its packets in the header (the stream's index), Matroska states a duration.
+        MP4 lists its packets in the header (the stream's index), Matroska states a duration, counted from time zero.
         """
         stated_s = 0.0
         if "matroska" in self._container.format.name:
-            stated_s = ((self._container.duration or 0) + (self._container.start_time or 0)) / av.time_base
+            stated_s = (self._container.duration or 0) / av.time_base
         if whole_packets >= len(self._stream.index_entries) and end_s >= stated_s - _DURATION_TOLERANCE_S:
             return None
         return InputError(

@@ -8,6 +8,7 @@ import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from runtime.resume import EngineFile
 from runtime.sources import open_source
 from runtime.spec import EngineSpec
 from tests.conftest import make_image
+from tests.conftest import write_clip as write_media
 from tests.rig import wait_until
 from tests.rig.held import Held
 from tests.runtime.test_web_queue import encode, write_clip
@@ -120,6 +122,14 @@ def test_broken_file_is_listed_at_the_end_and_stops_no_other_file(
     assert run("--source", source, "--out", out) == 3
     assert len(list(out.rglob("*.mp4"))) == 3
     assert "broken.mp4" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_warnings_of_each_file_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    write_media(tmp_path / "in" / "a.avi", pts=list(range(10)), time_base=Fraction(1, 25), audio="adpcm_ms")
+    assert run("--source", tmp_path / "in", "--out", tmp_path / "out") == 0
+    (out,) = (tmp_path / "out").glob("a*.m*")
+    assert f"warning: {out}: sound left out" in capsys.readouterr().err
 
 
 def test_finished_files_are_recognized_by_their_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,11 @@ def test_segments(invert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "warning: sound is left out of segments" in capsys.readouterr().err
     assert main([*map(str, arguments), *options]) == 0
     assert len(list(tmp_path.glob("day_*.mp4"))) == 6  # existing files are not replaced
+    left = tmp_path / "day_00007.partial.mp4"
+    left.write_bytes(b"what a killed run left")
+    assert main([*map(str, arguments), *options]) == 0
+    assert left.read_bytes() == b"what a killed run left"
+    assert (tmp_path / "day_00010.mp4").exists()
 
 
 def test_raw_frames_in(clip: Path, invert: Path, tmp_path: Path) -> None:

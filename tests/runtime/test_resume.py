@@ -199,16 +199,23 @@ def test_only_an_unfinished_output_names_its_job(suffix: str, clip: Path, tmp_pa
     assert b"deblur " not in out.read_bytes()
 
 
+def test_no_file_of_the_user_beside_the_output_is_touched(long_clip: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "a.before.mp4"
+    beside.write_bytes(b"mine")
+    assert main([*command(long_clip, tmp_path / "a.mp4"), "-y"]) == 0
+    assert beside.read_bytes() == b"mine"
+
+
 def test_a_new_run_forgets_the_frames_that_another_job_set_aside(long_clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     unfinished(long_clip, out, 130)
-    (tmp_path / "a.partial.mp4").rename(tmp_path / "a.before.mp4")
+    (tmp_path / "a.partial.mp4").rename(tmp_path / "a.partial.before.mp4")
     source = open_source(str(long_clip))
     sink = VideoSink(out, source.info, job="deblur other")
     sink.write(next(iter(source)))
     sink.close(complete=False)
     source.close()
-    assert not (tmp_path / "a.before.mp4").exists()
+    assert not (tmp_path / "a.partial.before.mp4").exists()
 
 
 def test_an_unfinished_output_of_another_job_is_left_alone(

@@ -249,7 +249,7 @@ def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
     assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2
     assert report["engines"]["int8"]["spec"]["float_layers"] == 5
     worst, *others = report["layer_costs_db"].values()
-    assert worst > 0.2 > max(others)
+    assert worst > 5 * max(others)
     assert "## Loss of each layer" in (tmp_path / "out" / "report.md").read_text()
     # Without the search the same engine exceeds its budget and is refused.
     everything = QuantizedCore(onnx.ModelProto(), frozenset(report["layer_costs_db"]), 0.0)

@@ -122,6 +122,10 @@ def load_generator(
             what = "neither the folder of a run nor weights, whose names end in " + ", ".join(sorted(SUFFIXES))
             raise CheckpointError(what, folder, hint="give one of them") from error
         hint = "give the folder that python -m train wrote"
+        if not folder.exists():
+            raise CheckpointError("no such folder", folder, hint=hint) from error
+        if (folder / STATE).is_file() and not (folder / CONFIG).exists():
+            hint = f"give its {STATE}, or go on training to the first validation, which writes it"
         raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
     try:
         generator.load_state_dict(_latest_weights(state) if state else safetensors.torch.load_file(weights))

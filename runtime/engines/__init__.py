@@ -89,6 +89,7 @@ def open_engine(
         OutOfMemoryError: the engine does not fit into memory.
         UsageError: the tile is too small, or the provider, the mode or the number of threads is impossible.
     """
+    require_settings(provider, threads, mode)
     path = resolve_engine(engine)
     require_engine(path)
 

@@ -320,7 +320,8 @@ def test_plans_are_built_with_the_engines_and_only_after_a_change(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["{tmp}/none"], 4, "no usable config.json"),
+        (["{tmp}/none"], 4, "no such folder"),
+        (["{started}"], 4, "give its state.pt, or go on training"),
         (["{run}", "--pairs", "{tmp}"], 3, "no pairs found"),
         (["{run}", "--pairs", "{tmp}/none"], 3, "--pairs does not exist"),
         (["{run}", "--pairs", "{tmp}/unlike"], 3, "differ in size"),
@@ -348,7 +349,10 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     for kind, width in (("blur", 40), ("sharp", 41)):
         (tmp_path / "unlike" / kind).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "unlike" / kind / "a.png"), make_image(width, 30))
-    filled = [argument.format(tmp=tmp_path, run=tmp_path / "run", bare=tmp_path / "bare") for argument in arguments]
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started" / "state.pt").write_bytes(b"of a run that was stopped before its first validation")
+    folders = {name: tmp_path / name for name in ("run", "bare", "started")}
+    filled = [argument.format(tmp=tmp_path, **folders) for argument in arguments]
     assert main(["--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision", "fp32", *filled]) == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert words in line

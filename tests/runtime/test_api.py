@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +94,9 @@ def test_bundled_names_work_wherever_an_engine_is_named(open_by_name: Callable[[
 
 @pytest.mark.parametrize("wrong", [{"provider": "gpu"}, {"mode": "fast"}, {"threads": -1}, {"threads": 10**6}], ids=str)
 def test_wrong_arguments_of_an_engine_are_usage_errors(wrong: dict[str, object], invert: Path) -> None:
-    for open_it in (open_engine, open_backend):
+    for open_it, engine in product((open_engine, open_backend), (invert, "edge-s")):
         with pytest.raises(UsageError):
-            open_it(invert, **wrong)
+            open_it(engine, **wrong)
 
 
 def test_an_fp16_engine_on_a_cpu_is_said_to_be_slow(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--data", "{tmp}/nodir"], 3, "error: no such folder: "),
         (["--set", "options.X=8"], 2, "error: options of edge: got an unexpected keyword argument 'X'"),
-        (["--init", "{tmp}/nodir"], 4, "error: no usable config.json"),
-        (["--teacher", "{tmp}/nodir"], 4, "error: no usable config.json"),
+        (["--init", "{tmp}/nodir"], 4, "error: no such folder"),
+        (["--teacher", "{tmp}/nodir"], 4, "error: no such folder"),
         (
             ["--set", "losses.lpips=1.0", "--set", "losses.lpips_weights={tmp}/none"],
             2,

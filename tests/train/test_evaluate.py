@@ -231,7 +231,7 @@ def test_test_images_have_the_size_of_the_option_or_of_the_training() -> None:
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        ({"--checkpoint": "{tmp}/none"}, 4, "no usable config.json"),
+        ({"--checkpoint": "{tmp}/none"}, 4, "no such folder"),
         ({"--checkpoint": "{tmp}/none.onnx"}, 4, "no such engine"),
         ({"--data": "{tmp}/none"}, 3, "no such folder"),
         ({"--size": "big"}, 2, "--size must be WxH"),

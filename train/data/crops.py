@@ -113,7 +113,10 @@ def _shuffle_endlessly(samples: Sequence[T], rng: np.random.Generator) -> Iterat
 def _make_crops(groups: list[list[Sample]], folder: Path, config: DataConfig, *, count: int, seed: int) -> None:
     unfinished = folder.with_name(folder.name + ".part")
     unfinished.mkdir(parents=True, exist_ok=True)
-    shape = (count, config.size_px[1], config.size_px[0], 3)
+    width, height = config.size_px
+    shape = (count, height, width, 3)
+    gigabytes = 2 * np.prod(shape) / 1e9
+    print(f"making {count} crops of {width}x{height} pixels, {gigabytes:.1f} GB (data.crops)", flush=True)
     blurred, sharp = (_create_array(unfinished / f"{name}.npy", shape) for name in ("blurred", "sharp"))
     starts = range(0, count, CROPS_PER_IMAGE)
     samples = interleave_samples(groups, config.shares, count=len(starts), seed=seed)

@@ -69,7 +69,7 @@ class HdrMetadata:
     @classmethod
     def read(cls, frame: av.VideoFrame) -> HdrMetadata:
         """Return the metadata of a decoded frame."""
-        data = _read_side_data(frame)
+        data = read_side_data(frame)
         display = light = None
         if (content := data.get("MASTERING_DISPLAY_METADATA")) and content.buffer_size >= _MASTERING.size:
             display = MasteringDisplay.parse(bytes(content))
@@ -83,7 +83,7 @@ class HdrMetadata:
 NO_METADATA = HdrMetadata()
 
 
-def _read_side_data(frame: av.VideoFrame) -> dict[str, SideData]:
+def read_side_data(frame: av.VideoFrame) -> dict[str, SideData]:
     """Return side data by PyAV's names; PyAV fails where FFmpeg has kinds that it does not know."""
     try:
         found = cast("SideDataContainer", frame.side_data)  # PyAV's stub says something else

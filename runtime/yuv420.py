@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
 
 import av
 import cv2
@@ -14,12 +13,10 @@ from numpy.typing import NDArray
 
 from runtime.colour import YUV_TO_YUV, ColourTags, bgr_from_video_frame, read_matrix, video_frame_from_bgr
 from runtime.frame import Image, Pixels, Size, as_bgr
+from runtime.orientation import UPRIGHT, Orientation, Sample
 
-Sample = TypeVar("Sample", np.uint8, np.uint16)
-"""Type of the values of planes: of 8 bits, or of more."""
 PIXEL_FORMATS = {"yuv420p": False, "yuvj420p": True, "nv12": False}
 """FFmpeg's names of 8-bit 4:2:0; true where the name itself states the full range."""
-_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +29,8 @@ class Yuv420:
     """Meaning of the values."""
 
     @classmethod
-    def from_video_frame(cls, frame: av.VideoFrame, *, rotation: int = 0) -> Yuv420:
-        """Copy the planes of a decoded frame of even width and height; `rotation` in degrees, counter-clockwise.
+    def from_video_frame(cls, frame: av.VideoFrame, *, orientation: Orientation = UPRIGHT) -> Yuv420:
+        """Copy the planes of a decoded frame of even width and height, and turn them upright.
 
         A frame of another pixel format than 8-bit 4:2:0 is converted to it.
         """
@@ -41,7 +38,7 @@ class Yuv420:
             full = frame.color_range == ColorRange.JPEG
             frame = frame.reformat(format="yuvj420p" if full else "yuv420p", interpolation=YUV_TO_YUV)
         colour = read_colour(frame)
-        return cls(join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame))), colour)
+        return cls(join_planes(*(orientation.apply(plane) for plane in _view_planes(frame))), colour)
 
     @classmethod
     def from_bgr(cls, pixels: Pixels, colour: ColourTags) -> Yuv420:
@@ -155,9 +152,3 @@ def place_planes_beside(left: NDArray[Sample], right: NDArray[Sample]) -> NDArra
     """Return the planes of one image of those of two with the same height."""
     (luma, chroma), (right_luma, right_chroma) = split_planes(left), split_planes(right)
     return join_planes(np.hstack((luma, right_luma)), *np.concatenate((chroma, right_chroma), axis=2))
-
-
-def rotate(image: NDArray[Sample], rotation: int) -> NDArray[Sample]:
-    """Rotate BGR or a plane by a display matrix: `rotation` in degrees, counter-clockwise, a multiple of 90."""
-    code = _ROTATIONS.get(rotation % 360)
-    return image if code is None else np.asarray(cv2.rotate(np.ascontiguousarray(image), code), image.dtype)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.colour import YUV_TO_YUV, ColourTags
 from runtime.frame import Pixels
-from runtime.yuv420 import Yuv420, has_even_size, join_planes, place_planes_beside, read_colour, rotate, split_planes
+from runtime.orientation import UPRIGHT, Orientation
+from runtime.yuv420 import Yuv420, has_even_size, join_planes, place_planes_beside, read_colour, split_planes
 
 Pixels10: TypeAlias = NDArray[np.uint16]
 """uint16[3 H / 2, W]: planes in the order of I420, with values of 0..1023."""
@@ -34,8 +35,8 @@ class Yuv420p10(Yuv420):
     deep: Pixels10
 
     @classmethod
-    def from_video_frame(cls, frame: av.VideoFrame, *, rotation: int = 0) -> Yuv420p10:
-        """Copy the planes of a decoded frame of even width and height; `rotation` in degrees, counter-clockwise.
+    def from_video_frame(cls, frame: av.VideoFrame, *, orientation: Orientation = UPRIGHT) -> Yuv420p10:
+        """Copy the planes of a decoded frame of even width and height, and turn them upright.
 
         A frame of another pixel format than 10-bit 4:2:0 is converted to it.
         """
@@ -47,7 +48,7 @@ class Yuv420p10(Yuv420):
                 dst_color_range=colour.range,
                 interpolation=YUV_TO_YUV,
             )
-        return cls.from_deep(join_planes(*(rotate(plane, rotation) for plane in _view_planes(frame))), colour)
+        return cls.from_deep(join_planes(*(orientation.apply(plane) for plane in _view_planes(frame))), colour)
 
     @classmethod
     def from_deep(cls, deep: Pixels10, colour: ColourTags) -> Yuv420p10:

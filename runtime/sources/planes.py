@@ -9,8 +9,9 @@ from av.video.reformatter import ColorRange
 
 from runtime.colour import bgr_from_video_frame
 from runtime.frame import Pixels
+from runtime.orientation import UPRIGHT, Orientation
 from runtime.stream_format import StreamFormat
-from runtime.yuv420 import Yuv420, has_8_bit_planes, has_even_size, rotate
+from runtime.yuv420 import Yuv420, has_8_bit_planes, has_even_size
 from runtime.yuv420p10 import Yuv420p10, has_deep_planes
 
 
@@ -50,15 +51,15 @@ class PlanesReader:
         """Return the format of the frames that are read, of a source that stores them as `stored`."""
         return replace(stored, colour=self._colour, bits=10 if self._kind is Yuv420p10 else 8)
 
-    def read(self, frame: av.VideoFrame, *, rotation: int = 0) -> Yuv420:
-        """Return a decoded frame as planes; `rotation` in degrees, counter-clockwise.
+    def read(self, frame: av.VideoFrame, *, orientation: Orientation = UPRIGHT) -> Yuv420:
+        """Return a decoded frame as planes, turned upright.
 
         An odd last row or column, which a later frame may have, is cut off. Colours that change are converted, in 8
         bits.
         """
         if not has_even_size(frame):
-            pixels = rotate(bgr_from_video_frame(frame), rotation)
+            pixels = orientation.apply(bgr_from_video_frame(frame))
             height, width = (side - side % 2 for side in pixels.shape[:2])
             return Yuv420.from_bgr(pixels[:height, :width], self._colour)
-        planes = self._kind.from_video_frame(frame, rotation=rotation)
+        planes = self._kind.from_video_frame(frame, orientation=orientation)
         return planes if planes.colour == self._colour else Yuv420.from_bgr(planes.bgr, self._colour)

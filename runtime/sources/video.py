@@ -1,4 +1,4 @@
-"""Video files through PyAV: exact time stamps, rotation applied; the sink copies the sound."""
+"""Video files through PyAV: exact time stamps, turned upright; the sink copies the sound."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from runtime.colour import bgr_from_video_frame
 from runtime.errors import InputError, is_out_of_memory
 from runtime.frame import Frame, Image, require_memory
 from runtime.interrupt import run_interruptibly
+from runtime.orientation import Orientation
 from runtime.sources.base import SourceInfo, damage_warnings
 from runtime.sources.containers import (
     STDIN,
@@ -33,7 +34,6 @@ from runtime.sources.planes import PlanesReader, has_planes
 from runtime.sources.timeline import Timeline
 from runtime.stream_format import PLAIN, StreamFormat
 from runtime.tags import has_more_than_frames_and_sound
-from runtime.yuv420 import rotate
 
 _DECODER_FRAMES = 16
 """Largest number of frames that a decoder holds: the limit of the H.264 and HEVC standards."""
@@ -48,8 +48,8 @@ class _Decoded:
     image: av.VideoFrame
     pts: int
     time_base: Fraction
-    rotation: int
-    """Degrees by which it has to be rotated, counter-clockwise."""
+    orientation: Orientation
+    """How it has to be turned."""
 
 
 class VideoSource:
@@ -90,7 +90,7 @@ class VideoSource:
             time_base=self._first.time_base,
             frame_rate=self._rate,
             format=self._format or PLAIN,
-            size=(first.height, first.width) if self._first.rotation % 180 else (first.width, first.height),
+            size=(first.height, first.width) if self._first.orientation.rotation % 180 else (first.width, first.height),
             has_planes=has_planes(first),
             frame_count=self._expected_frames(),
             audio=path if self._container.streams.audio and not self._is_pipe else None,
@@ -156,9 +156,9 @@ class VideoSource:
         frame = decoded.image
         pixels: Image
         if self._planes:
-            pixels = self._planes.read(frame, rotation=decoded.rotation)
+            pixels = self._planes.read(frame, orientation=decoded.orientation)
         else:
-            pixels = rotate(bgr_from_video_frame(frame), decoded.rotation)
+            pixels = decoded.orientation.apply(bgr_from_video_frame(frame))
         return Frame(pixels=pixels, pts=decoded.pts, time_base=decoded.time_base, captured_at=perf_counter())
 
     @property
@@ -193,7 +193,7 @@ class VideoSource:
                 continue
             if self._format is None:
                 self._format = StreamFormat.read(self._stream, self._decoder.model_of(frame))
-            yield _Decoded(frame, pts, time_base, self._decoder.model_of(frame).rotation)
+            yield _Decoded(frame, pts, time_base, Orientation.read(self._decoder.model_of(frame)))
 
     def _place(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Yield frames with their presentation times; of AVI, which has none, FFmpeg's are wrong if it has B-frames."""

@@ -19,6 +19,7 @@ from runtime.engines import open_engine
 from runtime.engines.onnx import inspect
 from runtime.errors import NumbersError, SourceLostError
 from runtime.guard import OutputGuard, find_fault
+from runtime.orientation import Orientation
 from runtime.sources import open_source
 from runtime.sources.camera import CameraFeed
 from runtime.sources.live import LiveSource, Watch
@@ -80,7 +81,7 @@ def test_another_pixel_format_is_converted() -> None:
 def test_rotated_planes_are_the_planes_of_the_rotated_frame(rotation: int) -> None:
     frame = make_frame()
     upright = Yuv420.from_video_frame(frame)
-    turned = Yuv420.from_video_frame(frame, rotation=rotation)
+    turned = Yuv420.from_video_frame(frame, orientation=Orientation(rotation))
     assert np.array_equal(turned.luma, np.rot90(upright.luma, rotation // 90))
     for plane, other in zip(turned.chroma, upright.chroma, strict=True):
         assert np.array_equal(plane, np.rot90(other, rotation // 90))
@@ -151,7 +152,7 @@ def test_other_videos_have_no_planes(pix_fmt: str, size: tuple[int, int], tmp_pa
 def test_a_later_frame_of_odd_size_loses_its_last_row_and_column(rotation: int) -> None:
     reader = PlanesReader(make_frame())
     frame = make_frame("yuv444p", size=(35, 21))
-    planes = reader.read(frame, rotation=rotation)
+    planes = reader.read(frame, orientation=Orientation(rotation))
     expected = np.rot90(bgr_from_video_frame(frame), rotation // 90)
     height, width = (side // 2 * 2 for side in expected.shape[:2])
     assert planes.size == (width, height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from runtime import sources
 from runtime.errors import DeblurError, InputError
+from runtime.frame import as_bgr
 from runtime.image_files import natural_order
 from runtime.sources import open_source
 from runtime.sources.packets import read_packets
@@ -72,26 +73,50 @@ def test_frames_are_read_in_order(clip: Path) -> None:
         assert np.abs(frame.pixels.astype(int) - make_image(64, 48, seed=index)).mean() < 6
 
 
+def write_with_matrix(path: Path, a: int, b: int, c: int, d: int) -> np.ndarray:
+    """Write a clip whose header moves a stored point (x, y) to (a x + c y, b x + d y), and return its stored frame."""
+    write_clip(path)
+    content = path.read_bytes()
+    unity, matrix = (
+        b"".join((n % 2**32).to_bytes(4, "big") for n in (w << 16, x << 16, 0, y << 16, z << 16, 0, 0, 0, 1 << 30))
+        for w, x, y, z in ((1, 0, 0, 1), (a, b, c, d))
+    )
+    straight = next(iter(VideoSource(path))).pixels
+    place = content.index(unity, content.index(b"tkhd"))
+    path.write_bytes(content[:place] + matrix + content[place + 36 :])
+    return straight
+
+
 @pytest.mark.fault("Files", "rotation in the metadata", done="90 degrees")
 def test_rotation_is_applied(tmp_path: Path, survived: Survived) -> None:
     """Only the metadata rotates the frames: the decoder returns 64x48, players show 48x64."""
-    write_clip(tmp_path / "flat.mp4")
-    with av.open(str(tmp_path / "flat.mp4")) as flat, av.open(str(tmp_path / "rotated.mp4"), "w") as rotated:
-        copy = rotated.add_stream_from_template(flat.streams.video[0])
-        for packet in flat.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                rotated.mux(packet)
-    upright = (tmp_path / "rotated.mp4").read_bytes()
-    unity = b"".join(n.to_bytes(4, "big") for n in (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000))
-    quarter = b"".join((n % 2**32).to_bytes(4, "big") for n in (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000))
-    header = upright.index(b"tkhd")
-    place = upright.index(unity, header)
-    (tmp_path / "rotated.mp4").write_bytes(upright[:place] + quarter + upright[place + 36 :])
-    straight = next(iter(VideoSource(tmp_path / "flat.mp4"))).pixels
+    straight = write_with_matrix(tmp_path / "rotated.mp4", 0, 1, -1, 0)
     pixels = next(iter(VideoSource(tmp_path / "rotated.mp4"))).pixels
     assert np.array_equal(pixels, cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE))
     survived("applied", lost=0)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+    ],
+    ids=["left to right", "upside down", "transposed", "transposed about the other diagonal"],
+)
+@pytest.mark.parametrize("has_planes", [False, True])
+def test_a_mirrored_clip_is_mirrored(
+    matrix: tuple[int, int, int, int], turn: Callable[[np.ndarray], np.ndarray], has_planes: bool, tmp_path: Path
+) -> None:
+    straight = write_with_matrix(tmp_path / "a.mp4", *matrix)
+    source = VideoSource(tmp_path / "a.mp4")
+    assert source.info.size == turn(straight).shape[1::-1]
+    if has_planes:
+        source.deliver_planes()
+    pixels = as_bgr(next(iter(source)).pixels)
+    assert np.abs(pixels.astype(int) - turn(straight)).mean() < (2 if has_planes else 1e-9)
 
 
 def test_odd_size_is_kept(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from onnx import helper
 
 from runtime.colour import BT709, ColourTags, bgr_from_video_frame
 from runtime.engines import open_engine
+from runtime.orientation import Orientation
 from runtime.pipeline import Pipeline
 from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.encoder_settings import Codec, EncoderSettings
@@ -90,7 +91,8 @@ def test_p010_has_the_same_values_interleaved() -> None:
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270, -90])
 def test_rotated_planes_keep_their_bits(rotation: int) -> None:
-    upright, turned = (Yuv420p10.from_video_frame(make_frame(), rotation=degrees) for degrees in (0, rotation))
+    upright = Yuv420p10.from_video_frame(make_frame())
+    turned = Yuv420p10.from_video_frame(make_frame(), orientation=Orientation(rotation))
     for plane, other in zip(words_of(turned.to_video_frame()), words_of(upright.to_video_frame()), strict=True):
         assert np.array_equal(plane, np.rot90(other, rotation // 90))
 

@@ -243,7 +243,7 @@ def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
 
     monkeypatch.setattr(int8_chain, "calibrate_ranges", calibrate_wrongly)
     arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
-    arguments += ["--precision", "fp32,int8", "--calib-method", "minmax"]
+    arguments += ["--precision", "fp32,int8", "--calib-method", "minmax", "--pixels", "bgr"]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2

@@ -74,7 +74,8 @@ class StoredImage:
             pixels = pixels[..., 0] if is_gray else pixels[..., :3]
         if pixels.dtype == np.uint16:
             deep = _turn_upright(pixels, metadata.orientation)
-        return cls(is_gray, deep, alpha, metadata, cv2.imcount(str(path)) if has_utf8_name(path) else 1)
+        images = cv2.imcount(str(path)) if has_utf8_name(path) else 1  # OpenCV crashes on other names
+        return cls(is_gray, deep, alpha, metadata, images)
 
 
 def encode_image(

@@ -1,4 +1,4 @@
-"""How a stored frame must be turned to be upright, as the display matrix of its container says."""
+"""Rotation and mirroring of decoded frames, which the display matrix of a container asks for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.
 
 @dataclass(frozen=True)
 class Orientation:
-    """A stored frame is mirrored first, then rotated."""
+    """What makes a decoded frame upright: it is mirrored first, then rotated."""
 
     rotation: int = 0
     """Degrees, counter-clockwise; only multiples of 90 are applied."""

@@ -45,7 +45,7 @@ class ConvertedSubtitles:
         # with ticks as short as these it does not.
         self.stream.time_base = _MOV_TEXT_TICK_S if self.codec == "mov_text" else source.time_base
         self._shown_until: int | None = None
-        """End of the last cue, in ticks of the source."""
+        """End of the last cue, in ticks of the source; None before the first, and if it states none."""
 
     def convert(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return the packets to write instead of one: none for a gap; raises FFmpegError for a damaged one."""
@@ -61,10 +61,8 @@ class ConvertedSubtitles:
     def _fill_gap(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """Return an empty sample between the last cue and this one: `mov_text` is shown until the next sample."""
         end, start = self._shown_until, packet.pts
-        if start is None or not packet.duration:
-            return []
-        self._shown_until = start + packet.duration
-        if end is None or end >= start:
+        self._shown_until = start + packet.duration if start is not None and packet.duration else None
+        if start is None or end is None or end >= start:
             return []
         gap: Packet[Any] = Packet(_EMPTY_MOV_TEXT)
         gap.pts, gap.dts, gap.duration = end, end, start - end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Literal
 
 import av
@@ -11,14 +10,13 @@ from av.error import FFmpegError
 
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
-from runtime.sources.containers import has_codec
+from runtime.sources.containers import find_rate, has_codec
 from runtime.sources.decoders import open_device
 from runtime.sources.deinterlace import Interlacing
 from runtime.sources.planes import DecodedImage
 from runtime.stream_format import StreamFormat
 
 Transport = Literal["tcp", "udp"]
-_DEFAULT_RATE = Fraction(25)
 _LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
 
 
@@ -61,7 +59,7 @@ class NetworkFeed:
             raise SourceLostError(what, url, hint="check the address and what the server sends")
         self._stream = stream
         self._stream.thread_type = "SLICE"  # threads over frames would each hold one frame back
-        self.frame_rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+        self.frame_rate = find_rate(self._stream)
         self.format = StreamFormat.read(self._stream)
         self.damaged_packets = 0
 

@@ -1,4 +1,4 @@
-"""Video files through PyAV: exact time stamps, turned upright; the sink copies the sound."""
+"""Video files through PyAV: exact time stamps, upright frames; the sink copies the sound."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Decoded:
     pts: int
     time_base: Fraction
     orientation: Orientation
-    """How it has to be turned."""
+    """Rotation and mirroring that make it upright."""
 
 
 class VideoSource:

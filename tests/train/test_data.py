@@ -219,9 +219,10 @@ def test_validation_images_are_the_same_at_every_epoch(photos: Path) -> None:
     assert np.array_equal(held_out[0, 1], held_out[7, 1])
 
 
-def test_crops_are_made_once(photos: Path, tmp_path: Path) -> None:
+def test_crops_are_made_once(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, samples = DataConfig(size_px=(32, 32), crops=20), find_samples(photos).train
     made = [open_dataset([samples], config, seed=0, augment=True, cache=tmp_path, key="k") for _ in range(2)]
+    assert capsys.readouterr().out == "making 20 crops of 32x32 pixels, which take 0 MB\n"
     assert len(made[0]) == 20
     assert len(list(tmp_path.iterdir())) == 1
     assert np.array_equal(made[0].sharp, made[1].sharp)

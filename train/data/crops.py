@@ -115,8 +115,8 @@ def _make_crops(groups: list[list[Sample]], folder: Path, config: DataConfig, *,
     unfinished.mkdir(parents=True, exist_ok=True)
     width, height = config.size_px
     shape = (count, height, width, 3)
-    gigabytes = 2 * np.prod(shape) / 1e9
-    print(f"making {count} crops of {width}x{height} pixels, {gigabytes:.1f} GB (data.crops)", flush=True)
+    megabytes = 2 * count * height * width * 3 / 1e6
+    print(f"making {count} crops of {width}x{height} pixels, which take {megabytes:.0f} MB", flush=True)
     blurred, sharp = (_create_array(unfinished / f"{name}.npy", shape) for name in ("blurred", "sharp"))
     starts = range(0, count, CROPS_PER_IMAGE)
     samples = interleave_samples(groups, config.shares, count=len(starts), seed=seed)

@@ -7,11 +7,12 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import OutputError
+from runtime.errors import OutputError, UsageError, printable
 
 
 class PendingFile:
@@ -126,6 +127,20 @@ def partial_name(final: Path) -> Path:
 def set_aside_name(final: Path) -> Path:
     """Return the name of an unfinished file while a resumed run copies it: `clip.partial.before.mp4` for `clip.mp4`."""
     return final.with_name(f"{final.stem}.partial.before{final.suffix}")
+
+
+def require_distinct_partial_names(outputs: Iterable[Path]) -> None:
+    """Raise UsageError if an output has the name of another one while that is unfinished: one of them would be lost."""
+    outputs = list(outputs)
+    names = set(outputs)
+    for output in outputs:
+        for name in (partial_name(output), set_aside_name(output)):
+            if name in names:
+                raise UsageError(
+                    f"output has the name of {printable(output.name)} while that is unfinished",
+                    name,
+                    hint="rename its source, or restore one at a time",
+                )
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

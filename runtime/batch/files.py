@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError, UsageError
+from runtime.files import require_distinct_partial_names
 from runtime.image_files import IMAGE_SUFFIXES, is_image, natural_order
 from runtime.patterns import find_files, folder_before_wildcard
 from runtime.sinks import video
@@ -29,7 +30,7 @@ def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None]
     Of a folder, only videos and images whose names do not begin with a dot are taken; `say` gets a line about the
     others. Outputs have the tree of their sources. A file whose kind cannot be written gets `.mp4` after its own
     suffix: `a.avi` -> `a.avi.mp4`. Raises InputError if there is no file, UsageError if two files have one output, or
-    if an output is a source.
+    if an output is a source or has the name of another one while that is unfinished.
     """
     tasks: dict[str, Task] = {}
     for pattern in patterns:
@@ -52,6 +53,7 @@ def find_tasks(patterns: Iterable[str], out: Path, *, say: Callable[[str], None]
     for task in tasks.values():
         if Path(task.out).resolve() in sources:
             raise UsageError("output is a source", task.out, hint="give another --out")
+    require_distinct_partial_names(Path(task.out) for task in tasks.values())
     return sorted(tasks.values(), key=lambda task: natural_order(Path(task.source)))
 
 

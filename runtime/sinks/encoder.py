@@ -12,7 +12,13 @@ import av
 from av.packet import Packet
 from av.video.frame import PictureType
 
-from runtime.sinks.encoder_context import choose_pixel_format, configure, create_context, hardware
+from runtime.sinks.encoder_context import (
+    choose_pixel_format,
+    configure,
+    create_context,
+    hardware,
+    ordinary_scheduling,
+)
 from runtime.sinks.encoder_settings import DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.encoders import choose_encoder
 from runtime.sinks.gstreamer_encoder import GStreamerEncoder, read_template
@@ -124,6 +130,8 @@ class ChunkEncoder:
         encoder = create_context(self.choice)
         encoder.flags |= av.codec.context.Flags.global_header
         self._configure(encoder)
+        with ordinary_scheduling():
+            encoder.open()
         return encoder
 
     def _configure(self, encoder: av.VideoCodecContext) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import av
@@ -33,6 +36,25 @@ def create_context(choice: EncoderChoice) -> av.VideoCodecContext:
     context = av.CodecContext.create(choice.name, "w", **hardware(choice))
     assert isinstance(context, av.VideoCodecContext)
     return context
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Open encoders inside, and they leave the scheduling policy of the threads of this process as it was.
+
+    SVT-AV1 makes the thread that opens it a real-time one if the process runs as root. Its own threads, and threads and
+    processes that are started afterwards, inherit that: on a machine with few cores, nothing else runs beside them.
+    """
+    policy = os.sched_getscheduler(0)
+    try:
+        yield
+    finally:
+        changed = os.sched_getscheduler(0)
+        if changed != policy:
+            for thread in (int(path.name) for path in Path("/proc/self/task").iterdir()):
+                with suppress(ProcessLookupError):  # a thread that has ended
+                    if os.sched_getscheduler(thread) == changed:
+                        os.sched_setscheduler(thread, policy, os.sched_param(0))
 
 
 def configure(choice: EncoderChoice, encoder: av.VideoCodecContext, size: Size, pixel_format: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.errors import UsageError, printable
-from runtime.files import output_error, write_whole
+from runtime.files import output_error, require_distinct_partial_names, write_whole
 from runtime.frame import Frame
 from runtime.image_output import encode_image
 from runtime.sources.base import SourceInfo
@@ -17,7 +17,7 @@ class ImageSink:
     In a folder, images keep the names and formats of their source files, and their tree below the folder of the
     source. Frames of a video are numbered and written as PNG, which states their colours: `frame_000001.png`. Each file
     appears when it is complete, so there is nothing for `close` to finish. Raises UsageError if two images have the
-    same output, or if an output is an image of the source.
+    same output, if an output is an image of the source, or has the name of another one while that is unfinished.
     """
 
     def __init__(self, path: Path, source: SourceInfo, *, single: bool) -> None:
@@ -81,3 +81,4 @@ class ImageSink:
                     file,
                     hint="give one of them another output",
                 )
+        require_distinct_partial_names(targets)

@@ -21,6 +21,7 @@ from runtime.gstreamer import GStreamerError
 from runtime.sinks.conversion import to_video_frame
 from runtime.sinks.copies import Copies
 from runtime.sinks.encoder import ENCODER_FRAMES, FRAGMENT_S, ChunkEncoder, DecodingTimes, FrameTimes
+from runtime.sinks.encoder_context import ordinary_scheduling
 from runtime.sinks.encoder_settings import CODEC_NAMES, DEFAULT_SETTINGS, EncoderSettings
 from runtime.sinks.format_warnings import format_warnings
 from runtime.sinks.unfinished import count_whole_frames, job_file, read_job, read_whole_packets, write_job
@@ -230,7 +231,8 @@ class VideoSink:
         self._warnings += format_warnings(self._source.format, choice, pixel_format, (width, height))
         try:
             copies.describe(container, self._stream)
-            container.start_encoding()
+            with ordinary_scheduling():
+                container.start_encoding()
         except BaseException:  # FFmpeg crashes if anything is written after a header that failed
             copies.close()
             container.close()

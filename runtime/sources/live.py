@@ -108,7 +108,7 @@ class LiveSource:
             self._connection.abandon()
             if self._connection.error:
                 raise self._connection.error
-            reason = self._connection.end_reason or _no_frame_reason(watch.open_s)
+            reason = self._connection.end_reason or no_frame_reason(watch.open_s)
             raise SourceLostError(
                 f"source delivers no frame ({reason})", name, hint="check that it runs and that nothing else uses it"
             )
@@ -178,7 +178,7 @@ class LiveSource:
         while not self._closed.is_set():
             arrival, self._first = self._first or self._connection.take_newest(patience_s), None
             if arrival is None:
-                return self._connection.end_reason or _no_frame_reason(patience_s)
+                return self._connection.end_reason or no_frame_reason(patience_s)
             patience_s = self._watch.timeout_s
             frame = self._to_frame(arrival)
             yield frame
@@ -220,7 +220,8 @@ class LiveSource:
         self._connection = _Connection(self._open_feed)
 
 
-def _no_frame_reason(seconds: float) -> str:
+def no_frame_reason(seconds: float) -> str:
+    """Return why a connection is given up after this time."""
     return f"no frame for {seconds:g} s"
 
 

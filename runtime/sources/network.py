@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import av
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
+from av.packet import Packet
 
 from runtime.errors import SourceLostError
 from runtime.frame import Pixels
 from runtime.sources.containers import find_rate, has_codec
 from runtime.sources.decoders import open_device
 from runtime.sources.deinterlace import Interlacing
+from runtime.sources.live import no_frame_reason
 from runtime.sources.planes import DecodedImage
 from runtime.stream_format import StreamFormat
 
@@ -41,6 +43,7 @@ class NetworkFeed:
         decoder: str = "software",
     ) -> None:
         self._interlacing = interlacing or Interlacing()
+        self._timeout_s = timeout_s
         options = dict(_LOW_LATENCY)
         if url.lower().startswith("rtsp"):
             options["rtsp_transport"] = transport
@@ -49,6 +52,8 @@ class NetworkFeed:
         try:
             hwaccel = open_device(decoder)
             self._container = av.open(url, options=options, timeout=timeout_s, hwaccel=hwaccel)
+        except ExitError as error:  # FFmpeg's name of its timeout is "Immediate exit requested"
+            raise SourceLostError(no_frame_reason(timeout_s), url, hint="check the address") from error
         except (FFmpegError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceLostError(str(reason), url, hint="check the address") from error
@@ -74,7 +79,7 @@ class NetworkFeed:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames of the stream; damaged packets are skipped and counted."""
-        for packet in self._container.demux(self._stream):
+        for packet in self._read_packets():
             try:
                 frames = packet.decode()
             except FFmpegError:
@@ -83,3 +88,9 @@ class NetworkFeed:
             for frame in frames:
                 assert isinstance(frame, av.VideoFrame)
                 yield frame
+
+    def _read_packets(self) -> Iterator[Packet[Any]]:
+        try:
+            yield from self._container.demux(self._stream)
+        except ExitError as error:
+            raise TimeoutError(no_frame_reason(self._timeout_s)) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from runtime.hdr_metadata import HdrMetadata, MasteringDisplay
+from runtime.sinks.encoder_context import ordinary_scheduling
 from runtime.sinks.hdr_options import add_hdr_options
 from tests.conftest import make_image
 
@@ -39,6 +40,8 @@ def write_hdr(
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, transfer, 9, 1
+        with ordinary_scheduling():
+            container.start_encoding()
         for index in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(make_image(128, 96, index), format="bgr24")))
         container.mux(stream.encode(None))

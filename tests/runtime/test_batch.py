@@ -104,6 +104,14 @@ def test_no_files_and_equal_outputs_are_refused(tmp_path: Path) -> None:
         find_tasks([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["a.partial.mp4", "a.partial.before.mp4"])
+def test_a_clip_with_the_partial_name_of_another_is_refused(tmp_path: Path, name: str) -> None:
+    for clip in ("a.mp4", name):
+        (tmp_path / clip).touch()
+    with pytest.raises(UsageError, match=r"output has the name of a\.mp4 while that is unfinished"):
+        find_tasks([str(tmp_path)], tmp_path / "out")
+
+
 def test_output_that_is_a_source_is_refused(tmp_path: Path) -> None:
     source = write_archive(tmp_path / "in", 1)
     (tmp_path / "link").symlink_to(source)

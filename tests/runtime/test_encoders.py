@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_every_codec_keeps_times_pixels_and_colours(asked: str, suffix: str, tmp
     for index in (0, CHUNK - 1, CHUNK, CHUNK + 4):
         difference = frames[index].bgr.astype(int) - frame_at(index).bgr
         assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the scheduling policy")
+def test_av1_gives_no_thread_real_time_priority(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mkv", INFO, settings=ASKED["av1"])
+    for index in range(CHUNK + 5):  # the second chunk has an encoder of its own
+        sink.write(frame_at(index))
+        if index in (0, CHUNK):
+            threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+            assert len(threads) > 10  # those of SVT-AV1 among them
+            assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
+    sink.close(complete=True)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -22,9 +22,10 @@ import av
 import cv2
 import pytest
 
-from runtime.errors import InputError
+from runtime.errors import InputError, SourceLostError
 from runtime.image_files import read_image
 from runtime.sources import open_source
+from runtime.sources.network import NetworkFeed
 from tests.conftest import ROOT, SHARED, Survived, make_image, write_clip
 from tests.rig import free_port, handles_signal, wait_until
 
@@ -377,6 +378,11 @@ def test_a_silent_server_is_given_up_in_time(scheme: str, mute: int, invert: Pat
     assert "no frame for 2 s" in errors[0]
     assert 2 <= took_s < 9  # FFmpeg's own time out is 10 s, and has been seen to take twice as long
     survived("given up after --open-s, by our own clock", code=5)
+
+
+def test_ffmpeg_gives_a_silent_server_up_in_our_words(mute: int) -> None:
+    with pytest.raises(SourceLostError, match=r"^no frame for 0\.3 s"):
+        NetworkFeed(f"http://127.0.0.1:{mute}/a", timeout_s=0.3)
 
 
 @pytest.mark.fault("Live sources", "never back", done="the server is killed for good, --max-reconnects 2")

@@ -88,6 +88,13 @@ def test_two_images_with_one_output_are_refused_before_anything_is_written(photo
     assert not (tmp_path / "out").exists()
 
 
+def test_an_image_with_the_partial_name_of_another_is_refused(photos: Path, tmp_path: Path) -> None:
+    files = (photos / "a.partial.jpg", photos / "a.jpg")
+    with pytest.raises(UsageError, match=r"output has the name of a.jpg while that is unfinished: .*a\.partial\.jpg"):
+        open_sink(f"{tmp_path}/out/", source_info(frame_count=2, files=files))
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_warning_for_each_kind_of_loss(invert: Path, tmp_path: Path, capsys: object) -> None:
     (tmp_path / "in").mkdir()
     for name in "abc":

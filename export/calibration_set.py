@@ -26,8 +26,8 @@ class CalibrationSet:
     They are read at the first use. Raises what `read_frames` raises.
     """
 
-    def __init__(self, path: Path, network: Network, core: onnx.ModelProto) -> None:
-        self._path, self._network, self._core = path, network, core
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     @property
     def frames(self) -> list[Pixels]:
@@ -57,10 +57,10 @@ class CalibrationSet:
         """Digest of the frames to compare methods on."""
         return _compute_frames_digest(self.comparison_frames)
 
-    def compute_inputs(self) -> list[Nchw]:
-        """Return the frames as the core receives them, float32[1, C, H, W] each."""
-        frames = [self._network.adapt(self._network.fit(frame)) for frame in self.frames]
-        return compute_core_inputs(self._network.wrap(self._core), self._core.graph.input[0].name, frames)
+    def compute_inputs(self, network: Network, core: onnx.ModelProto) -> list[Nchw]:
+        """Return the frames as the core of a network receives them, float32[1, C, H, W] each."""
+        frames = [network.adapt(network.fit(frame)) for frame in self.frames]
+        return compute_core_inputs(network.wrap(core), core.graph.input[0].name, frames)
 
 
 def _compute_frames_digest(frames: list[Pixels]) -> str:

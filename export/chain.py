@@ -6,6 +6,7 @@ import dataclasses
 
 import onnx
 
+from export.calibration_set import CalibrationSet
 from export.config import ExportConfig
 from export.engine_maker import EngineMaker, PairSet
 from export.former import FormerExport
@@ -36,7 +37,7 @@ class Chain:
     """One export: its inputs, its steps, and their results."""
 
     def __init__(self, network: Network, config: ExportConfig, cache: StepCache, *, former: FormerExport) -> None:
-        """Read the pairs; raises InputError if they cannot be read or used.
+        """Read the pairs and the calibration frames; raises InputError or UsageError if they cannot be read or used.
 
         `former`: the export that the new one replaces.
         """
@@ -46,6 +47,10 @@ class Chain:
             pairs = list(read_pairs(config.pairs))
             self.pairs_sha256 = compute_folder_digest(config.pairs)
             self._pairs = PairSet(pairs=pairs, sha256=self.pairs_sha256, blurred=measure_blurred(pairs))
+        self._frames = CalibrationSet(config.calibration)
+        if set(config.precisions) != {"fp32"}:
+            with cache.progress.step("read_calibration_frames"):
+                _ = self._frames.frames  # unusable ones are an error now, not after minutes
 
     def run(self) -> ExportResult:
         """Make and verify all engines.
@@ -113,6 +118,7 @@ class Chain:
             core,
             self._network,
             pairs=self._pairs,
+            frames=self._frames,
             config=self._config,
             steps=self._steps,
             former=self._former,
@@ -125,6 +131,7 @@ class Chain:
             prepare_for_quantization(planes_core),
             dataclasses.replace(self._network, planes=view),
             pairs=self._pairs,
+            frames=self._frames,
             config=self._config,
             steps=self._steps,
             former=self._former,

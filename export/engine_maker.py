@@ -60,6 +60,7 @@ class EngineMaker:
         network: Network,
         *,
         pairs: PairSet,
+        frames: CalibrationSet,
         config: ExportConfig,
         steps: StepCache,
         former: FormerExport,
@@ -68,7 +69,8 @@ class EngineMaker:
     ) -> None:
         self._macs_per_pixel = macs_per_pixel
         self.core, self._network, self._pairs = core, network, pairs
-        self._config, self._steps, self._former, self._model = config, steps, former, model
+        self._frames, self._config, self._steps = frames, config, steps
+        self._former, self._model = former, model
         self._cache = NetworkCache(steps, network)
         with steps.progress.step(f"restore_pairs as {network.pixels}"):
             self._evaluator = Evaluator(network, pairs.pairs)
@@ -94,10 +96,6 @@ class EngineMaker:
             model=self._model.int8 if self._model else None,
         )
 
-    @cached_property
-    def _frames(self) -> CalibrationSet:
-        return CalibrationSet(self._config.calibration, self._network, self.core)
-
     def _name(self, precision: Precision) -> str:
         return f"{self._config.name}_{variant_name(precision, self._network.pixels)}"
 
@@ -115,7 +113,7 @@ class EngineMaker:
             core = self._cache.get_model(
                 "convert_to_fp16",
                 {"frames": self._frames.sha256, "half_residual": False},
-                lambda: convert_to_fp16(self.core, self._frames.compute_inputs()),
+                lambda: convert_to_fp16(self.core, self._frames.compute_inputs(self._network, self.core)),
             )
         else:
             core, quantized_layers = self.int8.quantize("int8" if precision == "int8" else "int8_cpu")

@@ -130,7 +130,9 @@ class Int8Chain:
         return self._cache.get_model(
             "convert_to_fp16",
             {"frames": self._frames.sha256, "half_residual": half_residual},
-            lambda: convert_to_fp16(self._core, self._frames.compute_inputs(), half_residual=half_residual),
+            lambda: convert_to_fp16(
+                self._core, self._frames.compute_inputs(self._network, self._core), half_residual=half_residual
+            ),
         )
 
     @property
@@ -149,7 +151,7 @@ class Int8Chain:
         methods: list[Method] = self._cache.get_json(
             "select_methods",
             {"frames": self._frames.sha256},
-            lambda: select_methods(self._core, self._frames.compute_inputs()[0]),
+            lambda: select_methods(self._core, self._frames.compute_inputs(self._network, self._core)[0]),
         )
         return methods
 
@@ -157,7 +159,7 @@ class Int8Chain:
         ranges = self._cache.get_json(
             f"calibrate_ranges_{method}",
             {"frames": self._frames.sha256},
-            lambda: calibrate_ranges(self._core, self._frames.compute_inputs(), method),
+            lambda: calibrate_ranges(self._core, self._frames.compute_inputs(self._network, self._core), method),
         )
         return {name: (low, high) for name, (low, high) in ranges.items()}
 

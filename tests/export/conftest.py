@@ -8,6 +8,7 @@ import cv2
 import pytest
 import torch
 
+from calib_data import CALIBRATION
 from runtime.engines import BUNDLED
 from tests.conftest import make_image
 from tests.export.test_fuse import REDUCED
@@ -41,3 +42,14 @@ def pairs(tmp_path: Path) -> Path:
         cv2.imwrite(str(tmp_path / "pairs" / "sharp" / f"{index}.png"), sharp)
         cv2.imwrite(str(tmp_path / "pairs" / "blur" / f"{index}.png"), cv2.blur(sharp, (5, 1)))
     return tmp_path / "pairs"
+
+
+@pytest.fixture(scope="session")
+def few_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Calibration frames for tests of what an export does with them: fewer and smaller than those of `calib_data`."""
+    folder = tmp_path_factory.mktemp("few_frames")
+    for path in sorted(CALIBRATION.iterdir())[::2]:
+        image = cv2.imread(str(path))
+        top, left = (image.shape[0] - 96) // 2, (image.shape[1] - 96) // 2
+        cv2.imwrite(str(folder / f"{path.stem}.png"), image[top : top + 96, left : left + 96])
+    return folder

@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from calib_data import CALIBRATION, HELD_OUT
 from export.__main__ import main
 from export.calibration_set import CALIBRATION_FRAMES, CalibrationSet
-from export.network import load_network
 from tests.export.conftest import BUNDLED_RUN
 
 
@@ -33,13 +31,12 @@ def test_the_pairs_do_not_change_the_calibration(tmp_path: Path) -> None:
 
 
 def test_methods_are_compared_on_frames_that_are_not_calibrated_with(tmp_path: Path) -> None:
-    network = load_network(BUNDLED_RUN)
-    frames = CalibrationSet(CALIBRATION, network, onnx.ModelProto())
+    frames = CalibrationSet(CALIBRATION)
     assert (len(frames.frames), len(frames.comparison_frames)) == (CALIBRATION_FRAMES, 5)
     assert not any(np.array_equal(one, other) for one in frames.frames for other in frames.comparison_frames)
     for path in sorted(CALIBRATION.iterdir())[:9]:
         shutil.copy(path, tmp_path)
-    few = CalibrationSet(tmp_path, network, onnx.ModelProto())
+    few = CalibrationSet(tmp_path)
     assert (len(few.frames), len(few.comparison_frames)) == (9, 9)
 
 
@@ -53,3 +50,15 @@ def test_a_named_method_needs_no_comparison(
     assert (report["calibration"]["method"], report["calibration"]["agreement_db"]) == (method, {})
     assert "choose_calibration_method" not in capsys.readouterr().err
     assert f"(`calibrate_ranges`): {method}\n\nConvolutions" in (tmp_path / "report.md").read_text()
+
+
+def test_too_few_frames_are_refused_before_anything_is_computed(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--calib", str(pairs / "sharp")]
+    assert main([*arguments, "--precision", "fp32,fp16"]) == 2
+    errors = capsys.readouterr().err
+    assert "too few calibration frames (3 frames, 3 of them different)" in errors
+    assert "export_to_onnx" not in errors
+    assert main([*arguments, "--precision", "fp32"]) == 0
+    assert "export_to_onnx" in capsys.readouterr().err

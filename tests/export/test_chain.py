@@ -229,7 +229,7 @@ def test_a_fault_in_any_step_is_caught_and_nothing_is_published(
 
 
 def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, few_frames: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The range before a convolution is wrong, so that the search keeps it in float."""
     original = int8_chain.calibrate_ranges
@@ -243,7 +243,7 @@ def test_a_badly_quantized_layer_returns_to_float_or_the_engine_is_refused(
 
     monkeypatch.setattr(int8_chain, "calibrate_ranges", calibrate_wrongly)
     arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--budget-db", "0.2"]
-    arguments += ["--precision", "fp32,int8", "--calib-method", "minmax", "--pixels", "bgr"]
+    arguments += ["--precision", "fp32,int8", "--calib", str(few_frames), "--calib-method", "minmax", "--pixels", "bgr"]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["engines"]["int8"]["spec"]["loss_db"] <= 0.2

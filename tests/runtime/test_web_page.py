@@ -67,7 +67,7 @@ def open_page(browser: selenium.Chrome, page: str) -> None:
         return True
 
     wait_until(is_loaded, 30)
-    wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"), 60)
+    wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, "input[type=file]"), 150)
 
 
 def upload(browser: selenium.Chrome, file: Path, index: int = 0) -> None:
@@ -230,8 +230,8 @@ def test_clip_plays_on_both_sides(browser: selenium.Chrome, page: str, tmp_path:
     open_page(browser, page)
     shutil.copy(DEMO_CLIP, tmp_path / "clip.mp4")
     upload(browser, tmp_path / "clip.mp4")
-    wait_until(lambda: "Frame " in read_text(browser), 60)
-    wait_until(lambda: result_key(browser), 60)
+    wait_until(lambda: "Frame " in read_text(browser), 150)
+    wait_until(lambda: result_key(browser), 150)
     drawn = f"return Number(document.querySelector('{CANVAS}').dataset.drawn)"
     before = browser.execute_script(drawn)
     wait_until(lambda: browser.execute_script(drawn) > before + 5)
@@ -262,7 +262,7 @@ def test_result_fits_the_window(browser: selenium.Chrome, page: str, sample: str
     with window(browser, *size):
         open_page(browser, page)
         press(browser, sample)
-        wait_until(lambda: result_key(browser), 60)
+        wait_until(lambda: result_key(browser), 150)
         wait_until(lambda: "SSIM" in read_text(browser))
         everything = f"{CANVAS}, .deblur-controls, .stDownloadButton, .st-key-figures"
         wanted = everything if size[0] > 640 else f"{CANVAS}, .deblur-controls"
@@ -360,7 +360,7 @@ def test_closing_the_tab_ends_the_job(browser: selenium.Chrome, page: str, tempo
     open_page(browser, page)
     write_clip(tmp_path / "clip.mp4", size=(640, 360), frames=480)
     upload(browser, tmp_path / "clip.mp4")
-    wait_until(lambda: "Frame " in read_text(browser), 60)
+    wait_until(lambda: "Frame " in read_text(browser), 150)
     assert list(temporary.glob("deblur-web-*"))
     browser.close()
     browser.switch_to.window(first)

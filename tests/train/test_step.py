@@ -191,9 +191,9 @@ def test_training_in_reduced_precision_works(precision: str) -> None:
     )
     made = networks(recipe)
     step = step_for(recipe, made)
-    sharp = F.interpolate(torch.rand(2, 3, 8, 8), size=(64, 64), mode="bicubic").clamp(0, 1)
+    sharp = F.interpolate(torch.rand(1, 3, 8, 8), size=(64, 64), mode="bicubic").clamp(0, 1)
     blurred = F.avg_pool2d(sharp, 9, stride=1, padding=4)
-    history = [step(blurred, sharp)[1]["content_loss"].item() for _ in range(30)]
+    history = [step(blurred, sharp)[1]["content_loss"].item() for _ in range(10)]
     assert step.skipped == 0
     assert history[-1] < 0.8 * history[0]
     assert all(weight.dtype == torch.float32 for weight in made["generator"].parameters())

@@ -71,8 +71,9 @@ web: .venv/web.done ## the upload page, which restores images and clips: http://
 	$(BIN)/python -m runtime.web
 
 # Three runs: the runtime without torch, as on a device; the benchmarks apart, because after torch.compile has run
-# a process dies of the next signal that it should handle. Each run in two processes: many tests wait for a server or a
-# program, or use one core.
+# a process dies of the next signal that it should handle. Each run in two processes, with one thread of torch each: many
+# tests wait for a server or a program, and more threads than cores wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: setup-dev ## run every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 tests/runtime
 	$(BIN)/python -m pytest --numprocesses 2 tests --ignore tests/runtime --ignore tests/benchmarks

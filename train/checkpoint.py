@@ -47,6 +47,8 @@ def has_state(run: Path) -> bool:
 
 def load_state(run: Path) -> tuple[dict[str, Any], Path]:
     """Return the newest undamaged training state and its file; raises CheckpointError if there is none."""
+    if not has_state(run):
+        raise CheckpointError("no saved state to resume from", run, hint="check the folder, or start without --resume")
     reasons = []
     for path in (run / STATE, run / PREVIOUS_STATE):
         try:

@@ -295,8 +295,9 @@ def apply_overrides(config: Config, overrides: list[str], *, prefix: str = "") -
         name, equals, text = override.partition("=")
         head, dot, rest = name.partition(".")
         if not equals or head not in known:
+            problem = f"unknown setting {prefix}{head}" if equals else "no value, as in batch=4"
             keys = ", ".join(f"{prefix}{name}" for name in known)
-            raise ValueError(f"--set {prefix}{override}: no setting with a value, such as batch=4; known: {keys}")
+            raise ValueError(f"--set {prefix}{override}: {problem}; known: {keys}")
         if not dot:
             own[name] = parse_value(text)
         elif dataclasses.is_dataclass(getattr(config, head)):

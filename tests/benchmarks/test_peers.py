@@ -247,10 +247,10 @@ def test_rounds_fill_the_time_and_are_enough_for_a_verdict() -> None:
 
 
 def test_threads_of_torch_are_set_and_restored() -> None:
-    before = torch.get_num_threads()
-    with limit_torch_threads(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    with limit_torch_threads(3):
+        with limit_torch_threads(2):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 3
 
 
 @pytest.fixture(scope="module")

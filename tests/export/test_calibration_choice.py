@@ -55,7 +55,8 @@ def test_a_named_method_needs_no_comparison(
 def test_too_few_frames_are_refused_before_anything_is_computed(
     tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--calib", str(pairs / "sharp")]
+    arguments = [str(BUNDLED_RUN), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]
+    arguments += ["--calib", str(pairs / "sharp")]
     assert main([*arguments, "--precision", "fp32,fp16"]) == 2
     errors = capsys.readouterr().err
     assert "too few calibration frames (3 frames, 3 of them different)" in errors

@@ -51,7 +51,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "error: --epochs and --set epochs=... change the same setting; give one of them",
         ),
         (["--lr", "-1"], 2, "error: learning_rate must not be negative, got -1.0"),
-        (["--set", "data.size=8"], 2, "error: --set data.size=8: no setting with a value"),
+        (["--set", "data.size=8"], 2, "error: --set data.size=8: unknown setting data.size;"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_printed_or_made(

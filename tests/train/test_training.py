@@ -192,22 +192,34 @@ def test_a_signal_saves_the_state_and_says_how_to_resume(photos: Path, tmp_path:
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings_or_images(
-    photos: Path, gopro: Path, tmp_path: Path
+    photos: Path, gopro: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = small("epochs=1")
     train(recipe, data=[photos], run=tmp_path)
+    capsys.readouterr()
     before = (tmp_path / "state.pt").read_bytes()
     with pytest.raises(UsageError, match="holds a run already"):
         train(recipe, data=[photos], run=tmp_path)
     with pytest.raises(UsageError, match="seed was 0"):
         train(dataclasses.replace(recipe, seed=1), data=[photos], run=tmp_path, resume=True)
+    with pytest.raises(UsageError, match=r"the run \(data\.crops was 12\)"):
+        train(small("epochs=1", "data.crops=16"), data=[photos], run=tmp_path, resume=True)
     with pytest.raises(UsageError, match="generator was 'edge'"):
         train(
             dataclasses.replace(recipe, generator="two_stage_cnn", options={}), data=[photos], run=tmp_path, resume=True
         )
+    assert capsys.readouterr().out == ""  # refused before images are looked at
     with pytest.raises(UsageError, match="images are not those"):
         train(recipe, data=[gopro], run=tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_a_finished_run_says_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = small("epochs=1", "max_steps=1")
+    train(recipe, data=[photos], run=tmp_path)
+    capsys.readouterr()
+    train(recipe, data=[photos], run=tmp_path, resume=True)
+    assert capsys.readouterr().out.endswith("all 1 steps are done; raise --epochs or --max-steps to go on\n")
 
 
 def test_a_resumed_run_with_a_pretrained_encoder_ends_with_the_same_bits(photos: Path, tmp_path: Path) -> None:
@@ -486,7 +498,7 @@ def test_worker_processes_read_the_same_images(gopro: Path, tmp_path: Path) -> N
         (["--data", "{photos}", "--set", "generator=swin"], 2, "known: deblurgan_v2, edge"),
         (["--data", "{photos}", "--device", "nonsense"], 2, "no such device"),
         (["--data", "{photos}", "--set", "losses.adversarial=0.1"], 2, "needs 64 pixels"),
-        (["--data", "{photos}", "--resume"], 4, "no state can be loaded"),
+        (["--data", "{photos}", "--resume"], 4, "no saved state to resume from"),
         (["--data", "{photos}", "--out", "{broken}/0.png"], 6, "exists"),
         (["--data", "{broken}"], 3, "3 problems with the images"),
         (["--data", "{small}"], 3, "3 problems with the images"),

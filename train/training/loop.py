@@ -22,20 +22,19 @@ from runtime.interrupt import Interruption
 from train import checkpoint
 from train.config import Recipe
 from train.data.index import require_folder
-from train.errors import CheckpointError, DivergedError, InterruptedRunError
+from train.errors import DivergedError, InterruptedRunError
 from train.metrics import measure_batch
 from train.models import nchw_from_frames
 from train.training.adversary import min_discriminator_px
 from train.training.distributed import Ranks, join_ranks, leave_ranks
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
-from train.training.resume import check_state
+from train.training.resume import load_state_of, require_same_inputs
 from train.training.run_log import RunLog
 from train.training.sample_images import MAX_SAMPLES, draw_samples
 from train.training.services import Service, open_services, require_services
 from train.training.step_totals import StepTotals
 from train.training.validation import ValidationScores, validate
-from train.weights import STATE
 
 MAX_SKIPPED_STEPS = 20
 """Number of steps in a row without a finite gradient that ends a run."""
@@ -86,9 +85,11 @@ def train(
         with checkpoint.lock_run(run) if ranks.is_first else nullcontext():
             if ranks.is_first:
                 write_whole(run / LAUNCH, get_launch_id().encode())
+            state = load_state_of(recipe, run, ranks=ranks) if resume else None
             training = Training(recipe, data=data, run=run, ranks=ranks, is_resumed=resume)
-            if resume:
-                training.load_state()
+            if state:
+                training.restore(state)
+                del state  # as large as the networks
             training.run_steps(services)
             del training  # before the group of processes ends; see leave_ranks
     finally:
@@ -99,7 +100,7 @@ class Training:
     """A run: its images, its networks, and its progress."""
 
     def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, is_resumed: bool) -> None:
-        """Check the images and build the networks; `is_resumed`: `load_state` follows, so that `init` is not loaded."""
+        """Check the images and build the networks; `is_resumed`: `restore` follows, so that `init` is not loaded."""
         self._recipe, self._run, self._ranks = recipe, run, ranks
         self._data = TrainingData(recipe, data=data, run=run, ranks=ranks)
         self._teacher_hash = checkpoint.hash_weights(Path(recipe.teacher)) if recipe.teacher else ""
@@ -111,30 +112,15 @@ class Training:
         self._best_loss, self._epochs_since_best = math.inf, 0
         """Smallest validation loss, or score to be published by with its sign changed where more is better."""
 
-    def load_state(self) -> None:
-        """Continue from the newest saved state.
-
-        Raises CheckpointError if none can be loaded, and UsageError if it is of other settings, images or processes.
-        """
-        failure = None
-        try:
-            state, path = checkpoint.load_state(self._run)
-            description = f"{path.name} of step {state['step']}"
-        except CheckpointError as error:
-            failure, description = error, str(error)
-        self._ranks.require_equal({"saved state": description})
-        if failure:
-            raise failure
-        check_state(
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; raises UsageError if it is of other images or another teacher."""
+        require_same_inputs(
             state,
             self._run,
             recipe=self._recipe,
-            processes=self._ranks.count,
             data_hash=self._data.data_hash,
             teacher_hash=self._teacher_hash,
         )
-        if self._ranks.is_first and path.name != STATE:
-            tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
         for name, part in self._networks.parts.items():
             part.load_state_dict(state[name])
         self._step = state["step"]
@@ -153,6 +139,8 @@ class Training:
                 trackers = open_services(services, run=self._run, settings=dataclasses.asdict(self._recipe))
                 log = stack.enter_context(RunLog(self._run, from_step=self._step, trackers=trackers))
                 tqdm.write(f"computing in {self._networks.step.precision} on {self._ranks.device}")
+                if self._step >= self._data.steps:
+                    tqdm.write(f"all {self._data.steps} steps are done; raise --epochs or --max-steps to go on")
             is_hidden = None if log else True  # None: unless standard error is a terminal
             bar = tqdm(initial=self._step, total=self._data.steps, unit="step", mininterval=2, disable=is_hidden)
             stack.enter_context(bar)

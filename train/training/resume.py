@@ -6,8 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from runtime.errors import UsageError
+from train.checkpoint import load_state
 from train.config import Recipe
+from train.errors import CheckpointError
+from train.training.distributed import Ranks
+from train.weights import STATE
 
 CHANGEABLE_SETTINGS = {
     "epochs",
@@ -23,20 +29,49 @@ CHANGEABLE_SETTINGS = {
 """Settings that a resumed run may change."""
 
 
-def check_state(
-    state: dict[str, Any], run: Path, *, recipe: Recipe, processes: int, data_hash: str, teacher_hash: str
-) -> None:
-    """Raise UsageError unless a saved state is of these settings, processes, images and teacher."""
+def load_state_of(recipe: Recipe, run: Path, *, ranks: Ranks) -> dict[str, Any]:
+    """Return the newest saved state of a run.
+
+    Raises CheckpointError if none can be loaded, and UsageError if its settings or its number of processes differ.
+    """
+    failure = None
+    try:
+        state, path = load_state(run)
+        description = f"{path.name} of step {state['step']}"
+    except CheckpointError as error:
+        failure, description = error, str(error)
+    ranks.require_equal({"saved state": description})
+    if failure:
+        raise failure
+    _require_same_settings(state, run, recipe=recipe, processes=ranks.count)
+    if ranks.is_first and path.name != STATE:
+        tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
+    return state
+
+
+def _require_same_settings(state: dict[str, Any], run: Path, *, recipe: Recipe, processes: int) -> None:
     saved = Recipe.from_json(state["recipe"])  # of an earlier version, perhaps with fewer settings
-    before, now = json.loads(saved.to_json()), json.loads(recipe.to_json())
-    changed = {name: before.get(name) for name in now if now[name] != before.get(name)}
-    refused = [f"{name} was {value!r}" for name, value in changed.items() if name not in CHANGEABLE_SETTINGS]
+    before, now = (_flatten(json.loads(settings.to_json())) for settings in (saved, recipe))
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    refused = [f"{name} was {before.get(name)!r}" for name in changed if name not in CHANGEABLE_SETTINGS]
     if refused:
         what = f"settings are not those of the run ({', '.join(refused)})"
         raise UsageError(what, run, hint="give the same ones, or another --out")
     if state["processes"] != processes:
         what = f"the run has {state['processes']} processes, not {processes}"
         raise UsageError(what, run, hint="start the same number")
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by the names that `--set` takes, such as `data.crops`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def require_same_inputs(state: dict[str, Any], run: Path, *, recipe: Recipe, data_hash: str, teacher_hash: str) -> None:
+    """Raise UsageError unless a saved state is of these images and this teacher."""
     if state["data_hash"] != data_hash:
         what = "the images are not those that the run began with"
         raise UsageError(what, run, hint="restore them, or give another --out")

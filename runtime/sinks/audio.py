@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,18 +9,15 @@ from typing import Any
 
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.format import Flags
 from av.packet import Packet
 
 from runtime.sinks.audio_trial import Bitstream, find_refusal, read_first_packets
+from runtime.sinks.timed_packets import TimedPackets, is_refusal, start_of
 from runtime.sources.containers import has_codec, open_container
-from runtime.sources.packets import read_packets
-from runtime.sources.timeline import Timeline, duration_of, move
+from runtime.sources.timeline import Timeline, duration_of
 from runtime.tags import copy_track_tags
-
-_REFUSALS = {errno.EINVAL, errno.EPERM}
-"""Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
 
 
 @dataclass
@@ -47,7 +42,7 @@ class AudioCopy:
     """
 
     def __init__(self, path: Path, output: OutputContainer, *, delay: Fraction = Fraction(0)) -> None:
-        self._output, self._delay = output, delay
+        self._output = output
         self._warnings: list[str] = []
         self._skipped = 0
         """Number of packets that were left out."""
@@ -55,29 +50,28 @@ class AudioCopy:
         self._tracks: dict[int, _Track] = {}
         first_packets = read_first_packets(path)
         self._input = open_container(path)
-        self._timeline = Timeline(self._input)
+        timeline = Timeline(self._input)
         for stream in self._input.streams.audio:
             self._add_track(stream, first_packets.get(stream.index, []))
-        self._packets = self._read_packets()
-        self._next = next(self._packets, None)
+        self._packets = TimedPackets(self._input, timeline, [*self._tracks], delay=delay)
 
     @property
     def warnings(self) -> list[str]:
         """Sentences about sound that was left out so far."""
         skipped = [f"{self._skipped} packets of sound did not follow or were damaged, and were left out"]
-        return self._warnings + (skipped if self._skipped else [])
+        damaged = ["sound ends early: the rest of it is damaged"]
+        return self._warnings + (damaged if self._packets.is_damaged else []) + (skipped if self._skipped else [])
 
     def copy_until(self, seconds: float | None) -> None:
         """Write the packets that start before a time in seconds; None writes all that are left."""
-        while self._next is not None and (seconds is None or _start(self._next) < seconds):
-            packet, self._next = self._next, next(self._packets, None)
+        for packet in self._packets.take_until(seconds):
             index = packet.stream.index
             if index not in self._tracks:
                 continue
             try:
                 self._write(packet, self._tracks[index])
             except FFmpegError as error:
-                if error.errno not in _REFUSALS and not isinstance(error, InvalidDataError):
+                if not is_refusal(error):
                     raise
                 del self._tracks[index]
                 self._warnings.append(f"sound ends early: the container does not accept it ({error.strerror})")
@@ -97,7 +91,7 @@ class AudioCopy:
 
     def _write(self, packet: Packet[Any], track: _Track) -> None:
         """Write a packet, unless it does not follow the one before or is damaged."""
-        start = _start(packet)
+        start = start_of(packet)
         is_late = track.last_start is not None and start < track.last_start
         converted = None if is_late else track.bitstream.convert(packet)
         if converted is None:
@@ -113,7 +107,7 @@ class AudioCopy:
         """Move a packet to a tick of its own if the container wants that: times in milliseconds may be equal."""
         assert track.output.time_base
         tick = track.output.time_base
-        dts = round(_start(packet) / tick)
+        dts = round(start_of(packet) / tick)
         duration = duration_of(packet)
         if not duration:
             packet.duration = 0
@@ -122,26 +116,3 @@ class AudioCopy:
             packet.pts = packet.dts = dts = track.next_dts
             packet.time_base = tick
         track.next_dts = dts + self._min_step_ticks
-
-    def _read_packets(self) -> Iterator[Packet[Any]]:
-        if not self._tracks:
-            return
-        packets = read_packets(self._input)  # all of them, as the source reads them: see Timeline
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:
-                self._warnings.append("sound ends early: the rest of it is damaged")
-                return
-            if packet is None:
-                return
-            self._timeline.place(packet)
-            if packet.stream.index in self._tracks and packet.dts is not None and packet.time_base:
-                move(packet, self._delay)
-                yield packet
-
-
-def _start(packet: Packet[Any]) -> Fraction:
-    assert packet.dts is not None
-    assert packet.time_base is not None
-    return packet.dts * packet.time_base

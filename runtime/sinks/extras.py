@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import io
 from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import OutputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from runtime.sinks.mp4_cover import add_covers, is_mp4_cover
 from runtime.sinks.subtitles import ConvertedSubtitles, convert_subtitles, has_styles
+from runtime.sinks.timed_packets import TimedPackets, is_refusal
 from runtime.sources.containers import open_container
-from runtime.sources.packets import read_packets
-from runtime.sources.timeline import Timeline, move
+from runtime.sources.timeline import Timeline
 from runtime.tags import copy_track_tags, kept_tags, tag_flags, track_tags
 
 _MIME_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "gif": "image/gif"}
@@ -29,8 +27,6 @@ _MIME_TYPES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp", "g
 _WITH_COVERS = frozenset({"mp4", "ipod"})
 """FFmpeg's names of the containers `.mp4` and `.m4v`."""
 _ANY_TYPE = "application/octet-stream"
-_REFUSALS = {errno.EINVAL, errno.EPERM}
-"""Error numbers of a muxer that does not accept a packet; others are those of the file that is written."""
 
 
 class Extras:
@@ -54,9 +50,6 @@ class Extras:
         """Names of subtitles that lost their styles."""
         self._covers: dict[str, tuple[str, bytes]] = {}
         """Codec and content of covers that are added at the end, by their names."""
-        self._packets: Iterator[Packet[Any]] = iter(())
-        self._next: Packet[Any] | None = None
-        self._is_damaged = False
         self._refused = 0
         """Number of packets that the container did not accept."""
 
@@ -73,7 +66,7 @@ class Extras:
             (left_out if self._left_out else [])
             + (unstyled if self._unstyled else [])
             + (refused if self._refused else [])
-            + (damaged if self._is_damaged else [])
+            + (damaged if self._packets.is_damaged else [])
         )
 
     def movflags(self, suffix: str) -> str:
@@ -94,17 +87,17 @@ class Extras:
             elif not self._add(stream, output):
                 self._left_out.append(_name(stream))
         self._add_chapters(output, video)
-        self._packets = self._read_packets()
-        self._next = next(self._packets, None)
+        indices = sorted({*self._copies, *self._converted})
+        read = [] if self._timeline.may_jump else [self._input.streams[index] for index in indices]
+        self._packets = TimedPackets(self._input, self._timeline, indices, delay=self._delay, read=read)
 
     def copy_until(self, seconds: float | None) -> None:
         """Write the packets that start before a time in seconds; None writes all that are left."""
-        while self._next is not None and (seconds is None or _start_s(self._next) < seconds):
-            packet, self._next = self._next, next(self._packets, None)
+        for packet in self._packets.take_until(seconds):
             try:
                 self._write(packet)
             except FFmpegError as error:
-                if error.errno not in _REFUSALS and not isinstance(error, InvalidDataError):
+                if not is_refusal(error):
                     raise
                 self._refused += 1
 
@@ -174,25 +167,6 @@ class Extras:
         if self._covers and not add_covers(path, list(self._covers.values())):
             self._left_out += self._covers
 
-    def _read_packets(self) -> Iterator[Packet[Any]]:
-        indices = {*self._copies, *self._converted}
-        if not indices:
-            return
-        copied = [self._input.streams[index] for index in sorted(indices)]
-        packets = read_packets(self._input, [] if self._timeline.may_jump else copied)  # all: see Timeline
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError:
-                self._is_damaged = True
-                return
-            if packet is None:
-                return
-            self._timeline.place(packet)
-            if packet.stream.index in indices and packet.dts is not None and packet.time_base:
-                move(packet, self._delay)
-                yield packet
-
 
 def _can_hold(output: OutputContainer, stream: Stream) -> bool:
     """Return whether a container can hold a copy of a track: found out by writing a header in memory."""
@@ -221,9 +195,3 @@ def _name(stream: Stream) -> str:
 def _codec(stream: Stream) -> str | None:
     context = stream.codec_context
     return context.codec.canonical_name if context else getattr(stream, "name", None)
-
-
-def _start_s(packet: Packet[Any]) -> float:
-    assert packet.dts is not None
-    assert packet.time_base is not None
-    return float(packet.dts * packet.time_base)

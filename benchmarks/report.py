@@ -51,8 +51,7 @@ code { overflow-wrap: anywhere; } svg { max-width: 100%; height: auto; backgroun
 def render_markdown(documents: Sequence[Document]) -> str:
     """Return all tables with their machine and command; `documents` are from `read_results`."""
     parts = ["# Benchmarks"]
-    machines = {document["machine"]["device"]: document["machine"] for document in documents}
-    parts += map(_describe_machine, machines.values())
+    parts += dict.fromkeys(_describe_machine(document["machine"]) for document in documents)
     for kind, (heading, format_tables) in SECTIONS.items():
         for document in documents:
             if document["kind"] == kind:

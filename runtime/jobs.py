@@ -9,10 +9,12 @@ from pathlib import Path
 
 from runtime.errors import UsageError
 from runtime.files import output_error, partial_name, set_aside_name
+from runtime.image_files import IMAGE_SUFFIXES
 from runtime.json_text import read_json
 from runtime.options import RunOptions
 from runtime.sidecar import sidecar_path
-from runtime.sinks import NULL, STDOUT, existing_output, unfinished_output
+from runtime.sinks import NULL, STDOUT, existing_output, is_video_output, unfinished_output
+from runtime.sinks.video import SUFFIXES
 from runtime.urls import is_url
 
 _MAX_STATISTICS_BYTES = 1 << 24
@@ -77,6 +79,8 @@ def _real(path: str | Path) -> str:
 def _require_place_of_statistics(stats: Path, options: RunOptions, taken: set[str]) -> None:
     """Raise UsageError unless `stats` is free or holds statistics of an earlier run that may be replaced."""
     hint = "give another --stats"
+    if stats.suffix.lower() in SUFFIXES | IMAGE_SUFFIXES:  # perhaps an image or segment of this run
+        raise UsageError(f"statistics are JSON, not {stats.suffix}", stats, hint=f"{hint}, such as stats.json")
     if _real(stats) in taken:
         raise UsageError("statistics would replace a source, an output or the engine", stats, hint=hint)
     if not os.path.exists(stats):  # noqa: PTH110
@@ -119,6 +123,8 @@ def require_replaceable(outputs: list[str], options: RunOptions, *, is_resumable
 
 
 def _require_replaceable(output: str, options: RunOptions, *, is_resumable: bool) -> None:
+    if options.segment_s and is_video_output(output):
+        return  # a recording never replaces files: it takes the next free numbers
     existing = existing_output(output)
     is_unfinished = existing is not None and existing != Path(output)
     if existing is None or (is_unfinished and options.resume):

@@ -101,14 +101,26 @@ class RunOptions:
             raise UsageError(f"unknown pipe format {self.pipe!r}", hint="use y4m or raw")
         if self.deinterlace not in get_args(Deinterlace):
             raise UsageError(f"unknown deinterlacing {self.deinterlace!r}", hint="use auto or off")
+        if self.pixels not in get_args(PixelChoice):
+            raise UsageError(f"unknown form of frames {self.pixels!r}", hint=f"use {', '.join(get_args(PixelChoice))}")
+        if self.strict and not self.guard:
+            raise UsageError("strict is about what the guard finds, and it is off", hint="leave out one of them")
         choose_encoder(self.encoder)
         require_in_range("blur score below which a frame is sharp", self.skip_blur_score, 0, 1)
         require_in_range("seconds of a segment", self.segment_s, 0, MAX_SECONDS)
-        require_in_range("milliseconds of latency", self.max_latency_ms, 0, 1000 * MAX_SECONDS)
+        require_in_range("milliseconds of latency", self.max_latency_ms, 0.001, 1000 * MAX_SECONDS)
         if self.serve is None and (self.serve_token or self.serve_cert or self.serve_key):
             raise UsageError("token, certificate or key of a page that is not served", hint="give its address (serve)")
         require_tile(self.tile, self.overlap_px)
+        self._require_places()
+
+    def _require_places(self) -> None:
+        """Raise UsageError for sources and outputs that have no name, or do not fit an option about them."""
+        if any(isinstance(names, str) for names in (self.sources, self.outputs)):
+            raise UsageError("sources and outputs are tuples of names", hint="write ('clip.mp4',)")
         if not self.sources or "" in self.sources:
             raise UsageError("no source", hint="give the name of a source")
         if "" in self.outputs:
             raise UsageError("output has no name", hint="give the name of a file or a folder")
+        if self.raw and "-" not in self.sources:
+            raise UsageError("size of raw frames without standard input", hint="give - as the source")

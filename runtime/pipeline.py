@@ -82,7 +82,7 @@ class Pipeline:
         capacity = 1 if is_live else _QUEUE_FRAMES
         self._captured: Channel[Frame] = Channel(capacity, drop_oldest=is_live)
         self._restored: Channel[tuple[Frame, Image]] = Channel(capacity)
-        self._stopped = False
+        self._has_run = self._stopped = False
         self._error: BaseException | None = None
         self._failing = Lock()
         self._busy_since = {"engine": math.inf, "write": math.inf}
@@ -144,8 +144,12 @@ class Pipeline:
         """Run to the end of the source; the sink writes in the calling thread.
 
         Raises the first error of any stage, or the source's damage at its end. In every case the sink is closed, so
-        that what was written can be used, and the source is closed by the thread that reads it.
+        that what was written can be used, and the source is closed by the thread that reads it. Raises RuntimeError if
+        the pipeline has run before.
         """
+        if self._has_run:
+            raise RuntimeError("a pipeline runs once; make another one")
+        self._has_run = True
         self._start, self._dropped_before_run = perf_counter(), self._source.dropped
         workers = [
             Thread(target=self._run_stage, args=(stage, channel), name=stage.__name__, daemon=True)

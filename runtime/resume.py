@@ -121,7 +121,9 @@ def resume(source: Source, sink: Sink) -> int:
     the unfinished output is of another job.
     """
     if not isinstance(sink, VideoSink) or not isinstance(source, VideoSource):
-        raise UsageError("only a video into a video can be resumed", hint="leave out --resume, or --show")
+        raise UsageError(
+            "only a video into a video can be resumed", hint="leave out --resume, or write one video alone"
+        )
     frames = sink.resume(source.start)
     if frames:
         source.skip(frames)

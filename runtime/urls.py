@@ -61,7 +61,11 @@ def _read(file: str) -> str:
     try:
         return Path(file).read_text().strip()
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
-        raise UsageError("secret cannot be read from its file", file, hint="check the path after @") from error
+        raise UsageError(
+            "secret cannot be read from its file",
+            file,
+            hint="check the path after @, or write ./@NAME",
+        ) from error
 
 
 def _fill_in(text: str) -> str:

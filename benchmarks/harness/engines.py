@@ -31,11 +31,17 @@ def open_named_engine(name: str, *, threads: int = 0, mode: Mode = "latency") ->
 
     Raises UsageError for an unknown provider, and the errors of `open_backend`.
     """
-    path, _, suffix = name.partition("@")
+    path, suffix = split_provider(name)
     provider = next((known for known in PROVIDERS if known == (suffix or "auto")), None)
     if provider is None:
         raise UsageError(f"no such provider: {suffix}", hint=f"use one of {', '.join(PROVIDERS)}")
     return open_backend(resolve_engine(path, provider), provider=provider, threads=threads, mode=mode)
+
+
+def split_provider(name: str) -> tuple[str, str]:
+    """Return the file and the provider of `FILE@PROVIDER`; an existing path with an `@` needs no provider."""
+    path, _, provider = name.rpartition("@")
+    return (path, provider) if path and not Path(name).exists() else (name, "")
 
 
 def pin_provider(name: str, engine: Engine) -> str:
@@ -43,16 +49,17 @@ def pin_provider(name: str, engine: Engine) -> str:
 
     The provider of a plan, such as `tensorrt`, is not part of a name: a plan has no choice of providers.
     """
-    return f"{name.partition('@')[0]}@{engine.provider}" if engine.provider in PROVIDERS else name
+    return f"{split_provider(name)[0]}@{engine.provider}" if engine.provider in PROVIDERS else name
 
 
 def label_engines(names: list[str]) -> list[str]:
     """Return unique labels for tables: `FILE@PROVIDER`, with the folder where two files have the same name."""
-    files = [Path(name.partition("@")[0]) for name in names]
+    parts = [split_provider(name) for name in names]
+    files = [Path(path) for path, _ in parts]
     count_by_name = Counter(path.name for path in set(files))
     short = ["/".join(path.parts[-2:] if count_by_name[path.name] > 1 else path.parts[-1:]) for path in files]
     return number_duplicates(
-        [label + "".join(name.partition("@")[1:]) for label, name in zip(short, names, strict=True)]
+        [f"{label}@{provider}" if provider else label for label, (_, provider) in zip(short, parts, strict=True)]
     )
 
 
@@ -68,7 +75,7 @@ def number_duplicates(names: list[str]) -> list[str]:
 
 def describe_engine(name: str, engine: Engine) -> dict[str, Any]:
     """Return the identity of an engine for a result file: the SHA-256 of its file, precision, backend and slots."""
-    path, _, provider = name.partition("@")
+    path, provider = split_provider(name)
     content = resolve_engine(path, provider).read_bytes()
     return {
         "sha256": hashlib.sha256(content).hexdigest(),

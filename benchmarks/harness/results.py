@@ -27,11 +27,13 @@ def require_writable(path: Path | None) -> None:
     """Check before a long measurement that its results can be written; None means that no file is wanted.
 
     Creates the folder of the file. Raises UsageError if jsonschema is not installed, OutputError if the folder
-    cannot be created.
+    cannot be created, or the path is a folder.
     """
     if path is None:
         return
     _load_validator()
+    if path.is_dir():
+        raise OutputError("output is a folder", path, hint="give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -210,6 +210,8 @@ class OfflineRun:
 
     frames: int
     seconds: float
+    warm_up_frames: int
+    """Number of frames that were computed before."""
 
     @property
     def fps(self) -> float:
@@ -222,11 +224,11 @@ def run_offline(
 ) -> OfflineRun:
     """Keep all slots of an engine busy for `duration_s` seconds."""
     cycle = itertools.cycle(frames)
-    for _ in keep_slots_busy(engine, itertools.islice(cycle, engine.slots)):  # the first frame prepares a slot
-        pass
+    # The first frame prepares a slot.
+    warm_up = sum(1 for _ in keep_slots_busy(engine, itertools.islice(cycle, engine.slots)))
     began = clock.now_ns()
     done = sum(1 for _ in keep_slots_busy(engine, _take_until(cycle, began + round(1e9 * duration_s), clock)))
-    return OfflineRun(frames=done, seconds=(clock.now_ns() - began) / 1e9)
+    return OfflineRun(frames=done, seconds=(clock.now_ns() - began) / 1e9, warm_up_frames=warm_up)
 
 
 def keep_slots_busy(engine: Engine, frames: Iterator[Pixels]) -> Iterator[Pixels]:

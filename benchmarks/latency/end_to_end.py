@@ -75,8 +75,9 @@ class PacedSource:
             yield replace(frame, captured_at=due)
 
     def close(self) -> None:
-        """End the iteration before its next frame."""
+        """End the iteration before its next frame, and close the file."""
         self._is_closed = True
+        self._video.close()
 
 
 @dataclass(frozen=True, kw_only=True)

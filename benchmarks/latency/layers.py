@@ -87,7 +87,7 @@ def measure_throughput(job: Job, engines: Sequence[Engine]) -> list[dict[str, An
             with monitor_power() as monitor:
                 result = run_offline(engine, frames[index], duration_s=duration_s)
             rates_fps[index].append(round(result.fps, 3))
-            powers[index] = monitor.summarize(result.frames)
+            powers[index] = monitor.summarize(result.frames + result.warm_up_frames)
     return [
         {"throughput": {"engine_fps": float(np.median(rounds_fps)), "rounds_fps": rounds_fps}, "power": power}
         for rounds_fps, power in zip(rates_fps, powers, strict=True)

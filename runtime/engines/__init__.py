@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from runtime.engines.base import MODES, Engine, Mode
 from runtime.engines.choice import choose_engine, is_for_cpus_on_gpu
@@ -26,12 +27,12 @@ from runtime.engines.onnx_providers import GPU_PROVIDERS, has_provider
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.parallel import ParallelEngine, available_cores
 from runtime.engines.tensorrt import TensorRtEngine
-from runtime.engines.tile_layout import OVERLAP_PX
+from runtime.engines.tile_layout import OVERLAP_PX, require_tile
 from runtime.engines.tiled import TiledEngine
 from runtime.engines.timing import median_ms_per_frame, trial_frame
 from runtime.engines.triton import TritonEngine, is_triton
 from runtime.engines.variants import YUV420_SUFFIX, PixelChoice, find_yuv420_engine, open_in_form
-from runtime.errors import EngineError, UnfitPlanError
+from runtime.errors import EngineError, UnfitPlanError, UsageError
 from runtime.frame import Size
 from runtime.metrics import psnr_db
 from runtime.spec import PIXEL_FORMATS, variant_name
@@ -90,6 +91,9 @@ def open_engine(
         UsageError: the tile is too small, or the provider, the mode or the number of threads is impossible.
     """
     require_settings(provider, threads, mode)
+    require_tile(tile, overlap_px)
+    if pixels not in get_args(PixelChoice):
+        raise UsageError(f"unknown form of frames {pixels!r}", hint=f"use {', '.join(get_args(PixelChoice))}")
     path = resolve_engine(engine)
     require_engine(path)
 
@@ -199,9 +203,13 @@ def _open_faster(path: Path, threads: int, mode: Mode) -> OnnxEngine | ParallelE
     frame = trial_frame((width, height), default.spec.pixels)
     try:
         other = OpenVinoEngine(path, threads=threads, mode=mode)
+    except EngineError:  # OpenVINO has fewer operators
+        return default
+    try:
         agreement_db = psnr_db(default.infer(frame)[0], other.infer(frame)[0])
         default_ms, other_ms = median_ms_per_frame([default, other], frame)
-    except EngineError:  # OpenVINO has fewer operators
+    except EngineError:
+        other.close()
         return default
     if agreement_db < _MIN_AGREEMENT_DB:
         other.close()

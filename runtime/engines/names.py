@@ -29,18 +29,24 @@ _SUFFIXES = (".onnx", ".plan")
 def resolve_engine(engine: str | Path, provider: str = "auto") -> Path:
     """Return the path of an engine; a bundled name means its INT8 file for CPUs, unless a file has that name.
 
+    A folder of that name counts if it holds engines; one with the outputs of the bundled engine does not.
+
     With a provider that runs on a GPU it means the FP16 file: a GPU computes the INT8 layout of CPUs in float. The name
     of one of the user's models means its engine, or the folder of its engines.
     """
-    path = Path(engine)
+    path, is_bundled_name = Path(engine), str(engine) in BUNDLED_NAMES
     try:
-        if path.exists():
+        if path.exists() and not (is_bundled_name and path.is_dir() and not _holds_engines(path)):
             return path
     except (OSError, ValueError):  # `require_engine` says why
         return path
-    if str(engine) in BUNDLED_NAMES:
+    if is_bundled_name:
         return MODELS / f"{engine}_{'fp16' if provider in GPU_PROVIDERS else 'int8_cpu'}.onnx"
     return find_model(str(engine)) or path
+
+
+def _holds_engines(folder: Path) -> bool:
+    return any(file.suffix.lower() in _SUFFIXES for file in folder.iterdir())
 
 
 def require_settings(provider: str, threads: int, mode: str) -> None:

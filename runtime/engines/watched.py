@@ -44,8 +44,8 @@ class WatchedEngine:
         """Old engines, which the watching thread closes."""
         self._shapes: dict[_Shape, None] = {}
         """Shapes of the last batches, the newest at the end."""
-        self._ready: deque[Pixels] = deque()
-        """Results that were collected from the old engine when the new one took over."""
+        self._ready: deque[Pixels | Exception] = deque()
+        """Results and errors that were collected from the old engine when the new one took over."""
         self._submitted = 0
         """Batches that the current engine has."""
         self._next_lock = Lock()
@@ -83,10 +83,13 @@ class WatchedEngine:
         self._submitted += 1
 
     def collect(self) -> Pixels:
-        if self._ready:
-            return self._ready.popleft()
-        self._submitted -= 1
-        return self._engine.collect()
+        if not self._ready:
+            self._submitted -= 1
+            return self._engine.collect()
+        result = self._ready.popleft()
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def close(self) -> None:
         self._stopping.set()
@@ -107,7 +110,10 @@ class WatchedEngine:
             return
         while self._submitted:
             self._submitted -= 1
-            self._ready.append(self._engine.collect())
+            try:
+                self._ready.append(self._engine.collect())
+            except Exception as error:  # noqa: BLE001 - `collect` raises it for the frame that it belongs to
+                self._ready.append(error)
         self._replaced.append(self._engine)
         self._engine = new_engine
         self._say(f"engine replaced: {self._engine.spec.name}, {self._engine.backend}")

@@ -173,14 +173,16 @@ class Stream:
     def to_dict(self) -> dict[str, Any]:
         """Return everything that the page shows, for JSON: the fields of `--stats`, health, rate and latency curve."""
         curve = self._latency_curve()
-        recent = [count or 0 for count in curve["frames"][-_RATE_S:]]
+        counts = [count or 0 for count in curve["frames"]]
+        first = next((second for second, count in enumerate(counts) if count), len(counts))
+        recent = counts[max(first, len(counts) - _RATE_S) :]
         values = to_dict(self.pipeline)
         return values | {
             "warnings": [redact(warning) for warning in values["warnings"]],
             "engine": self.engine.spec.to_dict(),
             "backend": self.engine.backend,
             **self.check_health().to_dict(self.name),
-            "fps_now": sum(recent) / _RATE_S,
+            "fps_now": sum(recent) / max(1, len(recent)),
             "curve": curve,
         }
 

@@ -29,7 +29,7 @@ _CODECS = {".mov": ("h264", "hevc"), ".m4v": ("h264",)}
 
 
 def open_sink(
-    text: str,
+    text: str | Path,
     source: SourceInfo,
     *,
     job: str = "",
@@ -48,6 +48,7 @@ def open_sink(
     Existing outputs are replaced: the caller asks first, see `existing_output`. Raises UsageError for a name of unknown
     kind and for an output that is the source, OutputError if the output cannot be written.
     """
+    text = os.fspath(text)
     if text == NULL:
         return NullSink()
     if text == STDOUT:
@@ -64,7 +65,8 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
     path = Path(text)
     suffix = path.suffix.lower()
     if _is_source(path, source):
-        raise UsageError("output is the source", path, hint="give another output")
+        what = "output is the folder of the source" if path.is_dir() else "output is the source"
+        raise UsageError(what, path, hint="give another output")
     if text.endswith("/"):
         return ImageSink(path, source, single=False)
     if suffix in _CODECS and choose_encoder(encoder).codec not in _CODECS[suffix]:
@@ -76,7 +78,8 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
         return VideoSink(path, source, job=job, settings=encoder)
     if suffix in IMAGE_SUFFIXES:
         if source.frame_count != 1:
-            raise UsageError("one image cannot hold several frames", path, hint="give a folder or a video")
+            what = "one image cannot hold several frames" if source.files else "an image is no output of a stream"
+            raise UsageError(what, path, hint="give a folder or a video")
         return ImageSink(path, source, single=True)
     if path.is_dir() or (not suffix and source.root):
         return ImageSink(path, source, single=False)

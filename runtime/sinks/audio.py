@@ -30,6 +30,8 @@ class _Track:
     """Decoding time of the last packet in seconds."""
     next_dts: int | None = None
     """Smallest decoding time that the next packet may have, in ticks of the output."""
+    hidden: Packet[Any] | None = None
+    """Last packet that players of the source do not play, for example before the place where a clip was cut."""
 
 
 class AudioCopy:
@@ -47,6 +49,8 @@ class AudioCopy:
         self._skipped = 0
         """Number of packets that were left out."""
         self._min_step_ticks = 0 if Flags.ts_nonstrict in Flags(output.format.flags) else 1
+        self._can_hide = "matroska" not in output.format.name
+        """Whether the container can say that packets are not to be played."""
         self._tracks: dict[int, _Track] = {}
         first_packets = read_first_packets(path)
         self._input = open_container(path)
@@ -69,7 +73,7 @@ class AudioCopy:
             if index not in self._tracks:
                 continue
             try:
-                self._write(packet, self._tracks[index])
+                self._write_shown(packet, self._tracks[index])
             except FFmpegError as error:
                 if not is_refusal(error):
                     raise
@@ -88,6 +92,16 @@ class AudioCopy:
             copy = self._output.add_stream_from_template(stream)
             copy_track_tags(stream, copy)
             self._tracks[stream.index] = _Track(copy, Bitstream(stream))
+
+    def _write_shown(self, packet: Packet[Any], track: _Track) -> None:
+        """Write a packet; without a way to hide packets, only the last hidden one, from which the decoder starts."""
+        if packet.is_discard and not self._can_hide:
+            track.hidden = packet
+            return
+        if track.hidden:
+            self._write(track.hidden, track)
+            track.hidden = None
+        self._write(packet, track)
 
     def _write(self, packet: Packet[Any], track: _Track) -> None:
         """Write a packet, unless it does not follow the one before or is damaged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class LiveOptions:
 
 
 def open_source(
-    text: str,
+    text: str | Path,
     live: LiveOptions | None = None,
     *,
     raw: RawFrames | None = None,
@@ -63,14 +64,14 @@ def open_source(
     `-` is standard input: a video such as Y4M, or raw frames of the size and rate in `raw`. A camera is an index, a
     device such as `/dev/video0`, or `csi://0`. The address of a stream may hold `${NAME}` from the environment;
     `@FILE` reads the address from a file. A path that exists is used as a path, even if it looks like a pattern or a
-    number. Interlaced video is deinterlaced unless `deinterlace` is `off`; `say` gets one line about it. `decoder` is
-    `auto`, `software`, `cuda`, `vaapi` or `gstreamer:ELEMENT`; images and cameras ignore it. Raises
-    InputError for files, SourceLostError for cameras and streams, and UsageError for an address that
-    cannot be resolved.
+    number; one that begins with `@` needs its folder, `./@a.mp4`. Interlaced video is deinterlaced unless `deinterlace`
+    is `off`; `say` gets one line about it. `decoder` is `auto`, `software`, `cuda`, `vaapi` or `gstreamer:ELEMENT`;
+    images and cameras ignore it. Raises InputError for files, SourceLostError for cameras and streams, and UsageError
+    for an address that cannot be resolved.
     """
     live = live or LiveOptions()
     require_decoder(decoder)
-    text = resolve_secrets(text)
+    text = resolve_secrets(os.fspath(text))
     interlacing = Interlacing(deinterlace, say)
     exists = not is_url(text) and _exists(Path(text))
     if open_feed := _feed_opener(text, live, interlacing, decoder):

@@ -204,7 +204,6 @@ class LiveSource:
 
     def _reconnect(self, reason: str, failures: int) -> None:
         """Wait, then open a new connection; `failures` is the number of lost connections in a row."""
-        self._reasons[reason] += 1
         self._connection.abandon()
         limit = self._watch.max_reconnects
         if limit is not None and failures > limit:
@@ -214,7 +213,9 @@ class LiveSource:
                 hint="check its power and network, or allow more reconnections",
             )
         wait_s = min(self._watch.first_wait_s * 2 ** (failures - 1), self._watch.longest_wait_s)
-        self._closed.wait(wait_s)
+        if self._closed.wait(wait_s):
+            return
+        self._reasons[reason] += 1
         self._dropped_before += self._connection.dropped
         self._damaged_before += self._connection.damaged_packets
         self._connection = _Connection(self._open_feed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 
 import av
@@ -83,6 +84,8 @@ class VideoSource:
         """Makes planes of the decoded frames; None for BGR."""
         self._has_packets = False
         self._is_pipe = path == STDIN or path.is_fifo()
+        self._reading = Lock()
+        self._is_closed = False
         self._first: _Decoded | None = run_interruptibly(lambda: self._open(raw))
         first = self._first.image
         self.info = SourceInfo(
@@ -144,12 +147,18 @@ class VideoSource:
         return sentences
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; at the end, `damage` says whether the file was cut off."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            yield self._convert(first)
-        for decoded in self._frames:
+        """Yield the frames, none of a closed file; at the end, `damage` says whether the file was cut off."""
+        while (decoded := self._read_next()) is not None:
             yield self._convert(decoded)
+
+    def _read_next(self) -> _Decoded | None:
+        with self._reading:
+            first, self._first = self._first, None
+            decoded = None if self._is_closed else first or next(self._frames, None)
+            if not self._is_closed:
+                return decoded
+            self._release()  # `close` was called while this thread was reading
+            return None
 
     def _convert(self, decoded: _Decoded) -> Frame:
         """Return a decoded frame, upright, as BGR or as planes."""
@@ -172,11 +181,20 @@ class VideoSource:
         self._to_skip, self._first = count - 1, None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; may be called from any thread, and closes after the frame that another thread is reading."""
+        self._is_closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._reading.release()
+
+    def _release(self) -> None:
+        self._frames.close()  # FFmpeg crashes if it goes on reading a closed container
         self._decoder.close()
         self._container.close()
 
-    def _read_frames(self) -> Iterator[_Decoded]:
+    def _read_frames(self) -> Generator[_Decoded, None, None]:
         """Yield decoded frames with increasing time stamps."""
         last_pts: int | None = None
         for frame in self._interlacing.apply(self._place(self._decode())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,18 @@ def measure_scores(blurred: str, restored: str, reference: str) -> dict[str, flo
     The keys are `blurred_psnr_db`, `psnr_db`, `blurred_ssim` and `ssim`; frames that are too small for SSIM have none.
     Raises InputError if the reference has another size or number of frames.
     """
-    rows = []
-    for frames in zip_longest(*(open_source(path) for path in (blurred, restored, reference))):
-        if None in frames or frames[0].size != frames[2].size:
-            raise InputError("the sharp reference has another size or length", hint="upload the matching reference")
-        *results, sharp = (frame.bgr for frame in frames)
-        row = [min(psnr_db(pixels, sharp), IDENTICAL_DB) for pixels in results]
-        row += [ssim(pixels, sharp) for pixels in results] if min(frames[0].size) >= SSIM_MIN_PX else []
-        rows.append(row)
+    with ExitStack() as opened:
+        sources = [opened.enter_context(closing(open_source(path))) for path in (blurred, restored, reference)]
+        rows = [_score(frames) for frames in zip_longest(*sources)]
     names = ("blurred_psnr_db", "psnr_db", "blurred_ssim", "ssim")
     return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=False))
+
+
+def _score(frames: tuple[Frame | None, ...]) -> list[float]:
+    """Return the scores of a blurred and a restored frame against their reference: first PSNR, then SSIM."""
+    blurred, restored, reference = frames
+    if not (blurred and restored and reference) or blurred.size != reference.size:
+        raise InputError("the sharp reference has another size or length", hint="upload the matching reference")
+    results, sharp = (blurred.bgr, restored.bgr), reference.bgr
+    scores = [min(psnr_db(pixels, sharp), IDENTICAL_DB) for pixels in results]
+    return scores + ([ssim(pixels, sharp) for pixels in results] if min(blurred.size) >= SSIM_MIN_PX else [])

@@ -9,7 +9,7 @@ import av
 from PIL import Image
 
 from runtime.errors import InputError
-from runtime.sources.containers import has_codec, open_container
+from runtime.sources.containers import find_video_stream, open_container
 from runtime.web.settings import Limits
 
 IMAGE_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif"}
@@ -60,9 +60,7 @@ def check_video(path: Path, limits: Limits) -> None:
     """
     try:
         with open_container(path) as container:
-            stream = next(filter(has_codec, container.streams.video), None)
-            if stream is None:
-                raise InputError("this file has no video stream of a known codec", hint="upload another file")
+            stream = find_video_stream(container, Path("upload"))  # the place is not shown
             pixels = stream.width * stream.height
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import memory
-from benchmarks.harness.engines import label_engines, load_frames, pin_provider
+from benchmarks.harness.engines import label_engines, load_frames, pin_provider, split_provider
 from benchmarks.harness.results import read_results
 from benchmarks.harness.scenarios import Load
 from benchmarks.latency import end_to_end
@@ -90,6 +90,14 @@ def test_invalid_options_exit_with_code_2(wrong: list[str]) -> None:
 def test_labels_of_engines_are_unique() -> None:
     assert label_engines(["a/x.onnx", "a/x.onnx", "a/y.onnx@cpu"]) == ["x.onnx", "x.onnx #2", "y.onnx@cpu"]
     assert label_engines(["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]) == ["a/x.onnx", "b/x.onnx", "b/x.onnx@cpu"]
+
+
+def test_a_path_may_hold_an_at_sign(tmp_path: Path) -> None:
+    path = tmp_path / "a@b.onnx"
+    path.touch()
+    assert split_provider(str(path)) == (str(path), "")
+    assert split_provider(f"{path}@cpu") == (str(path), "cpu")
+    assert split_provider("edge-s@openvino") == ("edge-s", "openvino")
 
 
 def test_a_pinned_name_opens_the_same_provider(invert: Path) -> None:

@@ -30,7 +30,7 @@ def test_an_export_prints_a_line_with_the_time_of_each_step(
     assert last.startswith(f"engines {tmp_path / 'out'}; to restore a clip: deblur --engine")
     assert all(re.fullmatch(r"[\w ]+: (\d+\.\d s|cached)", line) for line in lines), lines
     steps = [line.partition(":")[0] for line in lines]
-    assert steps[:3] == ["read_pairs", "export_to_onnx", "fuse_convolutions"]
+    assert steps[:4] == ["read_pairs", "read_calibration_frames", "export_to_onnx", "fuse_convolutions"]
     assert {"choose_calibration_method", "quantize_within_budget_int8", "measure_score of deblur_int8"} < set(steps)
     assert main([*arguments, "fp32"]) == 0
     assert capsys.readouterr().err.count("export_to_onnx: cached") == 1

@@ -205,3 +205,13 @@ def test_without_a_source_the_default_camera_is_named(capsys: pytest.CaptureFixt
         pytest.skip("this machine has a camera")
     assert main([]) == 5
     assert "camera 0 is the default source" in capsys.readouterr().err
+
+
+def test_values_that_cannot_be_meant_are_refused(clip: Path) -> None:
+    with pytest.raises(UsageError, match="tuples of names"):
+        RunOptions(sources="a.mp4")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown form of frames 'rgb'"):
+        RunOptions(pixels="rgb")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown form of frames 'rgb'"):
+        open_engine("edge-s", pixels="rgb")  # type: ignore[call-overload, arg-type]
+    assert open_source(clip).info.name == str(clip)

@@ -76,6 +76,9 @@ def test_name_of_a_bundled_engine_opens_it_unless_a_file_has_this_name(
     assert all(resolve_engine(name).is_file() for name in BUNDLED_NAMES)
     assert resolve_engine("mine.onnx") == Path("mine.onnx")
     (tmp_path / "edge-s").mkdir()
+    (tmp_path / "edge-s" / "photo.png").touch()  # outputs of engines are often in folders of their names
+    assert resolve_engine("edge-s").name == "edge-s_int8_cpu.onnx"
+    (tmp_path / "edge-s" / "deblur_fp16.onnx").touch()
     assert resolve_engine("edge-s") == Path("edge-s")
 
 

@@ -141,6 +141,19 @@ def test_statistics_never_replace_another_file(
     assert Path("/dev/null").is_char_device()
 
 
+def test_statistics_are_no_image_or_segment_of_the_run(clip: Path, engine: Path, folder: Path) -> None:
+    assert run(clip, engine, "--out", "frames/", "--stats", "frames/frame_000001.png") == 2
+    assert run(clip, engine, "--out", "a.mp4", "--segment-s", "0.2", "--stats", "a_00001.mp4") == 2
+    assert not (folder / "frames").exists()
+
+
+def test_a_recording_asks_for_no_file_that_it_does_not_write(clip: Path, engine: Path, folder: Path) -> None:
+    (folder / "a.mp4").write_bytes(b"mine")
+    assert run(clip, engine, "--out", "a.mp4", "--segment-s", "1") == 0
+    assert (folder / "a.mp4").read_bytes() == b"mine"
+    assert (folder / "a_00001.mp4").exists()
+
+
 def test_statistics_replace_those_of_an_earlier_run_unless_that_is_forbidden(
     clip: Path, engine: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

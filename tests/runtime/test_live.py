@@ -126,7 +126,16 @@ def test_a_limit_on_failures_in_a_row_ends_the_source() -> None:
     with pytest.raises(SourceLostError, match=r"did not come back in 3 tries \(refused\)") as caught:
         list(source)
     assert caught.value.exit_code == 5
-    assert source.reconnects == 4
+    assert source.reconnects == 3
+
+
+def test_a_source_that_is_closed_while_it_waits_connects_no_more() -> None:
+    source, log = scripted_source([1, 2], [3], watch=Watch(first_wait_s=60))
+    closer = threading.Timer(0.3, source.close)
+    closer.start()
+    assert len(list(source)) <= 2
+    closer.join()
+    assert (log.count("open"), source.reconnects) == (1, 0)
 
 
 @pytest.mark.fault("Live sources", "frozen image", done="one frame for longer than --frozen-s")

@@ -247,6 +247,9 @@ def test_statistics_of_a_clip(stack, clip, invert) -> None:
     assert [len(curve[name]) for name in ("frames", "p50_ms", "max_ms")] == [120, 120, 120]
     assert sum(count or 0 for count in curve["frames"]) == 10
     assert max(value or 0 for value in curve["max_ms"]) == pytest.approx(stream["latency_ms"]["total"]["max"], abs=5)
+    seconds = [second for second, count in enumerate(curve["frames"]) if count]
+    expected = 10 / min(5, 120 - seconds[0])  # the mean since the first frame, over five seconds at most
+    assert get_json(f"{server.url}stats.json")[1]["streams"][0]["fps_now"] in {expected, 10 / min(5, 121 - seconds[0])}
     assert all(p50 <= maximum for p50, maximum in zip(curve["p50_ms"], curve["max_ms"], strict=True) if p50 is not None)
 
 

@@ -98,6 +98,14 @@ def test_every_frame_of_a_file_arrives_in_order(clip: Path, invert: Path) -> Non
     )
 
 
+def test_a_pipeline_runs_once(clip: Path, invert: Path) -> None:
+    with open_engine(invert, provider="cpu") as engine:
+        pipeline = Pipeline(open_source(str(clip)), engine, NullSink())
+        pipeline.run()
+        with pytest.raises(RuntimeError, match="runs once"):
+            pipeline.run()
+
+
 def test_slow_engine_makes_a_file_wait() -> None:
     sink = Kept()
     pipeline = Pipeline(Numbers(20), Slow(0.01), sink, UNGUARDED)

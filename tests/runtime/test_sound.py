@@ -140,3 +140,21 @@ def test_sound_of_an_unknown_codec_is_left_out(tmp_path: Path, survived: Survive
     assert copy_frames(source, out) == ["sound left out: its codec is not known"]
     assert count_frames(out) == 10
     survived("left out, with a warning", lost=0)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_sound_before_the_place_where_a_clip_was_cut_stays_out(suffix: str, tmp_path: Path) -> None:
+    """MP4 keeps the packets before a cut and says that they are not played; Matroska cannot say it."""
+    whole, cut, out = tmp_path / "whole.mp4", tmp_path / "cut.mp4", tmp_path / f"out{suffix}"
+    sources = ["-f", "lavfi", "-i", "testsrc=s=64x48:r=25:d=4,format=yuv420p", "-f", "lavfi", "-i", "sine=r=48000:d=4"]
+    subprocess.run([ffmpeg(), "-v", "error", *sources, "-g", "50", "-c:a", "aac", whole], check=True)
+    subprocess.run([ffmpeg(), "-v", "error", "-ss", "1.5", "-i", whole, "-c", "copy", cut], check=True)
+    with av.open(str(cut)) as container:
+        assert sum(packet.is_discard for packet in container.demux(audio=0)) > 10
+    assert copy_frames(cut, out) == []
+    heard = subprocess.run(
+        [ffmpeg(), "-v", "error", "-i", out, "-vn", "-f", "s16le", "-"], check=True, capture_output=True
+    ).stdout
+    assert len(heard) / 2 / 48_000 == pytest.approx(2.5, abs=0.05)
+    first, *_ = open_source(str(out))
+    assert float(first.pts * first.time_base) == pytest.approx(0, abs=0.05)

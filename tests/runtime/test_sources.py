@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import av
@@ -117,6 +118,22 @@ def test_a_mirrored_clip_is_mirrored(
         source.deliver_planes()
     pixels = as_bgr(next(iter(source)).pixels)
     assert np.abs(pixels.astype(int) - turn(straight)).mean() < (2 if has_planes else 1e-9)
+
+
+def test_a_closed_video_gives_no_more_frames(tmp_path: Path) -> None:
+    """FFmpeg would read memory that it has given back."""
+    write_clip(tmp_path / "a.mp4", pts=[512 * index for index in range(30)])
+    source = VideoSource(tmp_path / "a.mp4")
+    frames = iter(source)
+    assert next(frames).pts == 0
+    source.close()
+    assert (next(frames, None), list(source)) == (None, [])
+    source = VideoSource(tmp_path / "a.mp4")
+    closer = Timer(0.02, source.close)
+    closer.start()
+    assert len(list(source)) < 30 or not closer.is_alive()
+    closer.join()
+    assert list(source) == []
 
 
 def test_odd_size_is_kept(tmp_path: Path) -> None:

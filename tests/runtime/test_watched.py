@@ -77,6 +77,28 @@ def test_the_new_engine_takes_over(path: Path, identity: Path) -> None:
     engine.close()
 
 
+def test_an_error_of_the_old_engine_reaches_its_own_frame(
+    path: Path, identity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    engine = WatchedEngine(path, opener(path), say=messages.append)
+    frame = make_image(32, 24)[None]
+    engine.infer(frame)
+    engine.submit(frame)
+
+    def fail() -> np.ndarray:
+        raise EngineError("lost", hint="none")
+
+    monkeypatch.setattr(engine._engine, "collect", fail)
+    replace(path, identity)
+    wait_until(lambda: engine._next is not None)
+    engine.submit(frame)
+    with pytest.raises(EngineError, match="lost"):
+        engine.collect()
+    assert np.array_equal(engine.collect(), frame)
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["junk", "float", "gone"])
 def test_bad_new_engine_gives_a_warning_and_the_old_one_stays(path: Path, tmp_path: Path, kind: str) -> None:
     messages: list[str] = []

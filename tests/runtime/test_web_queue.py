@@ -30,10 +30,11 @@ from runtime.video import main as run_video
 from runtime.web.job_queue import JobQueue
 from runtime.web.messages import JobProgress, JobResult, RefusedError
 from runtime.web.settings import Limits
-from runtime.web.uploads import detect_suffix
+from runtime.web.uploads import check_video, detect_suffix
 from runtime.web.worker import hide_folder
 from tests.conftest import DEMO_CLIP, ROOT, make_image
 from tests.rig import wait_until
+from tests.rig.media import ffmpeg
 
 LIMITS = Limits(image_px=4_000_000, video_px=700 * 400, video_s=6.0, video_frames=120, job_s=60.0, queue_length=2)
 ENGINE = str(BUNDLED)
@@ -105,6 +106,21 @@ def test_images_are_detected_by_their_content(suffix: str) -> None:
 )
 def test_videos_are_detected_by_their_content(name: str, codec: str, suffix: str, tmp_path: Path) -> None:
     assert detect_suffix(write_clip(tmp_path / name, codec=codec), LIMITS) == suffix
+
+
+def test_the_size_of_a_video_is_not_that_of_its_cover(tmp_path: Path) -> None:
+    """The cover is the first stream of a file whose tags come before its tracks."""
+    cv2.imwrite(str(tmp_path / "cover.jpg"), make_image(32, 32))
+    write_clip(tmp_path / "large.mp4", size=(720, 480))
+    inputs = ("-i", tmp_path / "large.mp4", "-i", tmp_path / "cover.jpg", "-map", 0, "-map", 1, "-c", "copy")
+    ffmpeg(*inputs, "-disposition:v:1", "attached_pic", tmp_path / "cover.mp4")
+    content = (tmp_path / "cover.mp4").read_bytes()
+    start, tags = content.index(b"moov") + 4, content.rindex(b"udta") - 4
+    (tmp_path / "cover.mp4").write_bytes(content[:start] + content[tags:] + content[start:tags])
+    with av.open(str(tmp_path / "cover.mp4")) as container:
+        assert container.streams.video[0].width == 32
+    with pytest.raises(InputError, match=r"at most 0\.3 million pixels"):
+        check_video(tmp_path / "cover.mp4", LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from runtime.errors import UsageError
-from runtime.files import output_error, write_whole
+from runtime.files import output_error, partial_name, write_whole
 from runtime.json_text import read_json
 from train.config import Recipe
 from train.errors import CheckpointError
@@ -28,6 +28,8 @@ from train.weights import CONFIG, PREVIOUS_STATE, STATE, SUFFIXES, WEIGHTS, is_p
 
 _NEXT_STATE = "state.next.pt"
 LOCK = "lock"
+_MAX_REASON = 200
+"""Largest number of characters of the error of a library that a message repeats."""
 
 
 def save_state(state: dict[str, Any], run: Path) -> None:
@@ -45,17 +47,22 @@ def has_state(run: Path) -> bool:
     return (run / STATE).exists() or (run / PREVIOUS_STATE).exists()
 
 
-def load_state(run: Path) -> tuple[dict[str, Any], Path]:
-    """Return the newest undamaged training state and its file; raises CheckpointError if there is none."""
+def require_state(run: Path) -> None:
+    """Raise CheckpointError if a run has no state to resume from."""
     if not has_state(run):
         raise CheckpointError("no saved state to resume from", run, hint="check the folder, or start without --resume")
+
+
+def load_state(run: Path) -> tuple[dict[str, Any], Path]:
+    """Return the newest undamaged training state and its file; raises CheckpointError if there is none."""
+    require_state(run)
     reasons = []
     for path in (run / STATE, run / PREVIOUS_STATE):
         try:
             return _read_state(path), path
         except Exception as error:  # noqa: BLE001 - torch.load raises whatever zipfile, pickle and struct raise
             reasons.append(f"{path.name}: {type(error).__name__}")
-    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)})", run, hint="start without --resume")
+    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)})", run, hint="restore one, or give another --out")
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -81,8 +88,9 @@ def lock_run(run: Path) -> Iterator[None]:
         except BlockingIOError as error:
             hint = "wait for it, or give another --out"
             raise UsageError("another process trains in this folder", run, hint=hint) from error
-        for path in (*run.glob("*.partial.*"), run / _NEXT_STATE):
-            path.unlink(missing_ok=True)
+        for name in (WEIGHTS, CONFIG, _NEXT_STATE):
+            partial_name(run / name).unlink(missing_ok=True)
+        (run / _NEXT_STATE).unlink(missing_ok=True)
         yield
 
 
@@ -126,15 +134,20 @@ def load_generator(
         hint = "give the folder that python -m train wrote"
         if not folder.exists():
             raise CheckpointError("no such folder", folder, hint=hint) from error
+        if options:
+            what = f"the network cannot be made with the options {dict(options)} ({reason})"
+            raise CheckpointError(what, folder, hint="correct them") from error
         if (folder / STATE).is_file() and not (folder / CONFIG).exists():
             hint = f"give its {STATE}, or go on training to the first validation, which writes it"
         raise CheckpointError(f"no usable {CONFIG} ({reason})", folder, hint=hint) from error
     try:
         generator.load_state_dict(_latest_weights(state) if state else safetensors.torch.load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        hint = "train again, or restore the file"
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        hint = "leave out the options of the network" if options else "train again, or restore the file"
         raise CheckpointError(f"weights do not load ({reason})", weights, hint=hint) from error
+    if not all(bool(torch.isfinite(value).all()) for value in generator.state_dict().values()):
+        raise CheckpointError("weights are not finite numbers", weights, hint="train again, or restore the file")
     return generator.eval(), config
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from runtime.cli import say
@@ -38,7 +39,9 @@ def write_synthetic_pairs(source: Path, *, out: Path, blur: BlurConfig) -> int:
     config = DataConfig(view="whole", blur=blur)
     check_images(samples, config, where=str(source), same_size=False)
     dataset = ImageDataset(samples, config, seed=0, augment=False)
-    names = ("_".join(sample.sharp.relative_to(source).with_suffix("").parts) for sample in samples)
+    names = ["_".join(sample.sharp.relative_to(source).with_suffix("").parts) for sample in samples]
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(f"several photographs would become {repeated[0]}.png", source, hint="rename one of them")
     return write_pairs(((name, *dataset[0, row]) for row, name in enumerate(names)), out)
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import InputError
+from runtime.errors import InputError, OutputError
 from runtime.image_files import read_image
 from tests.conftest import make_image
 from tests.train.conftest import scene, write_gopro
@@ -217,6 +217,45 @@ def test_validation_images_are_the_same_at_every_epoch(photos: Path) -> None:
     config = DataConfig(view="resize", size_px=(64, 48), flips=True, rotation_deg=10.0)
     held_out = ImageDataset(find_samples(photos).train, config, seed=0, augment=False)
     assert np.array_equal(held_out[0, 1], held_out[7, 1])
+
+
+def test_links_to_folders_are_followed_and_loops_end(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "photos").symlink_to(photos)
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    found, linked = find_samples(photos), find_samples(tmp_path / "data")
+    assert [sample.sharp.name for sample in linked.train] == [sample.sharp.name for sample in found.train]
+
+
+def test_images_that_are_no_pair_are_listed_for_all_folders(tmp_path: Path) -> None:
+    for folder, names in (
+        ("a/blur", ["1.png"]),
+        ("a/sharp", ["2.png"]),
+        ("b/blur", ["1.png"]),
+        ("b/sharp", ["1.jpg", "1.png"]),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / folder / name).touch()
+    with pytest.raises(DataError, match="3 problems") as caught:
+        find_samples(tmp_path)
+    assert "its name differs by the suffix alone: b/sharp/1.jpg" in str(caught.value)
+
+
+def test_other_crops_are_made_for_other_images_of_the_same_data(photos: Path, tmp_path: Path) -> None:
+    """Images that are held out must not be among the crops of a run that held out others."""
+    config, samples = DataConfig(size_px=(32, 32), crops=8), find_samples(photos).train
+    options = {"seed": 0, "augment": False, "cache": tmp_path, "key": "k"}
+    for part in (samples, samples[1:]):
+        open_dataset([part], config, **options)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_crops_that_do_not_fit_leave_the_disk_as_it_was(photos: Path, tmp_path: Path) -> None:
+    config, samples = DataConfig(size_px=(32, 32), crops=10**9), find_samples(photos).train
+    with pytest.raises(OutputError, match="No space left on device"):
+        open_dataset([samples], config, seed=0, augment=True, cache=tmp_path, key="k")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_crops_are_made_once(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,4 +44,7 @@ def test_existing_pairs_are_not_mixed_with_new_ones(
     for source, words in ((tmp_path / "none", "no such folder"), (tmp_path / "pairs", "this folder holds pairs")):
         assert main(["--out", str(tmp_path / "others"), "--source", str(source)]) == 3
         assert words in capsys.readouterr().err
+    cv2.imwrite(str(sharp / "far_a.png"), make_image(120, 100))
+    assert main(["--out", str(tmp_path / "others"), "--source", str(sharp)]) == 3
+    assert "several photographs would become far_a.png" in capsys.readouterr().err
     assert not (tmp_path / "others").exists()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import safetensors.torch
 import torch
 
 from runtime.errors import OutputError, UsageError
@@ -214,6 +215,30 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings_or_images(
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
+def test_files_of_others_in_the_folder_of_a_run_stay(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "movie.partial.mp4").write_text("mine")
+    train(small("max_steps=1"), data=[photos], run=tmp_path)
+    assert (tmp_path / "movie.partial.mp4").read_text() == "mine"
+    for path in tmp_path.glob("state*.pt"):
+        path.unlink()
+    with pytest.raises(UsageError, match="holds a network already"):
+        train(small("max_steps=1"), data=[photos], run=tmp_path)
+
+
+def test_an_infinite_validation_loss_ends_the_run(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="validation loss is not finite"):
+        train(small("max_steps=1", "optimizer=adamw", "weight_decay=1e30"), data=[photos], run=tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(photos: Path, tmp_path: Path) -> None:
+    train(small("max_steps=1"), data=[photos], run=tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "generator.safetensors")
+    next(iter(weights.values())).fill_(float("nan"))
+    safetensors.torch.save_file(weights, tmp_path / "generator.safetensors")
+    with pytest.raises(CheckpointError, match="weights are not finite numbers"):
+        load_generator(tmp_path)
+
+
 def test_a_finished_run_says_so(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = small("epochs=1", "max_steps=1")
     train(recipe, data=[photos], run=tmp_path)
@@ -385,7 +410,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before(
     assert same_state(tmp_path / "whole", tmp_path / "run")
     for name in ("state.pt", "state.previous.pt"):
         damage(tmp_path / "run" / name)
-    with pytest.raises(CheckpointError, match="start without --resume"):
+    with pytest.raises(CheckpointError, match=r"restore one, or give another --out|no saved state"):
         train(recipe, data=[photos], run=tmp_path / "run", resume=True)
     assert not (tmp_path / "ran").exists()
 

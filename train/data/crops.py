@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,14 +39,20 @@ def prepare_crops(
     `groups`: the samples of each folder of data. `key`: digest of the samples.
     """
     count = min(config.crops, MAX_VALIDATION_CROPS) if is_validation else config.crops
-    settings = [key, seed, count, config.size_px, config.scale, config.shares, asdict(config.blur)]
+    names = [[(sample.sequence, sample.sharp.name) for sample in group] for group in groups]  # without those held out
+    settings = [key, names, seed, count, config.size_px, config.scale, config.shares, asdict(config.blur)]
     folder = cache / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     if not folder.is_dir():
         try:
             _make_crops(groups, folder, config, count=count, seed=seed)
         except OSError as error:
+            shutil.rmtree(_unfinished(folder), ignore_errors=True)
             raise output_error(folder, error) from error
     return folder
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
 
 
 def resize(image: Image, size: tuple[int, int]) -> Image:
@@ -111,12 +119,14 @@ def _shuffle_endlessly(samples: Sequence[T], rng: np.random.Generator) -> Iterat
 
 
 def _make_crops(groups: list[list[Sample]], folder: Path, config: DataConfig, *, count: int, seed: int) -> None:
-    unfinished = folder.with_name(folder.name + ".part")
+    unfinished = _unfinished(folder)
     unfinished.mkdir(parents=True, exist_ok=True)
     width, height = config.size_px
     shape = (count, height, width, 3)
-    megabytes = 2 * count * height * width * 3 / 1e6
-    print(f"making {count} crops of {width}x{height} pixels, which take {megabytes:.0f} MB", flush=True)
+    size = 2 * count * height * width * 3
+    print(f"making {count} crops of {width}x{height} pixels, which take {size / 1e6:.0f} MB", flush=True)
+    if size > shutil.disk_usage(unfinished).free:  # reserving it would fill the disk
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     blurred, sharp = (_create_array(unfinished / f"{name}.npy", shape) for name in ("blurred", "sharp"))
     starts = range(0, count, CROPS_PER_IMAGE)
     samples = interleave_samples(groups, config.shares, count=len(starts), seed=seed)

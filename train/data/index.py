@@ -57,11 +57,15 @@ def find_samples(root: Path, *, blurred_folder: str = "blur") -> Samples:
     or if images have no partner.
     """
     require_folder(root)
-    parents = [folder.parent for folder in sorted(root.rglob("sharp")) if folder.is_dir()]
+    folders = list(_walk(root))
+    parents = sorted(folder.parent for folder in folders if folder.name == "sharp" and folder != root)
     if parents:
-        samples = [sample for folder in parents for sample in _find_pairs(folder, root, blurred_folder)]
+        problems: list[str] = []
+        samples = [sample for folder in parents for sample in _find_pairs(folder, root, blurred_folder, problems)]
+        _raise_problems(problems, str(root))
     else:
-        samples = [Sample(path, None, _relative(path.parent, root)) for path in _list_images(root.rglob("*"))]
+        images = _list_images(path for folder in folders for path in folder.iterdir())
+        samples = [Sample(path, None, _relative(path.parent, root)) for path in images]
     if not samples:
         raise DataError("found 0 images", root, hint="give a folder of images")
     parts: dict[bool, list[Sample]] = {True: [], False: []}
@@ -167,18 +171,35 @@ def compute_fingerprint(groups: Iterable[tuple[Path, Iterable[Sample]]]) -> str:
     return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
 
-def _find_pairs(folder: Path, root: Path, blurred_folder: str) -> Iterator[Sample]:
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield a folder and all folders below it, those of links too, each once."""
+    visited: set[Path] = set()
+    for folder, names, _ in os.walk(root, followlinks=True):
+        place = Path(folder).resolve()
+        if place in visited:  # a link to a folder around it
+            names.clear()
+        else:
+            visited.add(place)
+            yield Path(folder)
+
+
+def _find_pairs(folder: Path, root: Path, blurred_folder: str, problems: list[str]) -> Iterator[Sample]:
+    """Yield the pairs of a folder; images that are no pair are added to `problems`."""
     blurred = folder / blurred_folder
     if not blurred.is_dir():
         hint = "add it, or name another folder with --set data.blurred_folder=NAME (training) or --blurred-folder NAME"
         raise DataError(f"a folder has sharp/ but no {blurred_folder}/", folder, hint=hint)
-    blurred_by_stem = {path.stem: path for path in _list_images(blurred.iterdir())}
-    sharp_by_stem = {path.stem: path for path in _list_images((folder / "sharp").iterdir())}
+    images = _list_images([*blurred.iterdir(), *(folder / "sharp").iterdir()])
+    blurred_by_stem = {path.stem: path for path in images if path.parent == blurred}
+    sharp_by_stem = {path.stem: path for path in images if path.parent != blurred}
     stems = blurred_by_stem.keys() ^ sharp_by_stem.keys()
     alone = sorted(blurred_by_stem[stem] if stem in blurred_by_stem else sharp_by_stem[stem] for stem in stems)
-    _raise_problems([f"image without a partner: {path.relative_to(root)}" for path in alone], str(root))
+    problems += [f"image without a partner: {path.relative_to(root)}" for path in alone]
+    repeated = {*images} - {*blurred_by_stem.values(), *sharp_by_stem.values()}
+    problems += [f"its name differs by the suffix alone: {path.relative_to(root)}" for path in sorted(repeated)]
     for stem, sharp in sharp_by_stem.items():
-        yield Sample(sharp, blurred_by_stem[stem], _relative(folder, root))
+        if stem in blurred_by_stem:
+            yield Sample(sharp, blurred_by_stem[stem], _relative(folder, root))
 
 
 def _raise_problems(problems: list[str], where: str) -> None:

@@ -36,10 +36,13 @@ T = TypeVar("T")
 class TrainingData:
     """Training and validation images of a run: found, checked, and opened as the recipe says."""
 
-    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks) -> None:
+    def __init__(
+        self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, data_hash: str | None = None
+    ) -> None:
         """Find and check the images below the folders `data`, and make the crops in `run`.
 
-        Raises DataError with a list of all problems, and UsageError if the processes find different images.
+        `data_hash`: fingerprint of the images that a resumed run began with. Raises DataError with a list of all
+        problems, and UsageError if the processes find different images, or a resumed run others than before.
         """
         self._recipe, self._ranks = recipe, ranks
         if recipe.data.shares and len(recipe.data.shares) != len(data):
@@ -53,6 +56,9 @@ class TrainingData:
         ranks.require_equal(
             {"settings": recipe.to_json(), "images": self.data_hash, "torch version": torch.__version__}
         )
+        if data_hash not in {None, self.data_hash}:
+            what = "the images are not those that the run began with"
+            raise UsageError(what, run, hint="restore them, or give another --out")
         checked, facts = run / CHECKED, f"{self.data_hash} {recipe.data}\n".encode()
 
         def open_datasets() -> tuple[PairDataset, PairDataset]:

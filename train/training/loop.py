@@ -29,7 +29,7 @@ from train.training.adversary import min_discriminator_px
 from train.training.distributed import Ranks, join_ranks, leave_ranks
 from train.training.loaders import TrainingData
 from train.training.networks import build_networks, check_networks
-from train.training.resume import load_state_of, require_same_inputs
+from train.training.resume import hash_teacher, load_state_of
 from train.training.run_log import RunLog
 from train.training.sample_images import MAX_SAMPLES, draw_samples
 from train.training.services import Service, open_services, require_services
@@ -80,47 +80,53 @@ def train(
     ranks = join_ranks(device)
     torch.backends.cudnn.benchmark = ranks.device.type == "cuda"  # a run has few sizes of images
     try:
-        if not resume and checkpoint.has_state(run):
+        if resume:
+            checkpoint.require_state(run)
+        elif checkpoint.has_state(run):
             raise UsageError("this folder holds a run already", run, hint="add --resume, or give another --out")
+        elif not _is_of_this_launch(run):
+            checkpoint.require_no_network(run)
         with checkpoint.lock_run(run) if ranks.is_first else nullcontext():
             if ranks.is_first:
                 write_whole(run / LAUNCH, get_launch_id().encode())
             state = load_state_of(recipe, run, ranks=ranks) if resume else None
-            training = Training(recipe, data=data, run=run, ranks=ranks, is_resumed=resume)
-            if state:
-                training.restore(state)
-                del state  # as large as the networks
+            training = Training(recipe, data=data, run=run, ranks=ranks, state=state)
+            del state  # as large as the networks
             training.run_steps(services)
             del training  # before the group of processes ends; see leave_ranks
     finally:
         leave_ranks()
 
 
+def _is_of_this_launch(run: Path) -> bool:
+    """Whether a process that torchrun has started again finds the folder of its launch."""
+    path = run / LAUNCH
+    return bool(get_launch_id()) and path.exists() and path.read_text() == get_launch_id()
+
+
 class Training:
     """A run: its images, its networks, and its progress."""
 
-    def __init__(self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, is_resumed: bool) -> None:
-        """Check the images and build the networks; `is_resumed`: `restore` follows, so that `init` is not loaded."""
+    def __init__(
+        self, recipe: Recipe, *, data: Sequence[Path], run: Path, ranks: Ranks, state: dict[str, Any] | None = None
+    ) -> None:
+        """Check the images and build the networks, which continue from a saved state if there is one."""
         self._recipe, self._run, self._ranks = recipe, run, ranks
-        self._data = TrainingData(recipe, data=data, run=run, ranks=ranks)
-        self._teacher_hash = checkpoint.hash_weights(Path(recipe.teacher)) if recipe.teacher else ""
-        self._networks = build_networks(recipe, ranks, steps=self._data.steps, initialize=not is_resumed)
+        self._data = TrainingData(
+            recipe, data=data, run=run, ranks=ranks, data_hash=state["data_hash"] if state else None
+        )
+        self._teacher_hash = hash_teacher(recipe)
+        self._networks = build_networks(recipe, ranks, steps=self._data.steps, initialize=state is None)
         self._step = 0
         """Number of completed steps."""
         self._totals, self._recent = (StepTotals(self._networks.content_loss.names) for _ in range(2))
         """Sums over the epoch, and over the steps since the latest entry of `log_steps`."""
         self._best_loss, self._epochs_since_best = math.inf, 0
         """Smallest validation loss, or score to be published by with its sign changed where more is better."""
+        if state:
+            self._restore(state)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; raises UsageError if it is of other images or another teacher."""
-        require_same_inputs(
-            state,
-            self._run,
-            recipe=self._recipe,
-            data_hash=self._data.data_hash,
-            teacher_hash=self._teacher_hash,
-        )
+    def _restore(self, state: dict[str, Any]) -> None:
         for name, part in self._networks.parts.items():
             part.load_state_dict(state[name])
         self._step = state["step"]
@@ -218,6 +224,8 @@ class Training:
             ranks=self._ranks,
             autocast=networks.step.autocast,
         )
+        if not math.isfinite(scores.content_loss):
+            raise self._report_divergence(f"validation loss is not finite at step {self._step}")
         entry |= {f"validation/{name}": score for name, score in scores._asdict().items() if score is not None}
         for name, schedule in networks.schedules.items():
             entry[f"learning_rate/{name}"] = networks.optimizers[name].param_groups[0]["lr"]

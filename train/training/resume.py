@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from runtime.errors import UsageError
-from train.checkpoint import load_state
+from train.checkpoint import hash_weights, load_state
 from train.config import Recipe
 from train.errors import CheckpointError
 from train.training.distributed import Ranks
@@ -32,7 +32,8 @@ CHANGEABLE_SETTINGS = {
 def load_state_of(recipe: Recipe, run: Path, *, ranks: Ranks) -> dict[str, Any]:
     """Return the newest saved state of a run.
 
-    Raises CheckpointError if none can be loaded, and UsageError if its settings or its number of processes differ.
+    Raises CheckpointError if none can be loaded, and UsageError if its settings, its teacher or its number of
+    processes differ.
     """
     failure = None
     try:
@@ -43,13 +44,13 @@ def load_state_of(recipe: Recipe, run: Path, *, ranks: Ranks) -> dict[str, Any]:
     ranks.require_equal({"saved state": description})
     if failure:
         raise failure
-    _require_same_settings(state, run, recipe=recipe, processes=ranks.count)
+    _require_same_run(state, run, recipe=recipe, processes=ranks.count)
     if ranks.is_first and path.name != STATE:
         tqdm.write(f"{STATE} cannot be loaded; resuming from the state before it, step {state['step']}")
     return state
 
 
-def _require_same_settings(state: dict[str, Any], run: Path, *, recipe: Recipe, processes: int) -> None:
+def _require_same_run(state: dict[str, Any], run: Path, *, recipe: Recipe, processes: int) -> None:
     saved = Recipe.from_json(state["recipe"])  # of an earlier version, perhaps with fewer settings
     before, now = (_flatten(json.loads(settings.to_json())) for settings in (saved, recipe))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
@@ -60,6 +61,9 @@ def _require_same_settings(state: dict[str, Any], run: Path, *, recipe: Recipe, 
     if state["processes"] != processes:
         what = f"the run has {state['processes']} processes, not {processes}"
         raise UsageError(what, run, hint="start the same number")
+    if state["teacher_hash"] != hash_teacher(recipe):
+        what = "the teacher is not the one that the run began with"
+        raise UsageError(what, recipe.teacher, hint="restore it, or give another --out")
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -70,11 +74,6 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def require_same_inputs(state: dict[str, Any], run: Path, *, recipe: Recipe, data_hash: str, teacher_hash: str) -> None:
-    """Raise UsageError unless a saved state is of these images and this teacher."""
-    if state["data_hash"] != data_hash:
-        what = "the images are not those that the run began with"
-        raise UsageError(what, run, hint="restore them, or give another --out")
-    if state["teacher_hash"] != teacher_hash:
-        what = "the teacher is not the one that the run began with"
-        raise UsageError(what, recipe.teacher, hint="restore it, or give another --out")
+def hash_teacher(recipe: Recipe) -> str:
+    """Return the SHA-256 of the weights of the teacher; empty without one."""
+    return hash_weights(Path(recipe.teacher)) if recipe.teacher else ""

@@ -20,23 +20,25 @@ from export.publish import (
     STEPS,
     compute_inputs_digest,
     compute_tools_digest,
-    create_folder,
     list_input_files,
     publish,
     refuse_other_files,
+    reserve_folder,
 )
 from export.step_cache import StepCache
 from runtime.cli import run_cli, say
+from runtime.errors import InputError
 from runtime.files import output_error
 
 if TYPE_CHECKING:
     from export.network import Network
 
 
-def export(network: Network, options: ExportOptions, former: FormerExport) -> str:
+def export(network: Network, options: ExportOptions, former: FormerExport, *, inputs_sha256: str) -> str:
     """Make, verify and publish engines in place of those of `former`; return the text of `report.md`.
 
-    Nothing is published if a check fails. Raises EngineError or InputError.
+    `inputs_sha256`: digest of everything that the export depends on. Nothing is published if a check fails. Raises
+    EngineError or InputError.
     """
     from export.chain import Chain  # noqa: PLC0415
     from export.report import build_report, draw_pareto, format_markdown  # noqa: PLC0415
@@ -47,12 +49,10 @@ def export(network: Network, options: ExportOptions, former: FormerExport) -> st
     not_compared = "" if config.force else former.explain_missing_comparison(chain.pairs_sha256)
     if not_compared:
         say(f"note: a worse model is not refused: {not_compared}: {out}")
-    inputs_sha256 = compute_inputs_digest(options.checkpoint, config)
     result = chain.run()
     report = build_report(
         result, inputs_sha256=inputs_sha256, pairs_sha256=chain.pairs_sha256, not_compared=not_compared
     )
-    cache.remove_unused()
     cpu = platform.processor() or platform.machine()
     text = format_markdown(result, cpu=cpu, not_compared=not_compared)
     engines = result.list_files()
@@ -61,7 +61,8 @@ def export(network: Network, options: ExportOptions, former: FormerExport) -> st
         draw_pareto(result, pareto)
         files = engines | {PARETO: pareto.read_bytes(), REPORT_MARKDOWN: text.encode()}
     files[REPORT_JSON] = f"{json.dumps(report, indent=1)}\n".encode()
-    publish(out, files, obsolete=former.files.keys() - engines.keys())
+    publish(out, files, obsolete=former.list_obsolete(config.name, engines))
+    cache.remove_unused()
     return text
 
 
@@ -71,17 +72,22 @@ def run(options: ExportOptions) -> int:
     former = read_former_export(options.out)
     try:
         has_files = all(path.exists() for path in list_input_files(checkpoint))
-        if has_files and former.is_unchanged(compute_inputs_digest(checkpoint, options.config)):
-            print(f"nothing has changed: {options.out}")
-            return 0
-        config = options.config
-        refuse_other_files(options.out, config, overwrite=options.overwrite)
+        inputs_sha256 = compute_inputs_digest(checkpoint, options.config) if has_files else ""
+    except OSError as error:
+        hint = "check its permissions"
+        raise InputError(f"cannot be read ({error.strerror})", error.filename, hint=hint) from error
+    if has_files and former.is_unchanged(inputs_sha256):
+        print(f"nothing has changed: {options.out}")
+        return 0
+    config = options.config
+    try:
+        refuse_other_files(options.out, config, former=set(former.files), overwrite=options.overwrite)
         # Importing torch takes seconds, which an export with unchanged inputs does not need.
         from export.loading import load_any_network  # noqa: PLC0415
 
         network = load_any_network(checkpoint, config)
-        create_folder(options.out)
-        print(export(network, options, former))
+        with reserve_folder(options.out):
+            print(export(network, options, read_former_export(options.out), inputs_sha256=inputs_sha256))
         engine = shlex.quote(str(options.out))
         say(f"engines {options.out}; to restore a clip: deblur --engine {engine} --source CLIP --out sharp.mp4")
     except OSError as error:

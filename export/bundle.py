@@ -20,6 +20,7 @@ from runtime.install.bundle import BLURRED, MANIFEST, SHARP, Manifest
 from runtime.install.gate import measure_psnr_db
 from runtime.install.signature import sign
 from runtime.parser import CommandParser
+from runtime.spec import FLOAT_NCHW
 
 _PATTERNS = ("*.onnx", "*.cache", "report.*", "*.png")
 """Files of an export that go into a bundle; plans do not, because each GPU needs its own and builds it."""
@@ -84,7 +85,8 @@ def pack(engines: Path, pairs: Path, out: Path, *, key: Path | None = None) -> M
 
 def _find_files(engines: Path, pairs: Path) -> dict[str, Path]:
     """Return the files of a bundle by their name in it; raises InputError if engines or pairs are missing."""
-    files = {path.name: path for pattern in _PATTERNS for path in sorted(engines.glob(pattern))}
+    engine_files = (path for pattern in _PATTERNS for path in sorted(engines.glob(pattern)))
+    files = {path.name: path for path in engine_files if not path.stem.endswith(FLOAT_NCHW)}
     if not any(path.suffix == ".onnx" for path in files.values()):
         raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")
     blurred = sorted(path for path in (pairs / "blur").glob("*") if is_image(path))

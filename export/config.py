@@ -42,7 +42,7 @@ class ExportConfig:
     calibration: Path
     """Folder of images, or a video."""
     calibration_method: Method | Literal["auto"] = "auto"
-    """`auto` tries all methods and uses the one that loses least."""
+    """`auto` tries all methods and uses the one that agrees best with the float network on the worst frame."""
     pairs: Path
     """Folder with `blur/` and `sharp/`."""
     int8_budget_db: float = 0.30
@@ -50,7 +50,7 @@ class ExportConfig:
     fp16_budget_db: float = 0.10
     """PSNR in dB that an FP16 engine may lose against the float network."""
     force: bool = False
-    """Keep engines that exceed their budget."""
+    """Publish engines that exceed their budget or are worse than those that they replace."""
     plan: PlanConfig | None = None
     """Settings of the plans to build from the engines; None: no plans."""
     timing_cache: Path | None = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.publish import REPORT_JSON
+from export.publish import PARETO, REPORT_JSON, REPORT_MARKDOWN
 from runtime.errors import EngineError
+from runtime.files import sha256
 from runtime.json_text import read_json
 from runtime.spec import EngineSpec
 
@@ -36,8 +37,17 @@ class FormerExport:
         """Return whether the folder holds the undamaged files of an export with these inputs."""
         if not self.inputs_sha256 or self.inputs_sha256 != inputs_sha256:
             return False
-        files = [(self.folder / name, sha256) for name, sha256 in self.files.items()]
-        return all(path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path, sha256 in files)
+        has_report = all((self.folder / name).is_file() for name in (PARETO, REPORT_MARKDOWN))
+        return has_report and all(map(self._is_as_written, self.files))
+
+    def list_obsolete(self, name: str, kept: Collection[str]) -> list[str]:
+        """Return the files of engines with this name that are not `kept`, unless somebody has changed them since."""
+        obsolete = [file for file in self.files if file.startswith(f"{name}_") and file not in kept]
+        return [file for file in obsolete if self._is_as_written(file)]
+
+    def _is_as_written(self, name: str) -> bool:
+        path = self.folder / name
+        return path.is_file() and sha256(path) == self.files[name]
 
     def refuse_regression(self, spec: EngineSpec, *, pairs_sha256: str) -> None:
         """Raise EngineError if the engine of this precision and form was better on the same pairs than the new one."""

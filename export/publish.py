@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +14,9 @@ from export.config import ExportConfig
 from export.foreign.reader import list_files
 from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
+from runtime.cli import say
 from runtime.errors import OutputError, UsageError
+from runtime.files import output_error
 from runtime.spec import variant_name
 from train.weights import config_path, needs_config, weights_path
 
@@ -20,6 +26,8 @@ REPORT_MARKDOWN = "report.md"
 PARETO = "pareto.png"
 STEPS = ".steps"
 """Folder of the step cache."""
+_LOCK = "lock"
+_UNFINISHED = ".unfinished-"
 _PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -82,37 +90,59 @@ def list_names(config: ExportConfig) -> list[str]:
     return [*names, PARETO, REPORT_MARKDOWN, REPORT_JSON]
 
 
-def refuse_other_files(out: Path, config: ExportConfig, *, overwrite: bool) -> None:
+def refuse_other_files(out: Path, config: ExportConfig, *, former: set[str], overwrite: bool) -> None:
     """Check that no file of the export's names is in the output folder unless an export wrote it; nothing is written.
 
-    Raises UsageError if there is one, unless `overwrite` is set; OutputError if there is a folder of its name.
+    `former`: names of the files that the report in the folder lists; empty without a report. Raises UsageError if there
+    is another file, unless `overwrite` is set; OutputError if there is a folder of its name.
     """
     existing = [out / name for name in list_names(config) if (out / name).exists()]
     for path in existing:
         if path.is_dir():
             raise OutputError("a folder has the name of an output file", path, hint="rename it, or give another --out")
-    if existing and not (overwrite or (out / STEPS).is_dir() or (out / REPORT_JSON).exists()):
-        hint = "give another --out, or add -y to replace it"
-        raise UsageError("this file exists, and no export wrote it", existing[0], hint=hint)
+    is_of_an_export = not former and (out / STEPS).is_dir()  # one that was killed, or whose report is damaged
+    if overwrite or is_of_an_export:
+        return
+    own = {REPORT_JSON, *former, *([PARETO, REPORT_MARKDOWN] if former else [])}
+    for path in existing:
+        if path.name not in own:
+            hint = "give another --out, or add -y to replace it"
+            raise UsageError("this file exists, and no export wrote it", path, hint=hint)
 
 
-def create_folder(out: Path) -> None:
-    """Create the output folder; raises OSError if nothing can be written in it."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
+@contextmanager
+def reserve_folder(out: Path) -> Iterator[None]:
+    """Create the output folder and reserve it for this process, and remove what a killed process left unfinished.
+
+    Raises UsageError if another export writes there, and OutputError if nothing can be written in it.
+    """
+    try:
+        (out / STEPS).mkdir(parents=True, exist_ok=True)
+        lock = (out / STEPS / _LOCK).open("w")
+    except OSError as error:
+        raise output_error(out, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait for it, or give another --out"
+            raise UsageError("another export writes into this folder", out, hint=hint) from error
+        for folder in out.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        yield
 
 
-def publish(out: Path, files: dict[str, bytes], *, obsolete: set[str]) -> None:
+def publish(out: Path, files: dict[str, bytes], *, obsolete: Iterable[str]) -> None:
     """Write files into a folder and then remove the `obsolete` ones.
 
     All files are written under a temporary name before the first one is renamed.
     """
-    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as name:
+    with tempfile.TemporaryDirectory(dir=out, prefix=_UNFINISHED) as name:
         folder = Path(name)
         for file, content in files.items():
             (folder / file).write_bytes(content)
         for file in files:
             (folder / file).replace(out / file)
     for file in obsolete:
+        say(f"removed {file}, which the export before this one wrote")
         (out / file).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ class Engine:
     spec: EngineSpec
     score: Score
     latency_ms: float
-    """Smallest of five runs on one frame of 640x360, on ONNX Runtime's CPU provider."""
+    """Median on a frame of 640x360, on ONNX Runtime's CPU provider."""
     float_nchw: bytes | None = None
     """The ONNX file with the interface `float_nchw`, if it was asked for."""
 

@@ -22,7 +22,7 @@ from runtime.frame import Size
 from runtime.libraries import install_hint
 from runtime.parser import CommandParser
 from runtime.sidecar import read_sidecar
-from runtime.spec import METADATA_KEY, EngineSpec
+from runtime.spec import FLOAT_NCHW, METADATA_KEY, EngineSpec
 
 Kind = Literal["auto", "cpu", "gpu"]
 CONFIG = "config.pbtxt"
@@ -201,11 +201,11 @@ def write_repository(engines: Path, repository: Path, serving: ServingConfig) ->
         raise UsageError("tritonclient is not installed", hint=install_hint("tritonclient")) from error
     paths = [engines] if engines.is_file() else [*sorted(engines.glob("*.onnx")), *sorted(engines.glob("*.plan"))]
     if not engines.is_file():  # clients send BGR
-        paths = [path for path in paths if not path.stem.endswith(YUV420_SUFFIX)]
+        paths = [path for path in paths if not path.stem.endswith((YUV420_SUFFIX, FLOAT_NCHW))]
     if not paths:
         raise InputError("no engines found", engines, hint="give a folder that python -m export wrote")
-    for path in paths:
-        say(f"model   {write_model(path, repository, build_model_config(path, serving))}")
+    for path, config in [(path, build_model_config(path, serving)) for path in paths]:
+        say(f"model   {write_model(path, repository, config)}")
 
 
 def main(arguments: list[str] | None = None) -> int:

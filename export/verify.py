@@ -17,7 +17,7 @@ from runtime.engines.tiled import TiledEngine
 from runtime.errors import EngineError, InputError
 from runtime.frame import Pixels, Size
 from runtime.image_files import is_image, read_image
-from runtime.metrics import IDENTICAL_DB, psnr_db, ssim
+from runtime.metrics import IDENTICAL_DB, SSIM_MIN_PX, psnr_db, ssim
 from runtime.spec import EngineSpec
 
 TILE_OVERLAPS_PX = (0, 16, 32)
@@ -92,7 +92,8 @@ def create_restorer(model: onnx.ModelProto) -> Restorer:
 def read_pairs(folder: Path) -> Iterator[Pair]:
     """Yield the pairs of `blur/NAME` and `sharp/NAME` in a folder.
 
-    Raises InputError if no pair exists, if an image cannot be read, or if the images of a pair differ in size.
+    Raises InputError if no pair exists, if an image cannot be read or is too small for SSIM, or if the images of a pair
+    differ in size.
     """
     blurred = sorted(path for path in (folder / "blur").glob("*") if is_image(path))
     if not blurred:
@@ -102,6 +103,8 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
         if pair.blurred.shape != pair.sharp.shape:
             hint = "scale both to the same size, or remove the pair"
             raise InputError("the images of a pair differ in size", path, hint=hint)
+        if min(pair.blurred.shape[:2]) <= SSIM_MIN_PX:  # planes leave out an odd row or column
+            raise InputError(f"smaller than {SSIM_MIN_PX + 1} pixels", path, hint="remove the pair")
         yield pair
 
 

@@ -62,7 +62,8 @@ def load_state(run: Path) -> tuple[dict[str, Any], Path]:
             return _read_state(path), path
         except Exception as error:  # noqa: BLE001 - torch.load raises whatever zipfile, pickle and struct raise
             reasons.append(f"{path.name}: {type(error).__name__}")
-    raise CheckpointError(f"no state can be loaded ({', '.join(reasons)})", run, hint="restore one, or give another --out")
+    what = f"no state can be loaded ({', '.join(reasons)})"
+    raise CheckpointError(what, run, hint="restore one, or give another --out")
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -231,8 +231,8 @@ class Recipe:
         for name in ("batch", "accumulate_steps", "epochs", "save_steps", "metrics_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        not_negative = ("learning_rate", "weight_decay", "gradient_clip")
-        intervals = ("keep_every_epochs", "log_steps", "validation_steps", "image_steps")
+        not_negative = ("learning_rate", "weight_decay", "gradient_clip", "patience_epochs", "tenth_every_epochs")
+        intervals = ("early_stopping_epochs", "keep_every_epochs", "log_steps", "validation_steps", "image_steps")
         for name in ("seed", "warmup_steps", "workers", *intervals, *not_negative):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

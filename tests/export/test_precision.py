@@ -315,5 +315,11 @@ def test_a_step_is_computed_once_for_the_same_inputs(tmp_path: Path) -> None:
     assert third.computed == ["double"]
     third.remove_unused()
     assert len(list(tmp_path.iterdir())) == 1
+    (kept,) = tmp_path.iterdir()
+    for content in (b"", kept.read_bytes()[:-1]):  # after a power cut
+        kept.write_bytes(content)
+        assert StepCache(tmp_path, base="1").get("double", {"of": 3}, lambda: b"6") == b"6"
+    (tmp_path / "a-folder").mkdir()
+    third.remove_unused()
     assert compute_digest("ab", "c") != compute_digest("a", "bc")
     assert compute_folder_digest(tmp_path) != compute_folder_digest(ROOT / "calib_data")

@@ -257,6 +257,7 @@ def test_bad_input_gets_one_line_and_its_code(
 
 def test_a_report_is_replaced_only_with_y(run: Path, gopro: Path, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("mine")
+    assert main(["--checkpoint", str(run), "--data", str(gopro), "--out", str(tmp_path / "report.md")]) == 2
     arguments = ["--checkpoint", str(run), "--data", str(gopro), "--out", str(tmp_path)]
     assert main(arguments) == 2
     assert (tmp_path / "report.md").read_text() == "mine"

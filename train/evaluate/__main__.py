@@ -132,6 +132,8 @@ def evaluate(options: EvaluateOptions) -> str:
     """
     from train.evaluate.report import REPORT  # noqa: PLC0415 - matplotlib takes seconds
 
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError("output is a file", options.out, hint="give a folder")
     if (options.out / REPORT).exists() and not options.overwrite:
         raise UsageError("this folder holds a report already", options.out, hint="add -y, or give another --out")
     perceptual = None if options.perceptual is None else PerceptualMeter(options.perceptual or None)

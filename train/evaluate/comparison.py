@@ -65,7 +65,8 @@ def write_comparison(comparison: Comparison, out: Path) -> str:
     parts.append(f"## Side by side\n\nFrom the smallest gain of {first} to its largest.")
     for row in select_examples(scores[first]):
         parts.append(_write_example(comparison, row, {name: each[row] for name, each in scores.items()}, out))
-    (out / REPORT).write_text("\n\n".join(parts) + "\n")
+    # Names of files need not be UTF-8.
+    (out / REPORT).write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="surrogateescape")
     return format_comparison(scores)
 
 

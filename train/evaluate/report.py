@@ -64,7 +64,8 @@ def write_report(evaluation: Evaluation, out: Path) -> str:
         parts += [f"![{caption}]({name})" for name, caption in draw_curves(evaluation.log, out).items()]
     parts.append("## Blurred, restored, sharp\n\nFrom the smallest gain to the largest.")
     parts += [_write_example(evaluation, row, scores[row], out) for row in select_examples(scores)]
-    (out / REPORT).write_text("\n\n".join(parts) + "\n")
+    # Names of files need not be UTF-8.
+    (out / REPORT).write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="surrogateescape")
     return format_score_table(scores)
 
 

@@ -94,7 +94,7 @@ def list_measured(scores: Iterable[Score]) -> list[str]:
 def write_scores(scores: list[Score], path: Path) -> None:
     """Write the scores as CSV; raises OSError."""
     names = list_measured(scores)
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         # The header of the first column is "picture", as in the files of earlier versions.
         writer.writerow(["picture" if name == "image" else name for name in names])

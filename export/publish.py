@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from export.plan.builder import describe_machine
 from export.step_cache import compute_digest, compute_folder_digest
 from runtime.cli import say
 from runtime.errors import OutputError, UsageError
-from runtime.files import output_error
+from runtime.files import lock_folder
 from runtime.spec import variant_name
 from train.weights import config_path, needs_config, weights_path
 
@@ -116,17 +115,7 @@ def reserve_folder(out: Path) -> Iterator[None]:
 
     Raises UsageError if another export writes there, and OutputError if nothing can be written in it.
     """
-    try:
-        (out / STEPS).mkdir(parents=True, exist_ok=True)
-        lock = (out / STEPS / _LOCK).open("w")
-    except OSError as error:
-        raise output_error(out, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            hint = "wait for it, or give another --out"
-            raise UsageError("another export writes into this folder", out, hint=hint) from error
+    with lock_folder(out / STEPS, _LOCK, busy="another export writes into this folder"):
         for folder in out.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(folder, ignore_errors=True)
         yield

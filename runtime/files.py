@@ -7,8 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,25 @@ def _open_locked(partial: Path, final: Path) -> int:
             "another run is writing this output", final, hint="wait for it, or give another output"
         ) from error
     return lock
+
+
+@contextmanager
+def lock_folder(folder: Path, name: str, *, busy: str) -> Iterator[None]:
+    """Create a folder and reserve it for this process with a lock on the file `name`; a killed process holds none.
+
+    Raises UsageError with the words `busy` if another process has reserved it, OutputError if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / name).open("w")
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(busy, folder, hint="wait for it, or give another folder") from error
+        yield
 
 
 def sync_folder(folder: Path) -> None:

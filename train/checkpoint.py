@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from runtime.errors import UsageError
-from runtime.files import output_error, partial_name, write_whole
+from runtime.files import lock_folder, output_error, partial_name, write_whole
 from runtime.json_text import read_json
 from train.config import Recipe
 from train.errors import CheckpointError
@@ -78,17 +77,7 @@ def lock_run(run: Path) -> Iterator[None]:
     Files that a killed process left incomplete are removed. A killed process holds no lock. Raises UsageError if
     another process trains in the folder, and OutputError if it cannot be written.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / LOCK).open("w")
-    except OSError as error:
-        raise output_error(run, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            hint = "wait for it, or give another --out"
-            raise UsageError("another process trains in this folder", run, hint=hint) from error
+    with lock_folder(run, LOCK, busy="another process trains in this folder"):
         for name in (WEIGHTS, CONFIG, _NEXT_STATE):
             partial_name(run / name).unlink(missing_ok=True)
         (run / _NEXT_STATE).unlink(missing_ok=True)

@@ -122,5 +122,3 @@ class RunOptions:
             raise UsageError("no source", hint="give the name of a source")
         if "" in self.outputs:
             raise UsageError("output has no name", hint="give the name of a file or a folder")
-        if self.raw and "-" not in self.sources:
-            raise UsageError("size of raw frames without standard input", hint="give - as the source")

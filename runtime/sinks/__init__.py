@@ -65,8 +65,7 @@ def _open_file_sink(text: str, source: SourceInfo, *, job: str, segment_s: float
     path = Path(text)
     suffix = path.suffix.lower()
     if _is_source(path, source):
-        what = "output is the folder of the source" if path.is_dir() else "output is the source"
-        raise UsageError(what, path, hint="give another output")
+        raise UsageError("output is the source", path, hint="give another output")
     if text.endswith("/"):
         return ImageSink(path, source, single=False)
     if suffix in _CODECS and choose_encoder(encoder).codec not in _CODECS[suffix]:

@@ -58,7 +58,6 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["-i", "{clip}", "-o", "null", "--guard", "off", "--strict"], 2, "strict is about what the guard finds"),
         (["-i", "{clip}", "-o", "null", "--resume"], 2, "leave out --resume, or write one video alone"),
         (["-i", "@nothing", "-o", "null"], 2, "or write ./@NAME"),
-        (["-i", "{clip}", "-o", "null", "--raw", "64x48@25"], 2, "size of raw frames without standard input"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )

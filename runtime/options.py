@@ -56,7 +56,7 @@ class RunOptions:
     skip_blur_score: float = 0.0
     """Frames with a lower `blur_score` are written as they are; 0 restores every frame."""
     max_latency_ms: float | None = None
-    """Age in milliseconds above which a frame of a live source is dropped; None for no limit."""
+    """Age in milliseconds above which a frame of a live source is dropped; None or 0 for no limit."""
 
     live: LiveOptions = field(default_factory=LiveOptions)
     """Options of cameras and network streams."""
@@ -108,7 +108,7 @@ class RunOptions:
         choose_encoder(self.encoder)
         require_in_range("blur score below which a frame is sharp", self.skip_blur_score, 0, 1)
         require_in_range("seconds of a segment", self.segment_s, 0, MAX_SECONDS)
-        require_in_range("milliseconds of latency", self.max_latency_ms, 0.001, 1000 * MAX_SECONDS)
+        require_in_range("milliseconds of latency", self.max_latency_ms, 0, 1000 * MAX_SECONDS)
         if self.serve is None and (self.serve_token or self.serve_cert or self.serve_key):
             raise UsageError("token, certificate or key of a page that is not served", hint="give its address (serve)")
         require_tile(self.tile, self.overlap_px)

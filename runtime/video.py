@@ -160,7 +160,12 @@ def _add_live_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="number of failed reconnections in a row before ending with code 5 (default: never)",
     )
-    add("--max-latency-ms", type=float, metavar="MS", help="age in milliseconds above which a waiting frame is dropped")
+    add(
+        "--max-latency-ms",
+        type=float,
+        metavar="MS",
+        help="age in milliseconds above which a waiting frame is dropped (default: 0, no limit)",
+    )
 
 
 def _add_safety_options(group: argparse._ArgumentGroup) -> None:

@@ -19,7 +19,7 @@ from train.models import create_generator
 from train.recipes import RECIPES
 from train.weights import CONFIG, WEIGHTS
 
-WORDS = {4: "checkpoint is loaded|weights do not load|no usable config.json"}
+WORDS = {4: "checkpoint is loaded|weights do not load|weights are not finite numbers|no usable config.json"}
 
 
 def write_pairs(folder: Path) -> Path:

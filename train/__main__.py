@@ -20,7 +20,7 @@ from train.models import GENERATORS
 from train.published import read_network
 from train.recipes import RECIPES
 from train.training.distributed import is_started_by_torchrun
-from train.training.loop import LAUNCH, get_launch_id, train
+from train.training.loop import is_of_this_launch, train
 from train.training.services import Service
 from train.weights import is_published
 
@@ -148,9 +148,8 @@ def is_restart(run: Path) -> bool:
 
     The state of an earlier launch does not count.
     """
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not has_state(run):
-        return False
-    return (run / LAUNCH).exists() and (run / LAUNCH).read_text() == get_launch_id()
+    is_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return is_restarted and has_state(run) and is_of_this_launch(run)
 
 
 def main(arguments: list[str] | None = None) -> int:

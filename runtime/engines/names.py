@@ -29,10 +29,9 @@ _SUFFIXES = (".onnx", ".plan")
 def resolve_engine(engine: str | Path, provider: str = "auto") -> Path:
     """Return the path of an engine; a bundled name means its INT8 file for CPUs, unless a file has that name.
 
-    A folder of that name counts if it holds engines; one with the outputs of the bundled engine does not.
-
-    With a provider that runs on a GPU it means the FP16 file: a GPU computes the INT8 layout of CPUs in float. The name
-    of one of the user's models means its engine, or the folder of its engines.
+    With a provider that runs on a GPU it means the FP16 file: a GPU computes the INT8 layout of CPUs in float. A folder
+    of a bundled name is taken only if it holds engines: it may hold images that the engine restored. The name of one of
+    the user's models means its engine, or the folder of its engines.
     """
     path, is_bundled_name = Path(engine), str(engine) in BUNDLED_NAMES
     try:

@@ -40,7 +40,7 @@ def create_context(choice: EncoderChoice) -> av.VideoCodecContext:
 
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
-    """Open encoders inside, and they leave the scheduling policy of the threads of this process as it was.
+    """Keep the scheduling policy of all threads as it is while encoders are opened in the body.
 
     SVT-AV1 makes the thread that opens it a real-time one if the process runs as root. Its own threads, and threads and
     processes that are started afterwards, inherit that: on a machine with few cores, nothing else runs beside them.

@@ -63,6 +63,14 @@ def test_every_device_has_its_own_plots(results: Path) -> None:
     assert "<strong>another</strong>" in page
 
 
+def test_every_state_of_a_machine_is_named_once(results: Path) -> None:
+    here = report.read_documents([results])
+    later = [{**document, "machine": {**document["machine"], "kernel": "9.9.9"}} for document in here]
+    text = report.render_markdown([*here, *later])
+    assert text.count(f"**{here[0]['machine']['device']}**: ") == 2
+    assert text.count("kernel 9.9.9") == 1
+
+
 def test_missing_or_wrong_files_are_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 3
     assert "error: no result files" in capsys.readouterr().err

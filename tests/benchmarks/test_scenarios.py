@@ -229,4 +229,5 @@ def test_all_slots_are_kept_busy() -> None:
     run = run_offline(engine, FRAMES, duration_s=3, clock=clock)
     assert engine.max_in_flight == 3
     assert not engine._ready
+    assert run.warm_up_frames == 3
     assert run.fps == pytest.approx(100, rel=0.05), "three frames at the same time, 30 ms each"

@@ -84,7 +84,7 @@ def train(
             checkpoint.require_state(run)
         elif checkpoint.has_state(run):
             raise UsageError("this folder holds a run already", run, hint="add --resume, or give another --out")
-        elif not _is_of_this_launch(run):
+        elif not is_of_this_launch(run):
             checkpoint.require_no_network(run)
         with checkpoint.lock_run(run) if ranks.is_first else nullcontext():
             if ranks.is_first:
@@ -98,8 +98,8 @@ def train(
         leave_ranks()
 
 
-def _is_of_this_launch(run: Path) -> bool:
-    """Whether a process that torchrun has started again finds the folder of its launch."""
+def is_of_this_launch(run: Path) -> bool:
+    """Whether the folder of a run was begun by the torchrun launch that this process belongs to."""
     path = run / LAUNCH
     return bool(get_launch_id()) and path.exists() and path.read_text() == get_launch_id()
 
